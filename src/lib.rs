@@ -1,1 +1,27 @@
-//! kdev.
+//! kdev puts a program on a laptop, or a container, inside a Kubernetes cluster, with the rights
+//! of the user's own kubeconfig and nothing else.
+//!
+//! # Layers
+//!
+//! A module may use only what stands to its right; `·` marks siblings that never import each
+//! other. `tests/layering.rs` checks the direction.
+//!
+//! ```text
+//! main, cli → app → config → k8s · run → proxy → http → dial → addr · io · task
+//! ```
+//!
+//! * `cli`: one file per command: flags and printing
+//! * `app`: one file per use case; composes the layers and owns their tasks
+//! * `config`: the settings of a session, validated once
+//! * `k8s`: the adapter to Kubernetes, the only one that imports `kube`: client, catalog,
+//!   port-forward
+//! * `run`: the child process and the container engine around it
+//! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
+//! * [`http`]: the forwarding engine behind an HTTP proxy request
+//! * [`dial`]: what it means to open a stream, and why that fails
+//! * [`addr`], [`io`], [`task`]: names, byte streams, owned tasks
+
+pub mod addr;
+pub mod dial;
+pub mod io;
+pub mod task;

@@ -1,0 +1,270 @@
+//! Names and addresses, parsed once.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// Longest DNS name in its text form without the final dot (RFC 1035, 2.3.4).
+const MAX_NAME: usize = 253;
+/// Longest label of a DNS name (RFC 1035, 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// Where a stream shall go: a host and a TCP port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The host as the app named it.
+    pub host: Host,
+    /// The TCP port that the app asked for; for a Service, the Service's port.
+    pub port: u16,
+}
+
+/// A host: a name that is not resolved yet, or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A DNS name, lower-case, without the final dot.
+    Name(String),
+    /// An address literal.
+    Ip(IpAddr),
+}
+
+/// Why a text is not a host or a target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddrError {
+    /// Neither a DNS name nor an address.
+    #[error("{0:?} is neither a host name nor an IP address")]
+    Host(String),
+    /// The port is missing or not 1 to 65535.
+    #[error("{0:?} has no port from 1 to 65535 (write HOST:PORT)")]
+    Port(String),
+}
+
+impl Target {
+    /// A target from parts.
+    #[must_use]
+    pub fn new(host: Host, port: u16) -> Self {
+        Self { host, port }
+    }
+
+    /// Parses `host:port`, with `default_port` where the text has none.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, AddrError> {
+        let (host, port) = split_port(text);
+        let port = match (port, default_port) {
+            (Some(port), _) => port
+                .parse()
+                .ok()
+                .filter(|p| *p != 0)
+                .ok_or_else(|| AddrError::Port(text.to_owned()))?,
+            (None, Some(port)) => port,
+            (None, None) => return Err(AddrError::Port(text.to_owned())),
+        };
+        Ok(Self {
+            host: host.parse()?,
+            port,
+        })
+    }
+}
+
+/// Splits `host:port`, `[v6]:port`, `[v6]`, and a bare IPv6 address, without judging the parts.
+#[must_use]
+pub fn split_port(text: &str) -> (&str, Option<&str>) {
+    if let Some(rest) = text.strip_prefix('[')
+        && let Some((host, after)) = rest.split_once(']')
+    {
+        return (host, after.strip_prefix(':'));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+impl FromStr for Target {
+    type Err = AddrError;
+
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        Self::parse(text, None)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            host => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = AddrError;
+
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        let literal = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        if let Some(v6) = literal {
+            // A zone ("fe80::1%eth0") names a link of the laptop, never one of the cluster.
+            return v6
+                .parse::<Ipv6Addr>()
+                .map(|ip| Self::Ip(ip.into()))
+                .map_err(|_| AddrError::Host(text.to_owned()));
+        }
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self::Ip(ip.to_canonical()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        // Underscores are no host name but stand in SRV names and in real-world container names.
+        let valid = !name.is_empty()
+            && name.len() <= MAX_NAME
+            && name.split('.').all(|label| {
+                (1..=MAX_LABEL).contains(&label.len())
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            });
+        // All digits and dots that is no IPv4 address is a mistyped one, not a name.
+        let mistyped = name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if valid && !mistyped {
+            Ok(Self::Name(name))
+        } else {
+            Err(AddrError::Host(text.to_owned()))
+        }
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(ip: IpAddr) -> Self {
+        Self::Ip(ip.to_canonical())
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+/// A namespaced object's name: a Service or a pod, told apart by where it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespaced {
+    /// The namespace.
+    pub namespace: String,
+    /// The name in it.
+    pub name: String,
+}
+
+impl Namespaced {
+    /// A name from parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for Namespaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.name, self.namespace)
+    }
+}
+
+/// How sure a host name is to mean a Service of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceForm {
+    /// `svc.ns.svc` or `svc.ns.svc.<domain>`: the cluster's, even when no such Service exists.
+    Certain(Namespaced),
+    /// `svc` or `svc.ns`: the cluster's only where the Service exists.
+    Possible(Namespaced),
+}
+
+/// Reads a host name as a Service's, or says that it cannot be one.
+///
+/// `namespace` is where a bare `svc` is looked for; `domain` the cluster's DNS domain. The forms
+/// are those of the Kubernetes DNS specification, 1.1.0, that mean a whole Service.
+#[must_use]
+pub fn service_form(name: &str, namespace: &str, domain: &str) -> Option<ServiceForm> {
+    let in_domain = name.strip_suffix(domain).and_then(|n| n.strip_suffix('.'));
+    let labels: Vec<&str> = in_domain.unwrap_or(name).split('.').collect();
+    match (labels.as_slice(), in_domain) {
+        ([svc, ns, "svc"], _) => Some(ServiceForm::Certain(Namespaced::new(*ns, *svc))),
+        ([svc, ns], None) => Some(ServiceForm::Possible(Namespaced::new(*ns, *svc))),
+        ([svc], None) => Some(ServiceForm::Possible(Namespaced::new(namespace, *svc))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_parse_as_users_write_them() {
+        for (text, host, port) in [
+            ("web.shop:80", Host::Name("web.shop".into()), 80),
+            ("WEB.Shop.:80", Host::Name("web.shop".into()), 80),
+            ("10.96.0.1:443", Host::Ip("10.96.0.1".parse().unwrap()), 443),
+            ("[::1]:8080", Host::Ip("::1".parse().unwrap()), 8080),
+            (
+                "[::ffff:10.0.0.1]:1",
+                Host::Ip("10.0.0.1".parse().unwrap()),
+                1,
+            ),
+        ] {
+            assert_eq!(
+                text.parse::<Target>().unwrap(),
+                Target::new(host, port),
+                "{text}"
+            );
+        }
+        for text in [
+            "web",
+            "web:",
+            "web:0",
+            "web:65536",
+            ":80",
+            "a b:80",
+            "300.1.1.1:80",
+            "::1",
+        ] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+        assert_eq!(
+            Target::parse("web", Some(80)).unwrap().to_string(),
+            "web:80"
+        );
+        assert_eq!(
+            Target::parse("::1", Some(80)).unwrap().to_string(),
+            "[::1]:80"
+        );
+    }
+
+    #[test]
+    fn long_names_are_refused() {
+        assert!("a".repeat(64).parse::<Host>().is_err());
+        assert!(vec!["a"; 128].join(".").parse::<Host>().is_err());
+    }
+
+    #[test]
+    fn service_names_in_every_form() {
+        let form = |name| service_form(name, "dev", "cluster.local");
+        let web = Namespaced::new("shop", "web");
+        assert_eq!(
+            form("web"),
+            Some(ServiceForm::Possible(Namespaced::new("dev", "web")))
+        );
+        assert_eq!(form("web.shop"), Some(ServiceForm::Possible(web.clone())));
+        assert_eq!(
+            form("web.shop.svc"),
+            Some(ServiceForm::Certain(web.clone()))
+        );
+        assert_eq!(
+            form("web.shop.svc.cluster.local"),
+            Some(ServiceForm::Certain(web))
+        );
+        assert_eq!(form("www.example.com"), None);
+        assert_eq!(form("web.shop.svc.example.org"), None);
+        assert_eq!(form("shop.cluster.local"), None);
+    }
+}
