@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Sourced by every script here: where things are, and how one component is started and stopped.
 set -euo pipefail
 
@@ -86,6 +86,36 @@ wait_for() { # SECONDS WHAT CMD...
 
 # --- components: $STATE/cmd/NAME is the command line, $STATE/pid/NAME the process and its start time
 
+# The cluster's own processes are in a control group of their own, so that `wall` can tell them apart.
+CGROUP=/sys/fs/cgroup/unified
+[ -d $CGROUP ] || CGROUP=/sys/fs/cgroup
+NODE_CGROUP=$CGROUP/kdev-lab
+join_node() { # the calling (sub)shell becomes one of the cluster's processes
+  [ -e $CGROUP/cgroup.procs ] || die "no cgroup v2 hierarchy at $CGROUP"
+  mkdir -p $NODE_CGROUP
+  echo $BASHPID >$NODE_CGROUP/cgroup.procs
+}
+
+# What stands between a laptop and a cluster: here both are one machine, which could reach every pod
+# and Service directly, and so would a test of kdev that kdev had no part in. Only the cluster's own
+# processes may open connections to pods; whatever else tries is refused at once.
+# By address, not by interface: after kube-proxy's translation this chain still sees the old interface.
+WALL_OUTPUT=(-d "$CLUSTER_CIDR" ! -o lo -m conntrack --ctstate NEW -m cgroup ! --path kdev-lab -j REJECT)
+WALL_FORWARD=(! -i lab0 -o lab0 -m conntrack --ctstate NEW -j REJECT)
+wall() {
+  local chain
+  mkdir -p $NODE_CGROUP
+  # First in each chain: kube-proxy and Docker accept what comes after them. Docker keeps its own
+  # chain before the rules that it adds with each network.
+  for chain in FORWARD DOCKER-USER; do
+    iptables -n -L $chain >/dev/null 2>&1 || continue
+    iptables -D $chain "${WALL_FORWARD[@]}" 2>/dev/null || true
+    iptables -I $chain "${WALL_FORWARD[@]}"
+  done
+  iptables -D OUTPUT "${WALL_OUTPUT[@]}" 2>/dev/null || true
+  iptables -I OUTPUT "${WALL_OUTPUT[@]}"
+}
+
 # In the order they start. The Docker pair is started on its own, by `docker`.
 COMPONENTS=(etcd apiserver front controller-manager scheduler containerd kubelet kube-proxy dnsmasq dns-sync)
 DOCKER_COMPONENTS=(docker-containerd dockerd)
@@ -117,7 +147,7 @@ start() { # NAME
   alive "$1" && return 0
   [ -x "$STATE/cmd/$1" ] || die "no component $1 here: is the lab up? (known: $(ls "$STATE/cmd" 2>/dev/null | tr '\n' ' '))"
   # The variable marks the process as the lab's: `leftovers` looks for it.
-  (unlocked env KDEV_LAB_OWNED="$STATE" setsid "$STATE/cmd/$1") </dev/null >>"$STATE/log/$1.log" 2>&1 &
+  (join_node; unlocked env -u KDEV_LAB_RUN KDEV_LAB_OWNED="$STATE" setsid "$STATE/cmd/$1") </dev/null >>"$STATE/log/$1.log" 2>&1 &
   pid=$!
   disown "$pid"
   echo "$pid $(started_at "$pid")" >"$STATE/pid/$1"
