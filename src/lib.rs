@@ -24,4 +24,6 @@
 pub mod addr;
 pub mod dial;
 pub mod io;
+#[cfg(feature = "client")]
+pub mod k8s;
 pub mod task;

@@ -1,0 +1,241 @@
+//! Why a request to the API server failed, in the user's words.
+
+use std::error::Error as StdError;
+use std::io;
+
+use serde::Deserialize;
+
+use super::stack::CONNECT_TIMEOUT;
+use crate::dial::DialError;
+use crate::k8s::exec::ExecError;
+use crate::k8s::kubeconfig::KubeconfigError;
+
+/// Why a request to the API server failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The kubeconfig cannot be used.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    /// The credential plugin gave nothing.
+    #[error(transparent)]
+    Plugin(#[from] ExecError),
+    /// The credentials cannot be used, for another reason.
+    #[error("the credentials of context {context:?} cannot be used: {reason}")]
+    Credentials {
+        /// The context.
+        context: String,
+        /// Why.
+        reason: String,
+    },
+    /// The API server cannot be reached.
+    #[error("cannot reach the API server {server}: {reason}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// Why.
+        reason: String,
+    },
+    /// The API server's certificate is not accepted, or ours is not by it.
+    #[error("no trust between kdev and the API server {server}: {reason}; {fix}")]
+    Certificate {
+        /// Its address.
+        server: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        fix: String,
+    },
+    /// The API server does not know the user.
+    #[error(
+        "the API server does not accept the credentials of user {user:?} (context {context:?}): {message}; log in again, or choose another context"
+    )]
+    Unauthorized {
+        /// The context.
+        context: String,
+        /// The user.
+        user: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// The API server said no.
+    #[error("the API server answered {code} {reason}: {message}")]
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// The machine-readable reason, for example `Forbidden`; may be empty.
+        reason: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// The answer is not what Kubernetes would say.
+    #[error("the answer of {server} is not understood: {reason}")]
+    Answer {
+        /// Its address.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// The HTTP status, where the API server gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Status { code, .. } => Some(*code),
+            Self::Unauthorized { .. } => Some(401),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again soon may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Answer { .. } => true,
+            Self::Status { code, .. } => *code == 429 || *code >= 500,
+            _ => false,
+        }
+    }
+}
+
+impl From<ClientError> for DialError {
+    fn from(error: ClientError) -> Self {
+        Self::Cluster {
+            reason: error.to_string(),
+            fix: String::new(),
+        }
+    }
+}
+
+/// The part of `metav1.Status` that matters here.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Status {
+    #[serde(default)]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) reason: String,
+    #[serde(default)]
+    pub(crate) message: String,
+}
+
+impl Status {
+    /// The Status in `body`, if it is one.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
+        let status: Self = serde_json::from_slice(body).ok()?;
+        (status.kind == "Status").then_some(status)
+    }
+}
+
+/// Names the cause of an error that came out of kube's client.
+pub(super) fn classify(error: &kube::Error, context: &str, server: &str) -> ClientError {
+    if let kube::Error::InferKubeconfig(_) | kube::Error::Auth(_) | kube::Error::RustlsTls(_) =
+        error
+    {
+        return ClientError::Credentials {
+            context: context.to_owned(),
+            reason: innermost(error),
+        };
+    }
+    let mut tls = None;
+    walk(error, &mut |e| {
+        if let Some(e) = e.downcast_ref::<rustls::Error>() {
+            tls = Some(e.clone());
+        }
+    });
+    let server = server.to_owned();
+    if let Some(tls) = tls {
+        let (reason, fix) = trust(&tls);
+        return ClientError::Certificate {
+            server,
+            reason,
+            fix,
+        };
+    }
+    let mut timed_out = false;
+    let mut credentials = false;
+    walk(error, &mut |e| {
+        credentials |= e.is::<kube::client::AuthError>();
+        if let Some(e) = e.downcast_ref::<io::Error>() {
+            timed_out |= e.kind() == io::ErrorKind::TimedOut;
+        }
+    });
+    if credentials {
+        return ClientError::Credentials {
+            context: context.to_owned(),
+            reason: innermost(error),
+        };
+    }
+    let reason = if timed_out {
+        format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+    } else {
+        innermost(error)
+    };
+    ClientError::Unreachable { server, reason }
+}
+
+/// What a TLS failure means to the user, and what to do.
+fn trust(error: &rustls::Error) -> (String, String) {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    let correct_ca = "correct certificate-authority-data in the kubeconfig, or get a new one";
+    match error {
+        Error::InvalidCertificate(Bad::UnknownIssuer) => (
+            "its certificate is signed by an authority that the kubeconfig does not name".into(),
+            correct_ca.into(),
+        ),
+        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => (
+            "its certificate has expired".into(),
+            "check this machine's clock, then tell whoever runs the cluster".into(),
+        ),
+        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => (
+            format!("{error}"),
+            "use a name that the certificate has, or set tls-server-name in the kubeconfig".into(),
+        ),
+        Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA,
+        ) => (
+            format!("it refuses the client certificate ({error})"),
+            "get a new client certificate".into(),
+        ),
+        _ => (error.to_string(), correct_ca.into()),
+    }
+}
+
+/// The innermost cause, with the step that failed where its text alone says too little.
+pub(crate) fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut texts = Vec::new();
+    walk(error, &mut |e| {
+        let text = e.to_string();
+        if !text.is_empty() {
+            texts.push(text);
+        }
+    });
+    let last = texts.pop().unwrap_or_default();
+    match texts.iter().rev().find(|t| !t.contains(&last)) {
+        Some(step) if step.starts_with("dns error") || step.starts_with("tunnel") => {
+            format!("{step}: {last}")
+        }
+        _ => last,
+    }
+}
+
+/// Visits an error and its causes, also those inside an [`io::Error`], whose own `source` skips
+/// the error it carries.
+fn walk(error: &(dyn StdError + 'static), visit: &mut dyn FnMut(&(dyn StdError + 'static))) {
+    visit(error);
+    let carried = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match carried {
+        Some(carried) => walk(carried, visit),
+        None => {
+            if let Some(source) = error.source() {
+                walk(source, visit);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! One set of credentials as two HTTP clients: one that keeps connections for the next request,
+//! and one that makes a connection per upgrade, because an upgrade keeps it.
+//!
+//! kube's own stack would wrap the upgraded stream in timers and trace every answer of 400 and
+//! above as an error; this one uses kube's layers for credentials, headers and TLS around a plain
+//! hyper client. All connections share one TLS configuration, so sessions are resumed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper::rt::{Read, Write};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::Intercept;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::Config;
+use kube::client::{Body, ConfigExt as _};
+use tower::{BoxError, Service, ServiceBuilder};
+use tower_http::decompression::DecompressionLayer;
+
+/// How long a connection to the API server may take, TCP, proxy and TLS together.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an unused connection is kept: longer than a burst of requests pauses, shorter than
+/// any middlebox forgets it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// When a silent connection is probed first, and how often then. A watch on a laptop that changed
+/// networks ends after `KEEPALIVE` + `KEEPALIVE_RETRIES` × `KEEPALIVE_INTERVAL`, 30 s.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// The two clients.
+pub(super) struct Stack {
+    /// For requests.
+    pub(super) requests: kube::Client,
+    /// For upgrades.
+    pub(super) upgrades: kube::Client,
+}
+
+/// Builds the clients. Reads certificate and token files: call it off the async threads, inside
+/// the runtime's context.
+pub(super) fn build(config: &Config, proxy: Option<&Intercept>) -> kube::Result<Stack> {
+    let Some(proxy) = proxy else {
+        return assemble(config, tcp());
+    };
+    let uri = proxy.uri().clone();
+    match uri.scheme_str() {
+        Some("socks5" | "socks5h") => {
+            let mut socks = SocksV5::new(uri, tcp());
+            if let Some((user, password)) = proxy.raw_auth() {
+                socks = socks.with_auth(user.to_owned(), password.to_owned());
+            }
+            assemble(config, socks)
+        }
+        Some("https") => {
+            // The proxy has a certificate of the public kind, not of the cluster's.
+            let mut to_proxy = Config::new(uri.clone());
+            to_proxy.tls_server_name = None;
+            let tls = to_proxy.rustls_https_connector_with_connector(tcp())?;
+            assemble(config, tunnel(proxy, uri, tls))
+        }
+        _ => assemble(config, tunnel(proxy, uri, tcp())),
+    }
+}
+
+fn tunnel<C>(proxy: &Intercept, uri: Uri, connector: C) -> Tunnel<C> {
+    let tunnel = Tunnel::new(uri, connector);
+    match proxy.basic_auth() {
+        Some(auth) => tunnel.with_auth(auth.clone()),
+        None => tunnel,
+    }
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp
+}
+
+fn assemble<C>(config: &Config, connector: C) -> kube::Result<Stack>
+where
+    C: Service<Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + Read + Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: Into<BoxError>,
+{
+    let connector = Timed(config.rustls_https_connector_with_connector(connector)?);
+    let namespace = &config.default_namespace;
+    let credentials = config.auth_layer()?;
+    let headers = config.extra_headers_layer()?;
+
+    let pooled = legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build::<_, Body>(connector.clone());
+    let requests = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(DecompressionLayer::new().gzip(!config.disable_compression))
+        .option_layer(credentials.as_ref())
+        .layer(headers.clone())
+        .map_err(BoxError::from)
+        .service(pooled);
+
+    let single = legacy::Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build::<_, Body>(connector);
+    let upgrades = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(credentials.as_ref())
+        .layer(headers)
+        .map_err(BoxError::from)
+        .service(single);
+
+    Ok(Stack {
+        requests: kube::Client::new(requests, namespace),
+        upgrades: kube::Client::new(upgrades, namespace),
+    })
+}
+
+/// Bounds the whole of connecting; nothing of it stays on the stream.
+#[derive(Clone)]
+struct Timed<C>(C);
+
+impl<C> Service<Uri> for Timed<C>
+where
+    C: Service<Uri>,
+    C::Error: Into<BoxError>,
+    C::Future: Send + 'static,
+    C::Response: 'static,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+                Ok(result) => result.map_err(Into::into),
+                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+            }
+        })
+    }
+}

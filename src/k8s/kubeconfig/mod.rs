@@ -1,0 +1,306 @@
+//! Which cluster, as which user, in which namespace: read as kubectl reads it.
+//!
+//! Nothing here talks to a cluster or runs a program. Reading files may block: call [`load`]
+//! off the async threads.
+
+mod error;
+mod proxy;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hyper::Uri;
+use hyper_util::client::proxy::matcher::Intercept;
+use kube::config::{Config, ExecConfig, KubeConfigOptions, Kubeconfig};
+
+pub use error::KubeconfigError;
+pub use proxy::ProxyVars;
+
+/// Where a pod finds its service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// What the user asked for on the command line, with kubectl's meanings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeOptions {
+    /// `--kubeconfig`: this file and no other.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `--namespace`.
+    pub namespace: Option<String>,
+    /// `--as`.
+    pub as_user: Option<String>,
+    /// `--as-group`, as often as it was given.
+    pub as_groups: Vec<String>,
+}
+
+/// What the process's environment says about it.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `KUBECONFIG`: a list of files.
+    pub kubeconfig: Option<OsString>,
+    /// The home directory, for `.kube/config`.
+    pub home: Option<PathBuf>,
+    /// Whether this process runs in a pod with a service account.
+    pub in_cluster: bool,
+    /// The proxy variables.
+    pub proxy: ProxyVars,
+}
+
+impl Environment {
+    /// The environment of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            kubeconfig: std::env::var_os("KUBECONFIG"),
+            home: std::env::home_dir(),
+            in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+                && std::env::var_os("KUBERNETES_SERVICE_PORT").is_some()
+                && Path::new(SERVICE_ACCOUNT).join("token").exists(),
+            proxy: ProxyVars::of_process(),
+        }
+    }
+
+    /// The files that are read when `--kubeconfig` was not given.
+    fn files(&self) -> Vec<PathBuf> {
+        let listed: Vec<PathBuf> = self
+            .kubeconfig
+            .iter()
+            .flat_map(std::env::split_paths)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        if listed.is_empty() {
+            let home = self.home.iter();
+            home.map(|home| home.join(".kube").join("config")).collect()
+        } else {
+            listed
+        }
+    }
+}
+
+/// A cluster and a user, ready to connect.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The context's name; `in-cluster` for a pod's service account.
+    pub context: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The user's name, with whom it impersonates.
+    pub user: String,
+    /// The namespace for names without one.
+    pub namespace: String,
+    /// The API server.
+    pub server: Uri,
+    /// The credential plugin, which `config` no longer names: kube would run it blocking, thrice.
+    pub(super) exec: Option<ExecConfig>,
+    /// The proxy on the way to `server`.
+    pub(super) proxy: Option<Intercept>,
+    /// The rest, as kube takes it.
+    pub(super) config: Config,
+}
+
+/// Reads what `options` and `environment` mean.
+///
+/// # Errors
+/// When there is no kubeconfig, it cannot be read, or it does not name a usable cluster.
+pub fn load(options: &KubeOptions, environment: &Environment) -> Result<Loaded, KubeconfigError> {
+    let files = read_files(options, environment)?;
+    let nothing = files.merged.contexts.is_empty() && options.context.is_none();
+    if nothing && options.kubeconfig.is_none() && environment.in_cluster {
+        return in_cluster(options, environment);
+    }
+    if files.found.is_empty() {
+        return Err(KubeconfigError::Missing {
+            looked: files.looked,
+        });
+    }
+    from_files(options, environment, files)
+}
+
+/// The files that were looked for and what they say together.
+struct Files {
+    looked: Vec<PathBuf>,
+    found: Vec<PathBuf>,
+    merged: Kubeconfig,
+}
+
+fn read_files(options: &KubeOptions, environment: &Environment) -> Result<Files, KubeconfigError> {
+    let looked = match &options.kubeconfig {
+        Some(file) => vec![file.clone()],
+        None => environment.files(),
+    };
+    let mut found = Vec::new();
+    let mut merged = Kubeconfig::default();
+    for path in &looked {
+        let mut config = match Kubeconfig::read_from(path) {
+            Ok(config) => config,
+            // As kubectl: what a list or the default names and does not exist is skipped.
+            Err(kube::config::KubeconfigError::ReadConfig(e, _))
+                if e.kind() == io::ErrorKind::NotFound && options.kubeconfig.is_none() =>
+            {
+                continue;
+            }
+            Err(error) => return Err(KubeconfigError::of_file(path, error)),
+        };
+        // `current-context: ""` is how tools write "none"; it must not win over a later file.
+        config.current_context = config.current_context.filter(|name| !name.is_empty());
+        merged = merged
+            .merge(config)
+            .map_err(|error| KubeconfigError::of_file(path, error))?;
+        found.push(path.clone());
+    }
+    Ok(Files {
+        looked,
+        found,
+        merged,
+    })
+}
+
+fn from_files(
+    options: &KubeOptions,
+    environment: &Environment,
+    files: Files,
+) -> Result<Loaded, KubeconfigError> {
+    let merged = files.merged;
+    let names = || {
+        let contexts = merged.contexts.iter();
+        contexts.map(|c| c.name.clone()).collect::<Vec<_>>()
+    };
+    let name = options.context.clone().or(merged.current_context.clone());
+    let Some(name) = name else {
+        return Err(KubeconfigError::NoContext {
+            files: files.found,
+            available: names(),
+        });
+    };
+    let context = merged.contexts.iter().find(|c| c.name == name);
+    let Some(context) = context.and_then(|c| c.context.clone()) else {
+        return Err(KubeconfigError::UnknownContext {
+            name,
+            available: names(),
+        });
+    };
+    let user = context.user.clone().filter(|user| !user.is_empty());
+    if let Some(user) = &user
+        && !merged.auth_infos.iter().any(|u| &u.name == user)
+    {
+        return Err(KubeconfigError::Dangling {
+            context: name,
+            kind: "user",
+            name: user.clone(),
+        });
+    }
+    let cluster = merged.clusters.iter().find(|c| c.name == context.cluster);
+    let Some(cluster) = cluster.and_then(|c| c.cluster.clone()) else {
+        return Err(KubeconfigError::Dangling {
+            context: name,
+            kind: "cluster",
+            name: context.cluster,
+        });
+    };
+    let mut merged = merged;
+    for named in &mut merged.clusters {
+        if let Some(cluster) = &mut named.cluster {
+            // kube would read the environment's proxy here and match NO_PROXY against the proxy.
+            cluster.proxy_url = None;
+            cluster.server = cluster.server.take().map(with_scheme);
+        }
+    }
+    let chosen = KubeConfigOptions {
+        context: Some(name.clone()),
+        ..Default::default()
+    };
+    let config = futures_util::future::FutureExt::now_or_never(Config::from_custom_kubeconfig(
+        merged, &chosen,
+    ))
+    .ok_or_else(|| KubeconfigError::Other("the kubeconfig could not be read at once".to_owned()))?
+    .map_err(|error| KubeconfigError::of_context(&name, error))?;
+    let proxy = proxy::choose(
+        cluster.proxy_url.as_deref(),
+        &environment.proxy,
+        &config.cluster_url,
+    )?;
+    Ok(finish(Parts {
+        options,
+        context: name,
+        cluster: context.cluster,
+        user: user.unwrap_or_else(|| "anonymous".to_owned()),
+        config,
+        proxy,
+    }))
+}
+
+fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded, KubeconfigError> {
+    let config = Config::incluster()
+        .map_err(|error| KubeconfigError::Other(format!("the pod's service account: {error}")))?;
+    let proxy = proxy::choose(None, &environment.proxy, &config.cluster_url)?;
+    Ok(finish(Parts {
+        options,
+        context: "in-cluster".to_owned(),
+        cluster: "in-cluster".to_owned(),
+        user: "the pod's service account".to_owned(),
+        config,
+        proxy,
+    }))
+}
+
+struct Parts<'a> {
+    options: &'a KubeOptions,
+    context: String,
+    cluster: String,
+    user: String,
+    config: Config,
+    proxy: Option<Intercept>,
+}
+
+/// Applies the flags and takes over what kube must not decide.
+fn finish(parts: Parts<'_>) -> Loaded {
+    let Parts {
+        options,
+        mut config,
+        mut user,
+        ..
+    } = parts;
+    if let Some(namespace) = &options.namespace {
+        config.default_namespace.clone_from(namespace);
+    }
+    if config.default_namespace.is_empty() {
+        "default".clone_into(&mut config.default_namespace);
+    }
+    if let Some(other) = &options.as_user {
+        config.auth_info.impersonate = Some(other.clone());
+    }
+    if !options.as_groups.is_empty() {
+        config.auth_info.impersonate_groups = Some(options.as_groups.clone());
+    }
+    if let Some(other) = &config.auth_info.impersonate {
+        user = format!("{user} as {other}");
+    }
+    config.proxy_url = None;
+    let auth = &mut config.auth_info;
+    // kubectl: what is written in the file itself wins over the plugin.
+    let written = auth.token.is_some() || auth.token_file.is_some() || auth.username.is_some();
+    let exec = auth.exec.take().filter(|_| !written);
+    Loaded {
+        context: parts.context,
+        cluster: parts.cluster,
+        user,
+        namespace: config.default_namespace.clone(),
+        server: config.cluster_url.clone(),
+        exec,
+        proxy: parts.proxy,
+        config,
+    }
+}
+
+/// `host:port` without a scheme is HTTP, as in client-go.
+fn with_scheme(server: String) -> String {
+    if server.contains("://") {
+        server
+    } else {
+        format!("http://{server}")
+    }
+}

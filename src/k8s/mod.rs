@@ -1,0 +1,12 @@
+//! The adapter to Kubernetes, and the only module that imports `kube`.
+//!
+//! * [`kubeconfig`]: which cluster, which user, which namespace: what kubectl would take
+//! * [`exec`]: credential plugins
+//! * [`client`]: requests and upgrades to the API server, with credentials that stay fresh
+
+pub mod client;
+pub mod exec;
+pub mod kubeconfig;
+
+pub use client::{Client, ClientError, Upgrade, UpgradeError};
+pub use kubeconfig::{KubeOptions, KubeconfigError};
