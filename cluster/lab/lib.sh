@@ -178,14 +178,14 @@ ready() { # NAME : one look, no waiting
     controller-manager) "${http[@]}" http://127.0.0.1:10252/healthz ;;
     scheduler) "${http[@]}" http://127.0.0.1:10251/healthz ;;
     containerd) lab_ctr version ;;
-    kubelet) "${http[@]}" http://127.0.0.1:10248/healthz && node_ready ;;
+    kubelet) "${http[@]}" http://127.0.0.1:10248/healthz && curl -sk -m 2 "https://$NODE_IP:10250/" ;;
     kube-proxy) "${http[@]}" http://127.0.0.1:10256/healthz ;;
     docker-containerd) ctr -a "$DOCKER_DIR/containerd.sock" version ;;
     dockerd) docker version ;;
     *) true ;;
   esac >/dev/null 2>&1
 }
-# The node's heartbeat is a minute old after a restart of the kubelet; its own port says it is back.
+# Not part of `ready`: the kubelet serves port-forward again up to 10 s before the node's state says so.
 node_ready() { [ "$(kube get node lab -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 
 await() { # NAME [SECONDS]
