@@ -1,0 +1,166 @@
+//! Making one connection: the forms are tried in order until one works.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::form::{Form, Handshake, KnownForm};
+use super::outgoing::Framing;
+use super::stream::PodStream;
+use super::traffic::Traffic;
+use crate::dial::{DialError, PodPort};
+use crate::k8s::{Client, UpgradeError};
+use crate::task::Tasks;
+
+/// What a successful attempt gives.
+pub(super) enum Opened {
+    /// A connection that takes many streams.
+    Connection(Connection),
+    /// With [`Form::V4`], the stream itself.
+    Stream(PodStream),
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug)]
+pub(super) struct OpenError {
+    pub(super) error: DialError,
+    /// Whether the same attempt may succeed in a moment.
+    pub(super) passing: bool,
+}
+
+/// Connects to the pod of `at` by the first form that works.
+pub(super) async fn open(
+    client: &Client,
+    known: &KnownForm,
+    at: &PodPort,
+    target: &str,
+    traffic: &Arc<Traffic>,
+    tasks: &Tasks,
+) -> Result<Opened, OpenError> {
+    let mut refused = Vec::new();
+    let mut denied = None;
+    for form in known.order() {
+        let handshake = Handshake::new(form, &at.pod, at.port);
+        let why = match client.upgrade(handshake.request.clone()).await {
+            Ok(upgrade) => match handshake.check(&upgrade.headers) {
+                Ok(()) => {
+                    tracing::debug!(pod = %at.pod, %form, "connected");
+                    known.worked(form, &refused);
+                    return Ok(start(form, upgrade.io, target, traffic.clone(), tasks));
+                }
+                Err(why) => why,
+            },
+            Err(error) => {
+                if let Some(end) = judge(&error, at, target) {
+                    return Err(end);
+                }
+                if let UpgradeError::Status {
+                    code: 403, message, ..
+                } = &error
+                {
+                    denied.get_or_insert_with(|| self::denied(form, at, message));
+                }
+                error.to_string()
+            }
+        };
+        tracing::debug!(pod = %at.pod, %form, why, "form refused");
+        refused.push((form, why));
+    }
+    // A missing permission is what the user can do something about.
+    let error = denied.unwrap_or_else(|| no_form(target, &refused));
+    Err(OpenError {
+        error,
+        passing: false,
+    })
+}
+
+fn start<T>(form: Form, io: T, target: &str, traffic: Arc<Traffic>, tasks: &Tasks) -> Opened
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
+{
+    let framing = match form {
+        Form::Tunnel => Framing::WebSocket,
+        Form::Spdy | Form::SpdyGet => Framing::Plain,
+        Form::V4 => return Opened::Stream(Connection::start_v4(io, target, traffic, tasks)),
+    };
+    Opened::Connection(Connection::start(io, framing, traffic, tasks))
+}
+
+/// Whether a refusal ends the attempt, since no other form would do better.
+fn judge(error: &UpgradeError, at: &PodPort, target: &str) -> Option<OpenError> {
+    let end = |error, passing| Some(OpenError { error, passing });
+    match error {
+        UpgradeError::Network(reason) => end(
+            DialError::Cluster {
+                reason: reason.clone(),
+                fix: String::new(),
+            },
+            true,
+        ),
+        UpgradeError::Credentials(reason) => end(
+            DialError::Cluster {
+                reason: reason.clone(),
+                fix: String::new(),
+            },
+            false,
+        ),
+        UpgradeError::Status { code: 404, .. } => end(
+            DialError::NotFound {
+                what: format!("pod {} in namespace {}", at.pod.name, at.pod.namespace),
+                fix: String::new(),
+            },
+            true,
+        ),
+        // The API server is there and its way to the node is not: the kubelet restarts, or the
+        // node is gone.
+        UpgradeError::Status { code, message, .. } if *code == 429 || *code >= 500 => end(
+            DialError::Unreachable {
+                target: target.to_owned(),
+                reason: message.clone(),
+                fix: String::new(),
+            },
+            true,
+        ),
+        UpgradeError::Bare { code, text } if matches!(code, 429 | 500 | 502 | 503 | 504) => end(
+            DialError::Unreachable {
+                target: target.to_owned(),
+                reason: format!("the upgrade was answered {code} {text}")
+                    .trim_end()
+                    .to_owned(),
+                fix: String::new(),
+            },
+            true,
+        ),
+        // 400, 403, 405, 426 and the like: this form is not for this server or this user.
+        UpgradeError::Status { .. } | UpgradeError::Bare { .. } => None,
+    }
+}
+
+/// The permission that a 403 with a Status is about.
+fn denied(form: Form, at: &PodPort, message: &str) -> DialError {
+    // "pods "x" is forbidden: User "y" cannot create resource "pods/portforward" in API group …"
+    let named = message
+        .split(" cannot ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    DialError::Denied {
+        verb: named.unwrap_or_else(|| form.verb()).to_owned(),
+        resource: "pods/portforward".to_owned(),
+        namespace: at.pod.namespace.clone(),
+        message: message.to_owned(),
+    }
+}
+
+fn no_form(target: &str, refused: &[(Form, String)]) -> DialError {
+    let answers: Vec<_> = refused
+        .iter()
+        .map(|(form, why)| format!("{}: {why}", form.id()))
+        .collect();
+    DialError::Unreachable {
+        target: target.to_owned(),
+        reason: format!(
+            "the API server forwards no port in any form that kdev speaks ({})",
+            answers.join("; ")
+        ),
+        fix: "`kdev doctor` tries each form and shows the answers".to_owned(),
+    }
+}
