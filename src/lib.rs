@@ -23,7 +23,10 @@
 
 pub mod addr;
 pub mod dial;
+#[cfg(feature = "client")]
+pub mod http;
 pub mod io;
 #[cfg(feature = "client")]
 pub mod k8s;
+pub mod proxy;
 pub mod task;

@@ -1,0 +1,112 @@
+//! What an app is told when its request could not be answered by the origin.
+
+use std::error::Error;
+use std::fmt::Display;
+
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::Body;
+use crate::dial::DialError;
+
+/// Marks a response as kdev's own, with one word for the cause, so that scripts can tell it from
+/// the origin's 502.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-kdev-error");
+
+/// Why a request has no answer of the origin: a status, one word, and a text with cause and fix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The status that the app gets.
+    pub status: StatusCode,
+    /// The value of [`ERROR_HEADER`].
+    pub word: &'static str,
+    /// Cause and fix.
+    pub text: String,
+}
+
+impl Failure {
+    /// The app's request is at fault.
+    pub fn bad_request(text: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            word: "bad-request",
+            text: text.into(),
+        }
+    }
+
+    /// A response with this status and text. Nobody may cache it.
+    #[must_use]
+    pub fn response(&self) -> Response<Body> {
+        let mut response = Response::new(Body::text(format!("kdev: {}\n", self.text)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.word));
+        response
+    }
+
+    /// What failed between kdev and the origin: a late refusal where there is one inside.
+    pub(super) fn exchange(target: impl Display, error: &hyper::Error) -> Self {
+        if let Some(refusal) = late_refusal(error) {
+            return refusal.into();
+        }
+        let what = if error.is_parse() {
+            "sent something that is not HTTP/1"
+        } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+            "closed the connection before it answered"
+        } else {
+            "broke the connection before it answered"
+        };
+        let cause = error
+            .source()
+            .map_or_else(String::new, |source| format!(": {source}"));
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            word: "no-response",
+            text: format!("{target} {what}{cause}"),
+        }
+    }
+}
+
+/// The dial's failure that a stream reported on its first read, where that is the cause.
+pub(super) fn late_refusal(error: &hyper::Error) -> Option<&DialError> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(refusal) = error.downcast_ref().and_then(DialError::from_io) {
+            return Some(refusal);
+        }
+        source = error.source();
+    }
+    None
+}
+
+impl From<&DialError> for Failure {
+    /// The HTTP half of the table that turns a failed dial into an answer; the SOCKS half stands
+    /// in the proxy.
+    fn from(error: &DialError) -> Self {
+        let (status, word) = match error {
+            DialError::NotFound { .. } => (StatusCode::BAD_GATEWAY, "not-found"),
+            DialError::Refused { .. } => (StatusCode::BAD_GATEWAY, "refused"),
+            DialError::Unreachable { .. } => (StatusCode::BAD_GATEWAY, "unreachable"),
+            DialError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "timed-out"),
+            DialError::Denied { .. } => (StatusCode::FORBIDDEN, "denied"),
+            DialError::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            DialError::Cluster { .. } => (StatusCode::BAD_GATEWAY, "cluster"),
+        };
+        Self {
+            status,
+            word,
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<DialError> for Failure {
+    fn from(error: DialError) -> Self {
+        (&error).into()
+    }
+}

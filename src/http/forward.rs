@@ -1,0 +1,294 @@
+//! One exchange with an origin: a connection from the pool or a fresh one, and what may be sent
+//! again when that connection turns out to be dead.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{EXPECT, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::body::{Gate, RequestBody};
+use super::failure::late_refusal;
+use super::headers::{clean_request, clean_response, has_token};
+use super::pool::{Lease, Pool, Sender};
+use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream};
+use crate::addr::{Host, Target};
+use crate::dial::Dial;
+use crate::task::Tasks;
+
+/// Port of an `http` URI that names none (RFC 9110, 4.2.1).
+const HTTP_PORT: u16 = 80;
+
+/// Sends requests to the origins that they name. Cloning is shallow: clones share the pool.
+#[derive(Clone, Debug)]
+pub struct Forwarder<D> {
+    dial: D,
+    pool: Pool,
+    tasks: Tasks,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// For the app. Its body may still be on the way.
+    pub response: Response<Body>,
+    /// Set when the response is a 101: the origin's side, to be joined with the app's.
+    pub upstream: Option<Upstream>,
+}
+
+impl<D: Dial> Forwarder<D> {
+    /// An engine that opens its connections with `dial`. They live in `tasks`.
+    pub fn new(dial: D, tasks: Tasks) -> Self {
+        Self {
+            dial,
+            pool: Pool::new(tasks.clone()),
+            tasks,
+        }
+    }
+
+    /// Where an absolute-form request wants to go.
+    pub fn target(uri: &Uri) -> Result<Target, Failure> {
+        match uri.scheme_str() {
+            Some("http" | "ws") => {}
+            Some("https" | "wss") => {
+                return Err(Failure {
+                    status: StatusCode::NOT_IMPLEMENTED,
+                    word: "https",
+                    text: format!(
+                        "this proxy does not speak TLS for the app; send CONNECT {} and speak TLS \
+                         through it, as HTTPS_PROXY=http://… makes clients do",
+                        uri.authority().map_or("HOST:443", |a| a.as_str())
+                    ),
+                });
+            }
+            _ => {
+                return Err(Failure::bad_request(format!(
+                    "{uri} is not an http:// address"
+                )));
+            }
+        }
+        let host: Host = uri
+            .host()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|e| Failure::bad_request(format!("{e}")))?;
+        match uri.port_u16() {
+            Some(0) => Err(Failure::bad_request(format!("{uri} has port 0"))),
+            port => Ok(Target::new(host, port.unwrap_or(HTTP_PORT))),
+        }
+    }
+
+    /// Exchanges one absolute-form request with the origin at `target`. Returns as soon as the
+    /// response's head is there; both bodies go on as they come. Dropping the future abandons
+    /// the exchange and its connection.
+    pub async fn forward(
+        &self,
+        target: &Target,
+        request: Request<Incoming>,
+    ) -> Result<Forwarded, Failure> {
+        let (mut parts, body) = request.into_parts();
+        // It belongs to the app's connection, and a copy would keep that waiting.
+        parts.extensions.remove::<OnUpgrade>();
+        let upgrade = clean_request(&mut parts.headers, host_header(&parts.uri)?);
+        parts.uri = origin_form(&parts.uri);
+        let expects =
+            parts.version == Version::HTTP_11 && has_token(&parts.headers, &EXPECT, "100-continue");
+        parts.version = Version::HTTP_11;
+        let (body, gate) = RequestBody::new(body, expects);
+        let mut request = Request::from_parts(parts, body);
+        if let Some(gate) = gate.clone() {
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    gate.open();
+                }
+            });
+        }
+        let (response, mut lease) = self.exchange(target, request, upgrade).await?;
+        if gate.as_deref().is_some_and(|gate| !gate.answered()) {
+            // The app may or may not send the body now; hyper closes its side for the same reason.
+            lease.keep_out();
+        }
+        received(target, response, lease, gate, upgrade)
+    }
+
+    /// Sends the request, again where that is safe, and waits for the head of the response.
+    async fn exchange(
+        &self,
+        target: &Target,
+        mut request: Request<RequestBody>,
+        upgrade: bool,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let mut replay = Replay::of(&request);
+        let mut pooled = if upgrade {
+            None
+        } else {
+            self.pool.take(target, reusable_for(&request))
+        };
+        loop {
+            let reused = pooled.is_some();
+            let sent = match pooled.take() {
+                Some(mut sender) => {
+                    let sent = sender.try_send_request(request).await;
+                    sent.map(|response| (response, sender))
+                }
+                None => self.send_on_fresh(target, request).await?,
+            };
+            let mut error = match sent {
+                Ok((response, sender)) => {
+                    return Ok((response, Lease::new(sender, &self.pool, target)));
+                }
+                Err(error) => error,
+            };
+            let unsent = error.take_message().filter(|_| reused);
+            let error = error.into_error();
+            let again = unsent.or_else(|| replay.take()?.after(reused, &error));
+            let Some(again) = again else {
+                return Err(Failure::exchange(target, &error));
+            };
+            debug!(%target, %error, reused, "sending the request again on a fresh connection");
+            request = again;
+        }
+    }
+
+    /// Opens a connection and sends the request on it. The connection is driven from here until
+    /// the head of the response is there, which saves the first byte a change of tasks.
+    async fn send_on_fresh(
+        &self,
+        target: &Target,
+        request: Request<RequestBody>,
+    ) -> Result<
+        Result<(Response<Incoming>, Sender), hyper::client::conn::TrySendError<Request<RequestBody>>>,
+        Failure,
+    > {
+        let stream = self.dial.dial(target).await?;
+        let (mut sender, connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(MAX_BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Failure::exchange(target, &error))?;
+        let mut connection = Box::pin(connection.with_upgrades());
+        let mut open = true;
+        let sent = {
+            let mut sending = pin!(sender.try_send_request(request));
+            loop {
+                tokio::select! {
+                    biased;
+                    sent = &mut sending => break sent,
+                    // Its error reaches the request that waits on it.
+                    _ = &mut connection, if open => open = false,
+                }
+            }
+        };
+        if open && sent.is_ok() {
+            self.tasks.spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "connection to an origin ended");
+                }
+            });
+        }
+        Ok(sent.map(|response| (response, sender)))
+    }
+
+    /// How many connections are idle.
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.pool.len()
+    }
+}
+
+/// Prepares the origin's response for the app.
+fn received(
+    target: &Target,
+    mut response: Response<Incoming>,
+    mut lease: Lease,
+    gate: Option<std::sync::Arc<Gate>>,
+    upgrade: bool,
+) -> Result<Forwarded, Failure> {
+    let status = response.status();
+    let switching = status == StatusCode::SWITCHING_PROTOCOLS;
+    if switching && !upgrade {
+        return Err(Failure {
+            status: StatusCode::BAD_GATEWAY,
+            word: "no-response",
+            text: format!("{target} switched protocols although nobody asked"),
+        });
+    }
+    let upstream = switching.then(|| Upstream(hyper::upgrade::on(&mut response)));
+    if switching {
+        lease.keep_out();
+    }
+    // What the app is answered with depends on what it speaks, not on what the origin speaks.
+    *response.version_mut() = Version::HTTP_11;
+    clean_response(
+        response.headers_mut(),
+        switching || status == StatusCode::UPGRADE_REQUIRED,
+    );
+    Ok(Forwarded {
+        response: response.map(|body| Body::forwarded(body, lease, gate)),
+        upstream,
+    })
+}
+
+/// How old a pooled connection may be for this request.
+fn reusable_for(request: &Request<RequestBody>) -> Duration {
+    if request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty) {
+        IDLE_TIMEOUT
+    } else {
+        FRESH
+    }
+}
+
+/// A request without a body, to send it again.
+struct Replay(Parts);
+
+impl Replay {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        if !matches!(request.body(), RequestBody::Empty) {
+            return None;
+        }
+        let mut copy = Request::new(());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(Self(copy.into_parts().0))
+    }
+
+    /// The request, if it may be sent again after `error`.
+    ///
+    /// It may when it never reached the origin: a stream that was refused late carried nothing.
+    /// Otherwise only what may be done twice, and only when the connection had been idle before:
+    /// then the likely cause is that the origin closed it at the same moment.
+    fn after(self, reused: bool, error: &hyper::Error) -> Option<Request<RequestBody>> {
+        let may = match late_refusal(error) {
+            Some(refusal) => refusal.is_of_one_pod(),
+            None => reused && self.0.method.is_idempotent() && !error.is_parse(),
+        };
+        may.then(|| Request::from_parts(self.0, RequestBody::Empty))
+    }
+}
+
+/// The authority as the app wrote it, without what must not be sent: user and password.
+fn host_header(uri: &Uri) -> Result<HeaderValue, Failure> {
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    HeaderValue::from_str(host).map_err(|_| Failure::bad_request(format!("{host:?} is no host")))
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::from(path)
+}

@@ -1,0 +1,54 @@
+//! The forwarding engine: takes a request that an app sent to a proxy, and exchanges it with the
+//! origin over a stream that [`Dial`](crate::dial::Dial) opened.
+//!
+//! Bodies are streamed both ways with back-pressure; nothing is buffered whole. The engine
+//! changes only what belongs to one hop: it adds no `Via` and no `X-Forwarded-For`, so that the
+//! pod sees what it would see from a caller in the cluster. It does not listen, does not check
+//! who asks, and knows nothing of CONNECT; that is the proxy's part.
+//!
+//! Not passed on: informational responses other than 100 and 101 (hyper's server cannot send
+//! them), and trailers that no `Trailer` header announced (hyper drops them).
+
+mod body;
+mod failure;
+mod forward;
+mod headers;
+mod pool;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+use std::time::Duration;
+
+pub use body::Body;
+pub use failure::{ERROR_HEADER, Failure};
+pub use forward::{Forwarded, Forwarder};
+pub use upgrade::{Upstream, reclaim};
+
+/// Largest head of a request or a response. Twice what curl, nginx and most servers allow, so
+/// that the origin says what is too much for it, not kdev.
+pub const MAX_HEAD: usize = 64 << 10;
+
+/// Bytes of a body that one direction of a connection holds: as much as a
+/// [`splice`](crate::io::splice) holds. Not below [`MAX_HEAD`], which must fit in.
+pub const MAX_BUFFER: usize = 64 << 10;
+
+/// Idle connections that are kept to one authority: about what a browser or a test's connection
+/// pool uses at a time.
+pub const MAX_IDLE_PER_AUTHORITY: usize = 32;
+
+/// Idle connections that are kept in total. Each costs a stream to a pod and some 10 KiB.
+pub const MAX_IDLE: usize = 256;
+
+/// How long a connection stays in the pool unused. Pods come and go, and a connection keeps to
+/// its pod, so a pool that forgets soon also spreads the load again.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Up to this age an idle connection may carry a request that could not be sent again if the
+/// connection turned out to be dead. Servers close idle connections after 5 s (Node) to 75 s
+/// (nginx), and an orderly end takes a second to come through a port-forward.
+pub const FRESH: Duration = Duration::from_secs(2);
+
+/// How long a request body waits for the origin's `100 Continue` before it is sent anyway, as
+/// clients themselves do (curl waits 1 s): old servers do not know the expectation.
+pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);

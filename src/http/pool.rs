@@ -1,0 +1,177 @@
+//! Idle connections to origins, a bounded number of each.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
+use crate::addr::Target;
+use crate::task::Tasks;
+
+/// A connection that can carry requests.
+pub(super) type Sender = SendRequest<RequestBody>;
+
+/// Idle connections, by authority. Cloning is shallow.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    idle: Arc<Mutex<Idle>>,
+    tasks: Tasks,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// Per authority, the longest unused first.
+    senders: HashMap<Target, VecDeque<Entry>>,
+    total: usize,
+    /// Whether a task is there that will remove what grows old.
+    swept: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sender: Sender,
+    since: Instant,
+}
+
+impl Pool {
+    pub(super) fn new(tasks: Tasks) -> Self {
+        Self {
+            idle: Arc::default(),
+            tasks,
+        }
+    }
+
+    /// The connection to `target` that was used last, if that was within `age`.
+    pub(super) fn take(&self, target: &Target, age: Duration) -> Option<Sender> {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        let entries = idle.senders.get_mut(target)?;
+        let before = entries.len();
+        entries.retain(|entry| !entry.sender.is_closed());
+        // One whose last response is through may still be sending the last request's body.
+        let found = entries
+            .iter()
+            .rposition(|entry| entry.sender.is_ready() && now.duration_since(entry.since) < age)
+            .and_then(|index| entries.remove(index));
+        let gone = before - entries.len();
+        if entries.is_empty() {
+            idle.senders.remove(target);
+        }
+        idle.total -= gone;
+        found.map(|entry| entry.sender)
+    }
+
+    fn put(&self, target: Target, sender: Sender) {
+        if sender.is_closed() || self.tasks.is_draining() {
+            return;
+        }
+        let mut idle = self.lock();
+        if idle.total >= MAX_IDLE {
+            idle.drop_oldest();
+        }
+        let entries = idle.senders.entry(target).or_default();
+        entries.push_back(Entry {
+            sender,
+            since: Instant::now(),
+        });
+        if entries.len() > MAX_IDLE_PER_AUTHORITY {
+            entries.pop_front();
+        } else {
+            idle.total += 1;
+        }
+        if !idle.swept {
+            idle.swept = true;
+            let pool = self.clone();
+            self.tasks.spawn(async move { pool.sweep().await });
+        }
+    }
+
+    /// Removes what grew old until nothing is left.
+    async fn sweep(self) {
+        loop {
+            let draining = tokio::select! {
+                () = tokio::time::sleep(IDLE_TIMEOUT / 4) => false,
+                () = self.tasks.draining() => true,
+            };
+            let now = Instant::now();
+            let mut idle = self.lock();
+            idle.senders.retain(|_, entries| {
+                entries.retain(|entry| {
+                    !draining
+                        && !entry.sender.is_closed()
+                        && now.duration_since(entry.since) < IDLE_TIMEOUT
+                });
+                !entries.is_empty()
+            });
+            idle.total = idle.senders.values().map(VecDeque::len).sum();
+            if idle.total == 0 {
+                idle.swept = false;
+                return;
+            }
+        }
+    }
+
+    /// How many connections are idle.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().total
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        // Every change is whole when the lock is released, so a panic elsewhere leaves it sound.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn drop_oldest(&mut self) {
+        let oldest = self
+            .senders
+            .iter()
+            .filter_map(|(target, entries)| Some((entries.front()?.since, target)))
+            .min_by_key(|(since, _)| *since)
+            .map(|(_, target)| target.clone());
+        if let Some(target) = oldest
+            && let Some(entries) = self.senders.get_mut(&target)
+        {
+            entries.pop_front();
+            self.total -= 1;
+            if entries.is_empty() {
+                self.senders.remove(&target);
+            }
+        }
+    }
+}
+
+/// A connection in use. Dropped without [`Lease::give_back`], it closes.
+#[derive(Debug)]
+pub(super) struct Lease {
+    sender: Sender,
+    /// `None` where the connection can carry nothing more.
+    home: Option<(Pool, Target)>,
+}
+
+impl Lease {
+    pub(super) fn new(sender: Sender, pool: &Pool, target: &Target) -> Self {
+        Self {
+            sender,
+            home: Some((pool.clone(), target.clone())),
+        }
+    }
+
+    /// The connection ends with this exchange.
+    pub(super) fn keep_out(&mut self) {
+        self.home = None;
+    }
+
+    /// The exchange is through: others may use the connection.
+    pub(super) fn give_back(self) {
+        if let Some((pool, target)) = self.home {
+            pool.put(target, self.sender);
+        }
+    }
+}
