@@ -215,9 +215,9 @@ impl Gate {
     }
 
     fn leave(&self, from: u8, to: u8) {
-        let changed =
-            self.state
-                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        let changed = self
+            .state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         if changed.is_ok() {
             self.waker.wake();
         }

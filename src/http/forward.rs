@@ -164,7 +164,10 @@ impl<D: Dial> Forwarder<D> {
         target: &Target,
         request: Request<RequestBody>,
     ) -> Result<
-        Result<(Response<Incoming>, Sender), hyper::client::conn::TrySendError<Request<RequestBody>>>,
+        Result<
+            (Response<Incoming>, Sender),
+            hyper::client::conn::TrySendError<Request<RequestBody>>,
+        >,
         Failure,
     > {
         let stream = self.dial.dial(target).await?;
@@ -281,7 +284,9 @@ impl Replay {
 /// The authority as the app wrote it, without what must not be sent: user and password.
 fn host_header(uri: &Uri) -> Result<HeaderValue, Failure> {
     let authority = uri.authority().map_or("", |a| a.as_str());
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     HeaderValue::from_str(host).map_err(|_| Failure::bad_request(format!("{host:?} is no host")))
 }
 

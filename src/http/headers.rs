@@ -123,7 +123,10 @@ mod tests {
         let host = ("host", "web.shop");
         for (sent, passed) in [
             (vec![("connection", "close")], vec![]),
-            (vec![("connection", "close, X-Mine"), ("x-mine", "1")], vec![]),
+            (
+                vec![("connection", "close, X-Mine"), ("x-mine", "1")],
+                vec![],
+            ),
             (vec![("keep-alive", "timeout=5")], vec![]),
             (vec![("proxy-connection", "keep-alive")], vec![]),
             (vec![("proxy-authorization", "Basic x")], vec![]),
@@ -134,7 +137,11 @@ mod tests {
             ),
             (vec![("upgrade", "websocket")], vec![]),
             (
-                vec![("upgrade", "h2c"), ("connection", "http2-settings"), ("http2-settings", "x")],
+                vec![
+                    ("upgrade", "h2c"),
+                    ("connection", "http2-settings"),
+                    ("http2-settings", "x"),
+                ],
                 vec![],
             ),
             (vec![("host", "other")], vec![]),

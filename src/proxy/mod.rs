@@ -1,1 +1,159 @@
-//! x
+//! The proxy that apps talk to: SOCKS5, SOCKS4, SOCKS4a, HTTP CONNECT and HTTP absolute-form on
+//! one port, told apart by the first byte.
+//!
+//! It decides who may use the listener ([`Access`]), reads where a connection wants to go, dials
+//! through the [`Dial`] it was given, and joins the two streams or hands the request to the
+//! [forwarding engine](crate::http). What a name means, and what may be reached, is the dial's
+//! part. Plain requests (origin-form) are refused: this is not a web server, and a web page must
+//! not be able to make it act as one.
+
+mod access;
+mod conn;
+mod http;
+mod pages;
+#[cfg(target_os = "linux")]
+mod peer;
+mod reply;
+mod socks4;
+mod socks5;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{Instrument, debug, debug_span, field, warn};
+
+pub use access::{Access, AllowedPeers, Password};
+pub use stats::{Snapshot, Stats};
+
+use crate::dial::Dial;
+use crate::task::Tasks;
+
+/// Connections that one listener serves at a time; the next wait in the system's queue. More
+/// than load tests of one laptop open, less than what exhausts its memory or ports.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// How long an app may take for its handshake: the first byte, the SOCKS messages, the head of
+/// the first HTTP request. All of it is sent without a human in between.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an HTTP connection may wait for its next request, head included. Clients keep idle
+/// connections to a proxy for up to a minute or two, and a close that crosses a request costs
+/// them an error.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest pause after a failed accept. Running out of file descriptors lasts until connections
+/// end, and trying without a pause would burn a core meanwhile.
+pub const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Shortest pause after a failed accept.
+const MIN_ACCEPT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How a proxy behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who may use the listener.
+    pub access: Access,
+    /// What `GET /proxy.pac` answers; 404 without it.
+    pub pac: Option<Pac>,
+    /// Connections served at a time.
+    pub max_connections: usize,
+    /// Where the proxy counts; share it with whoever shows it.
+    pub stats: Arc<Stats>,
+}
+
+impl Config {
+    /// The usual limits, and no PAC file.
+    #[must_use]
+    pub fn new(access: Access) -> Self {
+        Self {
+            access,
+            pac: None,
+            max_connections: MAX_CONNECTIONS,
+            stats: Arc::default(),
+        }
+    }
+}
+
+/// Makes the text of a PAC file when it is asked for.
+#[derive(Clone)]
+pub struct Pac(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl Pac {
+    /// A PAC file that `text` writes.
+    pub fn new(text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(text))
+    }
+
+    fn text(&self) -> String {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Pac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pac")
+    }
+}
+
+/// Serves apps on `listener` until `tasks` drain. Connections live in `tasks`: requests under way
+/// are finished, streams go on until their ends close them or the tasks are killed.
+pub async fn serve<D: Dial>(listener: TcpListener, dial: D, config: Config, tasks: Tasks) {
+    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let session = Arc::new(conn::Session::new(dial, config, tasks.clone()));
+    let accepting = async {
+        loop {
+            // The permit comes first: a connection that is accepted is served.
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                return;
+            };
+            let (stream, peer) = accept(&listener).await;
+            let session = session.clone();
+            let span = debug_span!("conn", %peer, target = field::Empty);
+            let connection = async move {
+                session.accepted(stream, peer).await;
+                drop(permit);
+            };
+            tasks.spawn(connection.instrument(span));
+        }
+    };
+    tokio::select! {
+        biased;
+        () = tasks.draining() => {}
+        () = accepting => {}
+    }
+}
+
+/// Accepts one connection, however long that takes.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut pause = MIN_ACCEPT_PAUSE;
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_connection(&error) => {
+                debug!(%error, "a connection was gone before it was accepted");
+            }
+            Err(error) => {
+                warn!(%error, ?pause, "cannot accept connections");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,204 @@
+//! Who may use a listener.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use subtle::ConstantTimeEq;
+
+/// Who may use a listener.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// For a listener on loopback: the user that kdev runs as, and root. Elsewhere than on Linux,
+    /// where the system does not say whose a connection is, anybody on this machine.
+    SameUser {
+        /// What they must send besides, if anything.
+        password: Option<Password>,
+    },
+    /// For a listener that containers reach: some addresses just so, all others with a password.
+    Peers {
+        /// The containers of this session.
+        allowed: AllowedPeers,
+        /// What everybody else must send.
+        password: Password,
+    },
+}
+
+/// What a connection may do before it has sent a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Everything.
+    Full,
+    /// Say the password.
+    NeedsPassword,
+    /// Nothing.
+    None,
+}
+
+impl Access {
+    /// How far the peer of an accepted connection is trusted. `local` is this end of it.
+    pub(super) fn trust(&self, peer: SocketAddr, local: Option<SocketAddr>) -> Trust {
+        let ip = peer.ip().to_canonical();
+        match self {
+            Self::SameUser { .. } if !ip.is_loopback() || !is_same_user(peer, local) => Trust::None,
+            Self::SameUser { password: None } => Trust::Full,
+            Self::Peers { allowed, .. } if allowed.contains(ip) => Trust::Full,
+            Self::SameUser { password: Some(_) } | Self::Peers { .. } => Trust::NeedsPassword,
+        }
+    }
+
+    /// Whether `password` is the one that opens this listener.
+    pub(super) fn admits(&self, password: &[u8]) -> bool {
+        match self {
+            Self::SameUser { password: None } => true,
+            Self::SameUser {
+                password: Some(expected),
+            }
+            | Self::Peers {
+                password: expected, ..
+            } => expected.matches(password),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
+    use super::peer::{Owner, owner};
+    let me = nix::unistd::geteuid().as_raw();
+    match local.map_or(Owner::Unknown, |local| owner(peer, local)) {
+        Owner::Uid(uid) => {
+            if uid != me && uid != 0 {
+                tracing::warn!(%peer, uid, "refused a connection of another user of this machine");
+            }
+            uid == me || uid == 0
+        }
+        // It sent and left, so nobody misses the answer, and whose it was cannot be told.
+        Owner::Gone => false,
+        // No way to ask, as in some sandboxes: loopback alone must do, as on other systems.
+        Owner::Unknown => true,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_same_user(_: SocketAddr, _: Option<SocketAddr>) -> bool {
+    true
+}
+
+/// A password of one session: the password part of `http://kdev:PASSWORD@…`. The user name does
+/// not matter, because some clients cannot send an empty one.
+#[derive(Clone)]
+pub struct Password(Arc<str>);
+
+impl Password {
+    /// A password. It must not be empty: SOCKS cannot send an empty one.
+    pub fn new(password: impl Into<Arc<str>>) -> Self {
+        Self(password.into())
+    }
+
+    /// The text, to put into the variables of a container.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes the same time wherever the first difference is.
+    fn matches(&self, other: &[u8]) -> bool {
+        !self.0.is_empty() && self.0.as_bytes().ct_eq(other).into()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Addresses that need no password. Cloning is shallow, so that whoever starts containers can
+/// change it while the proxy runs.
+#[derive(Clone, Debug, Default)]
+pub struct AllowedPeers(Arc<RwLock<HashSet<IpAddr>>>);
+
+impl AllowedPeers {
+    /// No address.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `ip` in from its next connection on.
+    pub fn insert(&self, ip: IpAddr) {
+        self.write(|set| set.insert(ip.to_canonical()));
+    }
+
+    /// Lets `ip` in no more. Its open connections stay.
+    pub fn remove(&self, ip: IpAddr) {
+        self.write(|set| set.remove(&ip.to_canonical()));
+    }
+
+    /// Lets in these and no others.
+    pub fn replace(&self, ips: impl IntoIterator<Item = IpAddr>) {
+        let new: HashSet<IpAddr> = ips.into_iter().map(|ip| ip.to_canonical()).collect();
+        self.write(|set| *set = new);
+    }
+
+    /// Whether `ip` needs no password.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        // The set is whole between its changes, so a panic elsewhere leaves it sound.
+        let set = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        set.contains(&ip.to_canonical())
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut HashSet<IpAddr>) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn containers_are_let_in_by_address_or_password() {
+        let allowed = AllowedPeers::new();
+        let access = Access::Peers {
+            allowed: allowed.clone(),
+            password: Password::new("secret"),
+        };
+        let trust = |peer| access.trust(addr(peer), None);
+        assert_eq!(trust("172.17.0.2:1"), Trust::NeedsPassword);
+        allowed.insert("172.17.0.2".parse().unwrap());
+        assert_eq!(trust("172.17.0.2:1"), Trust::Full);
+        assert_eq!(trust("[::ffff:172.17.0.2]:1"), Trust::Full);
+        assert_eq!(trust("172.17.0.3:1"), Trust::NeedsPassword);
+        allowed.replace(["172.17.0.3".parse().unwrap()]);
+        assert_eq!(trust("172.17.0.2:1"), Trust::NeedsPassword);
+        allowed.remove("172.17.0.3".parse().unwrap());
+        assert_eq!(trust("172.17.0.3:1"), Trust::NeedsPassword);
+        assert!(access.admits(b"secret"));
+        for wrong in ["", "secre", "secret ", "Secret"] {
+            assert!(!access.admits(wrong.as_bytes()), "{wrong:?}");
+        }
+        assert!(!format!("{access:?}").contains("secret"));
+    }
+
+    #[test]
+    fn an_empty_password_opens_nothing() {
+        let access = Access::SameUser {
+            password: Some(Password::new("")),
+        };
+        assert!(!access.admits(b""));
+    }
+
+    #[test]
+    fn a_listener_for_one_user_takes_nobody_from_elsewhere() {
+        let access = Access::SameUser { password: None };
+        assert_eq!(access.trust(addr("192.0.2.1:1"), None), Trust::None);
+        assert_eq!(access.trust(addr("127.0.0.1:1"), None), Trust::Full);
+    }
+}

@@ -1,0 +1,226 @@
+//! HTTP to the proxy: CONNECT, absolute-form, and the proxy's own pages.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{HeaderMap, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tracing::{Span, debug, field};
+
+use super::access::{Access, Trust};
+use super::conn::{App, Session, linger};
+use super::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, pages};
+use crate::addr::Target;
+use crate::dial::Dial;
+use crate::http::{Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, Upstream, reclaim};
+use crate::io::Io;
+
+/// What becomes of the connection after an answer that ends HTTP on it.
+struct Switch<I> {
+    app: OnUpgrade,
+    to: To<I>,
+}
+
+enum To<I> {
+    /// CONNECT.
+    Dialled(I),
+    /// An upgrade that the origin agreed to.
+    Upgraded(Upstream),
+}
+
+/// What the requests of one connection share.
+struct Requests<'a, D: Dial> {
+    session: &'a Session<D>,
+    trust: Trust,
+    begun: Notify,
+    switch: Mutex<Option<Switch<D::Io>>>,
+}
+
+/// Serves HTTP on an app's connection, and the stream that it may turn into.
+pub(super) async fn serve<T: Io, D: Dial>(session: &Session<D>, app: App<T>, trust: Trust) {
+    let requests = Requests {
+        session,
+        trust,
+        begun: Notify::new(),
+        switch: Mutex::new(None),
+    };
+    if !speak(session, app, &requests).await {
+        return;
+    }
+    let switch = requests
+        .switch
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some(Switch { app, to }) = switch else {
+        return;
+    };
+    let Some(app) = app.await.ok().and_then(reclaim::<App<T>>) else {
+        return debug!("the app left before its stream began");
+    };
+    match to {
+        To::Dialled(upstream) => session.join(app, upstream).await,
+        To::Upgraded(upstream) => match upstream.stream::<D::Io>().await {
+            Some(upstream) => session.join(app, upstream).await,
+            None => debug!("the origin left before its upgraded stream began"),
+        },
+    }
+}
+
+/// Speaks HTTP until that ends. Returns whether it ended well.
+async fn speak<T: Io, D: Dial>(
+    session: &Session<D>,
+    app: App<T>,
+    requests: &Requests<'_, D>,
+) -> bool {
+    let service = service_fn(|request| async {
+        requests.begun.notify_one();
+        Ok::<_, Infallible>(requests.answer(request).await)
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .preserve_header_case(true)
+        .auto_date_header(false)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(app), service)
+        .with_upgrades();
+    let mut begun = pin!(tokio::time::timeout(
+        HANDSHAKE_TIMEOUT,
+        requests.begun.notified()
+    ));
+    let mut draining = pin!(session.tasks.draining());
+    let (mut waiting, mut serving) = (true, true);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            first = &mut begun, if waiting => {
+                if first.is_err() {
+                    debug!("the first request took too long");
+                    return false;
+                }
+                waiting = false;
+            }
+            () = &mut draining, if serving => {
+                serving = false;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+    let app = connection.into_parts().map(|parts| parts.io.into_inner());
+    match (ended, app) {
+        (Ok(()), Some(app)) => linger(app).await,
+        (Ok(()), None) => {}
+        (Err(error), app) => {
+            debug!(%error, "HTTP broke");
+            if let Some(mut app) = app {
+                // A response that was cut short must not look whole.
+                if !error.is_parse() && !error.is_timeout() {
+                    app.reset();
+                } else {
+                    linger(app).await;
+                }
+            }
+            return false;
+        }
+    }
+    true
+}
+
+impl<D: Dial> Requests<'_, D> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let through = request.method() == Method::CONNECT || request.uri().scheme().is_some();
+        if !through {
+            return pages::answer(&self.session.config, &request, self.trust);
+        }
+        if self.trust != Trust::Full && !is_admitted(&self.session.config.access, request.headers())
+        {
+            return password_required();
+        }
+        let result = if request.method() == Method::CONNECT {
+            self.connect(request).await
+        } else {
+            self.forward(request).await
+        };
+        result.unwrap_or_else(|failure| {
+            debug!(
+                status = failure.status.as_u16(),
+                text = failure.text,
+                "failed"
+            );
+            failure.response()
+        })
+    }
+
+    /// Dials before it answers, so that the app hears of a failure.
+    async fn connect(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        if !request.body().is_end_stream() {
+            return Err(Failure::bad_request("CONNECT has no body"));
+        }
+        let authority = request.uri().authority().map_or("", |a| a.as_str());
+        let target: Target = authority
+            .parse()
+            .map_err(|e| Failure::bad_request(format!("{e}")))?;
+        let upstream = self.session.dial(&target).await?;
+        self.switch_to(hyper::upgrade::on(&mut request), To::Dialled(upstream));
+        Ok(Response::new(Body::empty()))
+    }
+
+    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        let target = Forwarder::<D>::target(request.uri())?;
+        Span::current().record("target", field::display(&target));
+        let app = hyper::upgrade::on(&mut request);
+        let Forwarded { response, upstream } =
+            self.session.forwarder.forward(&target, request).await?;
+        if let Some(upstream) = upstream {
+            self.switch_to(app, To::Upgraded(upstream));
+        }
+        Ok(response)
+    }
+
+    fn switch_to(&self, app: OnUpgrade, to: To<D::Io>) {
+        let mut switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
+        *switch = Some(Switch { app, to });
+    }
+}
+
+fn is_admitted(access: &Access, headers: &HeaderMap) -> bool {
+    let password = || {
+        let value = headers.get(PROXY_AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, encoded) = value.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = BASE64_STANDARD.decode(encoded.trim()).ok()?;
+        let colon = decoded.iter().position(|b| *b == b':')?;
+        Some(decoded[colon + 1..].to_vec())
+    };
+    password().is_some_and(|password| access.admits(&password))
+}
+
+fn password_required() -> Response<Body> {
+    let failure = Failure {
+        status: StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        word: "password",
+        text: "this proxy needs the session's password; kdev puts it into HTTP_PROXY and \
+               ALL_PROXY of the containers that it starts"
+            .to_owned(),
+    };
+    let mut response = failure.response();
+    response.headers_mut().insert(
+        PROXY_AUTHENTICATE,
+        HeaderValue::from_static("Basic realm=\"kdev\""),
+    );
+    response
+}

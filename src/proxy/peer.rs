@@ -1,0 +1,249 @@
+//! Whose the other end of a loopback connection is.
+//!
+//! The kernel is asked for that one socket (`sock_diag`), which costs the same however many
+//! sockets there are. Where that is not to be had, `/proc/net/tcp` is read, which lists them all.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
+
+/// Whose a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A process of this user had it open.
+    Uid(u32),
+    /// No process has it open any more.
+    Gone,
+    /// There is no way to find out.
+    Unknown,
+}
+
+/// Finds the owner of the socket at `peer` that is connected to `local`, both on this machine.
+pub(super) fn owner(peer: SocketAddr, local: SocketAddr) -> Owner {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+    // "Not found" is also what a kernel without the module says, so the list has the last word.
+    match ask_kernel(peer, local) {
+        Ok(owner) => owner,
+        Err(_) => read_list(peer, local),
+    }
+}
+
+/// Length of a netlink header, and of a `struct inet_diag_req_v2` after it.
+const HEADER: usize = 16;
+const REQUEST: usize = HEADER + 56;
+/// Where the answer, a `struct inet_diag_msg`, has its fields.
+const STATE: usize = HEADER + 1;
+const PORTS: usize = HEADER + 4;
+const UID: usize = HEADER + 64;
+const INODE: usize = HEADER + 68;
+/// Bytes of an answer without attributes.
+const ANSWER: usize = HEADER + 72;
+
+/// The only message type of `sock_diag`, and what an error comes as (`linux/sock_diag.h`).
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+/// A connection whose process has closed it may linger as this (`net/tcp_states.h`).
+const TCP_TIME_WAIT: u8 = 6;
+
+fn ask_kernel(peer: SocketAddr, local: SocketAddr) -> io::Result<Owner> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkSockDiag,
+    )?;
+    let fd = netlink.as_raw_fd();
+    send(fd, &request(peer, local), MsgFlags::empty())?;
+    // The kernel answers within `send`. Attributes that it may add do not matter here.
+    let mut answer = [0; 1024];
+    let length = recv(fd, &mut answer, MsgFlags::empty())?;
+    read_answer(&answer[..length], peer, local).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn request(peer: SocketAddr, local: SocketAddr) -> [u8; REQUEST] {
+    let mut bytes = [0; REQUEST];
+    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    put(0, &(REQUEST as u32).to_ne_bytes());
+    put(4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    put(6, &NLM_F_REQUEST.to_ne_bytes());
+    let family = if peer.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    put(
+        HEADER,
+        &[family as i32 as u8, SockProtocol::Tcp as i32 as u8],
+    );
+    put(HEADER + 4, &u32::MAX.to_ne_bytes());
+    put(HEADER + 8, &peer.port().to_be_bytes());
+    put(HEADER + 10, &local.port().to_be_bytes());
+    for (at, ip) in [(HEADER + 12, peer.ip()), (HEADER + 28, local.ip())] {
+        match ip {
+            IpAddr::V4(ip) => put(at, &ip.octets()),
+            IpAddr::V6(ip) => put(at, &ip.octets()),
+        }
+    }
+    // No cookie: any socket with these addresses.
+    put(HEADER + 48, &[0xff; 8]);
+    bytes
+}
+
+fn read_answer(answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<Owner> {
+    if answer.len() < ANSWER || answer[4..6] != SOCK_DIAG_BY_FAMILY.to_ne_bytes() {
+        return None;
+    }
+    let number = |at: usize| {
+        answer[at..at + 4]
+            .try_into()
+            .map(u32::from_ne_bytes)
+            .unwrap_or_default()
+    };
+    let ports = [peer.port().to_be_bytes(), local.port().to_be_bytes()].concat();
+    if answer[PORTS..PORTS + 4] != ports[..] {
+        // A listener at the peer's address: the connection itself is gone.
+        return Some(Owner::Gone);
+    }
+    // A socket that no process has open has no inode, and its uid would read as root's.
+    if answer[STATE] == TCP_TIME_WAIT || number(INODE) == 0 {
+        return Some(Owner::Gone);
+    }
+    Some(Owner::Uid(number(UID)))
+}
+
+fn read_list(peer: SocketAddr, local: SocketAddr) -> Owner {
+    let mut own_end_listed = false;
+    // A v4 connection of a v6 socket, as Java makes them, stands in the second.
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let Ok(file) = File::open(path) else {
+            continue;
+        };
+        for line in BufReader::new(file).lines().skip(1) {
+            let Some(row) = line.ok().as_deref().and_then(Row::parse) else {
+                continue;
+            };
+            if row.local == peer && row.remote == local {
+                return row.owner;
+            }
+            own_end_listed |= row.local == local && row.remote == peer;
+        }
+    }
+    // A list that lacks the very connection that was accepted says nothing about the other end.
+    if own_end_listed {
+        Owner::Gone
+    } else {
+        Owner::Unknown
+    }
+}
+
+/// A line of `/proc/net/tcp`.
+struct Row {
+    local: SocketAddr,
+    remote: SocketAddr,
+    owner: Owner,
+}
+
+impl Row {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let local = parse_addr(fields.next()?)?;
+        let remote = parse_addr(fields.next()?)?;
+        let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+        let mut rest = fields.skip(3);
+        let uid = rest.next()?.parse().ok()?;
+        let inode: u64 = rest.nth(1)?.parse().ok()?;
+        let owner = if state == TCP_TIME_WAIT || inode == 0 {
+            Owner::Gone
+        } else {
+            Owner::Uid(uid)
+        };
+        Some(Self {
+            local,
+            remote,
+            owner,
+        })
+    }
+}
+
+/// Reads `0100007F:1F90`: words of the address in the machine's byte order.
+fn parse_addr(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..ip.len()).step_by(8) {
+        let word = u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?;
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?).to_canonical(),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn connected(listen: &str) -> (TcpStream, TcpStream, SocketAddr) {
+        let listener = TcpListener::bind(listen).unwrap();
+        let app = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, peer) = listener.accept().unwrap();
+        (app, accepted, peer)
+    }
+
+    #[test]
+    fn an_own_connection_is_found_both_ways() {
+        let me = Owner::Uid(nix::unistd::geteuid().as_raw());
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(listen) else {
+                continue;
+            };
+            drop(listener);
+            let (_app, accepted, peer) = connected(listen);
+            let local = accepted.local_addr().unwrap();
+            assert_eq!(owner(peer, local), me, "{listen}");
+            assert!(
+                [me, Owner::Unknown].contains(&read_list(peer, local)),
+                "{listen}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_has_no_owner_not_root() {
+        let (app, accepted, peer) = connected("127.0.0.1:0");
+        drop(app);
+        let local = accepted.local_addr().unwrap();
+        assert_ne!(owner(peer, local), Owner::Uid(0));
+        assert!(!matches!(read_list(peer, local), Owner::Uid(_)));
+    }
+
+    #[test]
+    fn rows_of_the_list() {
+        let row = Row::parse(
+            "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 12345 1 0",
+        )
+        .unwrap();
+        if cfg!(target_endian = "little") {
+            assert_eq!(row.local, "127.0.0.1:8080".parse().unwrap());
+            assert_eq!(row.remote, "127.0.0.1:50000".parse().unwrap());
+            assert_eq!(
+                parse_addr("0000000000000000FFFF00000100007F:0050"),
+                Some("127.0.0.1:80".parse().unwrap())
+            );
+        }
+        assert_eq!(row.owner, Owner::Uid(1000));
+        for odd in ["", "1:", "1: zz:1 0:0 01", "1: 0100007F:1F90 é:1 01"] {
+            assert!(Row::parse(odd).is_none(), "{odd:?}");
+        }
+    }
+}
