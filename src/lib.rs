@@ -15,7 +15,7 @@
 //! * `config`: the settings of a session, validated once
 //! * `k8s`: the adapter to Kubernetes, the only one that imports `kube`: client, catalog,
 //!   port-forward
-//! * `run`: the child process and the container engine around it
+//! * [`run`]: the child process and the container engine around it
 //! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
 //! * [`dial`]: what it means to open a stream, and why that fails
@@ -29,4 +29,5 @@ pub mod io;
 #[cfg(feature = "client")]
 pub mod k8s;
 pub mod proxy;
+pub mod run;
 pub mod task;
