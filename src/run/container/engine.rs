@@ -1,0 +1,132 @@
+//! The engine's command-line program: the user's own, with the user's own choice of daemon.
+//!
+//! kdev asks through the program and not through a socket, because the program knows contexts,
+//! TLS, SSH and machines, and because it is what the user's command will be run by.
+
+use std::ffi::{OsStr, OsString};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::ContainerError;
+
+/// Longest time that a question may take. A daemon that was just started by its socket needs some
+/// seconds; a dead one never answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Which family of flags and answers a program belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Docker's own, also against Docker Desktop, Colima and the like.
+    Docker,
+    /// podman.
+    Podman,
+    /// nerdctl, for containerd.
+    Nerdctl,
+}
+
+impl Kind {
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "docker" => Some(Self::Docker),
+            "podman" | "podman-remote" => Some(Self::Podman),
+            "nerdctl" => Some(Self::Nerdctl),
+            _ => None,
+        }
+    }
+}
+
+/// A program and the flags that choose the daemon.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    pub(super) kind: Kind,
+    pub(super) program: OsString,
+    pub(super) globals: Vec<OsString>,
+}
+
+impl Engine {
+    pub(super) fn new(kind: Kind, program: OsString, globals: Vec<OsString>) -> Self {
+        Self {
+            kind,
+            program,
+            globals,
+        }
+    }
+
+    /// The name for messages.
+    pub(super) fn name(&self) -> String {
+        super::base_name(&self.program)
+    }
+
+    /// A question to the engine. In a process group of its own: Ctrl-C at the terminal is for the
+    /// user's container. Dropped with its future.
+    pub(super) fn question<I>(&self, args: I) -> tokio::process::Command
+    where
+        I: IntoIterator<Item: AsRef<OsStr>>,
+    {
+        let mut command = tokio::process::Command::new(&self.program);
+        command
+            .args(&self.globals)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+        command
+    }
+
+    /// The answer to a question: what the engine prints.
+    pub(super) async fn ask(&self, args: &[&str]) -> Result<String, ContainerError> {
+        let timeout = |_| ContainerError::Timeout {
+            command: self.shown(args),
+            after: ANSWER_TIMEOUT,
+        };
+        self.ask_long(args, ANSWER_TIMEOUT).await.map_err(timeout)?
+    }
+
+    async fn ask_long(
+        &self,
+        args: &[&str],
+        limit: Duration,
+    ) -> Result<Result<String, ContainerError>, tokio::time::error::Elapsed> {
+        tokio::time::timeout(limit, self.ask_unbounded(args)).await
+    }
+
+    /// As [`Engine::ask`], for questions that take as long as a container lives.
+    pub(super) async fn ask_unbounded(&self, args: &[&str]) -> Result<String, ContainerError> {
+        let output = self.question(args).output().await;
+        let output = output.map_err(|e| self.failed(args, e.to_string()))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        // The last line is the error; warnings come before it.
+        let said = said.lines().rev().find(|line| !line.trim().is_empty());
+        let reason = said.map_or_else(|| output.status.to_string(), |line| line.trim().to_owned());
+        Err(self.failed(args, reason))
+    }
+
+    /// The answer as JSON.
+    pub(super) async fn ask_json<T: DeserializeOwned>(
+        &self,
+        args: &[&str],
+    ) -> Result<T, ContainerError> {
+        let text = self.ask(args).await?;
+        serde_json::from_str(&text)
+            .map_err(|e| self.failed(args, format!("an answer that is not understood: {e}")))
+    }
+
+    fn failed(&self, args: &[&str], reason: String) -> ContainerError {
+        ContainerError::Engine {
+            command: self.shown(args),
+            reason,
+        }
+    }
+
+    fn shown(&self, args: &[&str]) -> String {
+        format!("{} {}", self.name(), args.join(" "))
+    }
+}

@@ -1,0 +1,164 @@
+//! `docker run`, `podman run` and `nerdctl run`: the container gets the variables and a listener
+//! that it can reach.
+//!
+//! 1. [`detect`] reads the command line and says whether it starts a container.
+//! 2. [`ContainerRun::plan`] asks the engine where it runs and how its containers reach this
+//!    machine, and refuses what cannot work.
+//! 3. The caller binds [`Plan::listen`], starts the proxy on it with a password, and
+//!    [`Plan::watch`]es for the containers' addresses, which need no password.
+//! 4. [`Plan::command`] is the user's command with three flags in front of its own: `--env-file`
+//!    on an inherited descriptor, a label, and `--cidfile`. Whatever the user says wins.
+//! 5. With `-d` the engine's command ends at once; [`Started::follow`] waits for the container.
+//!
+//! The password stands in no argument list and in no log. It is in the container's environment,
+//! so `docker inspect` shows it to whoever may talk to the engine.
+
+mod argv;
+mod command;
+mod detached;
+mod engine;
+mod error;
+mod events;
+mod listen;
+mod network;
+mod peers;
+mod plan;
+mod reach;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+pub use command::Started;
+pub use error::ContainerError;
+pub use listen::Listen;
+pub use peers::AllowedPeers;
+pub use plan::{Peers, Plan};
+
+use engine::{Engine, Kind};
+
+/// What a command line is.
+#[derive(Debug)]
+pub enum Detected {
+    /// A command like any other.
+    Command {
+        /// What the user should know, for example that `docker exec` gets no variables.
+        note: Option<String>,
+    },
+    /// It starts a container.
+    Container(Box<ContainerRun>),
+}
+
+/// A command line that starts a container.
+#[derive(Clone, Debug)]
+pub struct ContainerRun {
+    engine: Engine,
+    /// All arguments, the program excluded.
+    args: Vec<OsString>,
+    flags_at: usize,
+    image: String,
+    flags: argv::RunFlags,
+}
+
+/// Says whether `argv` starts a container, or why it cannot be supported.
+pub fn detect(argv: &[OsString]) -> Result<Detected, ContainerError> {
+    let ordinary = Ok(Detected::Command { note: None });
+    let Some((program, args)) = argv.split_first() else {
+        return ordinary;
+    };
+    let name = base_name(program);
+    match name.as_str() {
+        "sudo" | "doas" => return detect_sudo(&name, args),
+        "docker-compose" | "podman-compose" => {
+            let engine = name.trim_end_matches("-compose").to_owned();
+            return Err(ContainerError::Compose {
+                command: name,
+                engine,
+            });
+        }
+        _ => {}
+    }
+    let Some(kind) = Kind::of_name(&name) else {
+        return ordinary;
+    };
+    match argv::parse(kind, args) {
+        argv::Parsed::Other => Ok(Detected::Command {
+            note: note_on(&name, args),
+        }),
+        argv::Parsed::Create => Err(ContainerError::Create { engine: name }),
+        argv::Parsed::Compose => Err(ContainerError::Compose {
+            command: format!("{name} compose"),
+            engine: name,
+        }),
+        argv::Parsed::Run {
+            flags_at,
+            image_at,
+            flags,
+        } => Ok(Detected::Container(Box::new(ContainerRun {
+            // What stands between the program and `run` chooses the engine: every question to it
+            // takes the same flags.
+            engine: Engine::new(kind, program.clone(), globals(&args[..flags_at])),
+            image: args[image_at].to_string_lossy().into_owned(),
+            args: args.to_vec(),
+            flags_at,
+            flags,
+        }))),
+    }
+}
+
+impl ContainerRun {
+    /// Whether the engine's command ends while the container goes on (`-d`).
+    #[must_use]
+    pub fn detached(&self) -> bool {
+        self.flags.detach
+    }
+}
+
+/// The arguments before `run` or `container run`.
+fn globals(before_flags: &[OsString]) -> Vec<OsString> {
+    let mut globals = before_flags.to_vec();
+    globals.pop();
+    if globals.last().is_some_and(|last| last == "container") {
+        globals.pop();
+    }
+    globals
+}
+
+/// `/usr/bin/docker`, `docker.exe` → `docker`.
+fn base_name(program: &OsString) -> String {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    name.strip_suffix(".exe").unwrap_or(&name).to_owned()
+}
+
+fn detect_sudo(sudo: &str, args: &[OsString]) -> Result<Detected, ContainerError> {
+    let engine = args
+        .iter()
+        .position(|arg| Kind::of_name(&base_name(arg)).is_some());
+    match engine.map(|at| detect(&args[at..])) {
+        Some(Ok(Detected::Container(_))) => Err(ContainerError::Sudo {
+            sudo: sudo.to_owned(),
+            engine: engine.map_or_else(String::new, |at| base_name(&args[at])),
+        }),
+        _ => Ok(Detected::Command { note: None }),
+    }
+}
+
+/// Subcommands that a user may expect to be handled.
+fn note_on(engine: &str, args: &[OsString]) -> Option<String> {
+    let subcommand = args
+        .iter()
+        .filter_map(|a| a.to_str())
+        .find(|a| ["exec", "start", "restart", "build", "kube", "play"].contains(a))?;
+    Some(match subcommand {
+        "build" => format!(
+            "`{engine} build` runs its steps in the engine, which does not get kdev's variables"
+        ),
+        _ => format!(
+            "`{engine} {subcommand}` does not put its container into the cluster; only \
+             `{engine} run` does"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests;
