@@ -1,1 +1,45 @@
-//! A simulated Kubernetes cluster.
+//! A simulated Kubernetes cluster on loopback: as much of the API as kdev uses, with the real
+//! servers' habits and with faults on demand.
+//!
+//! It must not depend on kdev: an oracle that shares our code agrees with our bugs.
+//!
+//! ```text
+//! cluster      SimCluster: start, objects, faults, counters, stop
+//! server       port, TLS, connections    link     the network in between, with its faults
+//! api/         who asks, may they, discovery, get, list, watch, reviews
+//! portforward/ the three wire forms: tunnel, SPDY (spdy/), v4; pairing and copying
+//! world        the state: pods and what serves their ports      store    objects and changes
+//! endpoints    what selectors amount to                         rbac     users and rules
+//! shop         a ready-made small shop for the demo and for tests
+//! ```
+
+mod api;
+mod clock;
+mod cluster;
+mod counters;
+mod endpoints;
+mod faults;
+mod http;
+mod link;
+mod options;
+mod pod;
+mod portforward;
+mod rbac;
+mod resources;
+mod server;
+mod service;
+pub mod shop;
+mod store;
+mod stream;
+mod task;
+mod tls;
+mod world;
+
+pub use self::cluster::SimCluster;
+pub use self::counters::{Counts, Form, PodCounts};
+pub use self::faults::Faults;
+pub use self::options::{Habits, Options};
+pub use self::pod::{Phase, Pod};
+pub use self::rbac::{Rule, User};
+pub use self::service::Service;
+pub use self::stream::SimStream;

@@ -1,0 +1,136 @@
+//! The API server: who asks, may they, and who answers.
+
+pub(crate) mod auth;
+mod discovery;
+mod protobuf;
+pub(crate) mod query;
+mod read;
+mod review;
+mod route;
+mod selector;
+mod watch;
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, WARNING};
+use hyper::{Method, Request, StatusCode};
+
+use self::query::Query;
+use self::route::{Route, Target};
+use crate::http::{self, Answer, Failure};
+use crate::portforward;
+use crate::rbac::Identity;
+use crate::resources::{ENDPOINTS, PODS};
+use crate::task::Tasks;
+use crate::world::World;
+
+/// Endpoints are announced as deprecated since this minor version.
+const ENDPOINTS_DEPRECATED: u32 = 33;
+
+/// Answers one request. `connection` owns what outlives the answer: watches and upgrades.
+pub(crate) async fn answer(
+    world: Arc<World>,
+    connection: Tasks,
+    request: Request<Incoming>,
+) -> Answer {
+    world.faults.pass_api().await;
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let route = route::parse(&world, request.method(), request.uri().path(), &query);
+    let (verb, resource) = route.counted(request.method());
+    world.counters.request(&verb, &resource);
+    if let Some((code, message)) = world.faults.api().failing {
+        return Failure::of_code(code, &message).answer();
+    }
+    let deprecated = matches!(&route, Route::Resource(target) if target.resource == &ENDPOINTS)
+        && world.options.minor() >= ENDPOINTS_DEPRECATED;
+    let mut answer = match serve(world, connection, request, route, query).await {
+        Ok(answer) => answer,
+        Err(failure) => failure.answer(),
+    };
+    if deprecated {
+        answer.headers_mut().insert(
+            WARNING,
+            HeaderValue::from_static(
+                "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 \
+                 EndpointSlice\"",
+            ),
+        );
+    }
+    answer
+}
+
+async fn serve(
+    world: Arc<World>,
+    connection: Tasks,
+    request: Request<Incoming>,
+    route: Route,
+    query: Query,
+) -> Result<Answer, Failure> {
+    let who = auth::authenticate(&world, request.headers())?;
+    match route {
+        Route::Path(path) => {
+            auth::may_read_path(&who, request.method(), &path)?;
+            discovery::answer(&world, &path, request.headers())
+        }
+        Route::Unknown => Err(Failure::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "the server could not find the requested resource",
+        )),
+        Route::Resource(target) => {
+            auth::authorize(&world, &who, &target.ask)?;
+            dispatch(world, connection, request, target, query, &who).await
+        }
+    }
+}
+
+async fn dispatch(
+    world: Arc<World>,
+    connection: Tasks,
+    request: Request<Incoming>,
+    target: Target,
+    query: Query,
+    who: &Identity,
+) -> Result<Answer, Failure> {
+    if target.resource == &PODS && target.ask.subresource == "portforward" {
+        return portforward::answer(world, connection, request, &target.ask, &query, who);
+    }
+    if !target.ask.subresource.is_empty() {
+        return Err(Failure::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "the server could not find the requested resource",
+        ));
+    }
+    match target.ask.verb.as_str() {
+        "create" if target.resource.served("create") => {
+            review::answer(&world, who, &target, request.into_body()).await
+        }
+        "get" if target.resource.served("get") => read::get(&world, &target),
+        "list" if target.resource.served("list") => read::list(&world, &target, &query),
+        "watch" if target.resource.served("watch") => {
+            Ok(watch::answer(&world, &connection, &target, &query))
+        }
+        _ => Err(Failure::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+/// The healthy answers of `/healthz` and its siblings.
+fn ok() -> Answer {
+    http::text(StatusCode::OK, "ok")
+}
+
+fn verb_of(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    }
+}

@@ -1,0 +1,158 @@
+//! Watches: the change log through a selector, one JSON document a line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::query::Query;
+use super::read::View;
+use super::route::Target;
+use crate::http::{self, Answer, Failure};
+use crate::store::Change;
+use crate::task::Tasks;
+use crate::world::World;
+
+/// Events written ahead of a slow reader; after that the watch waits, and the log may pass it by.
+const AHEAD: usize = 100;
+
+/// How long a watch lives that named no timeout: the real range is 30 to 60 minutes.
+const LIFETIME: Duration = Duration::from_secs(45 * 60);
+
+pub(crate) fn answer(
+    world: &Arc<World>,
+    connection: &Tasks,
+    target: &Target,
+    query: &Query,
+) -> Answer {
+    let (events, receiver) = mpsc::channel(AHEAD);
+    let timeout = query
+        .get("timeoutSeconds")
+        .and_then(|seconds| seconds.parse().ok());
+    let watch = Watch {
+        view: View::of(target, query),
+        kind: target.resource.kind,
+        api_version: target.resource.api_version(),
+        bookmarks: query.flag("allowWatchBookmarks"),
+        initial_end: query.flag("sendInitialEvents") && world.options.minor() >= 27,
+        ends: Instant::now() + timeout.map_or(LIFETIME, Duration::from_secs),
+        events,
+    };
+    let from = query.get("resourceVersion").map(str::to_owned);
+    let world = world.clone();
+    connection.spawn(async move {
+        // An error is a reader that left.
+        let _ = watch.run(&world, from.as_deref()).await;
+    });
+    http::events(receiver)
+}
+
+struct Watch {
+    view: View,
+    kind: &'static str,
+    api_version: String,
+    bookmarks: bool,
+    /// The reader wants the present state as events and a bookmark after them.
+    initial_end: bool,
+    ends: Instant,
+    events: mpsc::Sender<Bytes>,
+}
+
+/// The reader is gone.
+struct Left;
+
+impl Watch {
+    async fn run(&self, world: &World, from: Option<&str>) -> Result<(), Left> {
+        let mut moved = world.store.subscribe();
+        let named = from
+            .filter(|version| *version != "0")
+            .and_then(|v| v.parse::<u64>().ok());
+        let mut seen = match named {
+            Some(version) if !self.initial_end => version,
+            _ => self.present(world).await?,
+        };
+        let mut bookmark = Instant::now() + world.options.bookmark_every;
+        loop {
+            moved.borrow_and_update();
+            match world.store.since(seen) {
+                Ok((version, changes)) => {
+                    for change in changes {
+                        self.tell(&change).await?;
+                    }
+                    seen = version;
+                }
+                Err(gone) => {
+                    let message = format!("too old resource version: {seen} ({})", gone.oldest);
+                    return self
+                        .send("ERROR", &Failure::expired(message).status())
+                        .await;
+                }
+            }
+            tokio::select! {
+                changed = moved.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+                () = sleep_until(bookmark), if self.bookmarks => {
+                    self.send("BOOKMARK", &self.bookmark(seen)).await?;
+                    bookmark = Instant::now() + world.options.bookmark_every;
+                }
+                () = sleep_until(self.ends) => return Ok(()),
+                () = self.events.closed() => return Err(Left),
+            }
+        }
+    }
+
+    /// Tells what is there now, as additions.
+    async fn present(&self, world: &World) -> Result<u64, Left> {
+        let (version, objects) = self.view.objects(world);
+        for object in objects {
+            self.send("ADDED", &object).await?;
+        }
+        if self.initial_end && self.bookmarks {
+            let mut bookmark = self.bookmark(version);
+            bookmark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            self.send("BOOKMARK", &bookmark).await?;
+        }
+        Ok(version)
+    }
+
+    /// Tells one change the way it looks through the selector.
+    async fn tell(&self, change: &Change) -> Result<(), Left> {
+        if !self.view.covers(&change.key.0, &change.key.1) {
+            return Ok(());
+        }
+        let before = change
+            .before
+            .as_ref()
+            .is_some_and(|object| self.view.shows(object));
+        let after = !change.deleted && self.view.shows(&change.after);
+        match (before, after) {
+            (false, false) => Ok(()),
+            (false, true) => self.send("ADDED", &change.after).await,
+            (true, true) => self.send("MODIFIED", &change.after).await,
+            (true, false) if change.deleted => self.send("DELETED", &change.after).await,
+            (true, false) => {
+                // The last state that was in view, with the version of the change.
+                let mut last = change.before.as_deref().cloned().unwrap_or_default();
+                last["metadata"]["resourceVersion"] = json!(change.version.to_string());
+                self.send("DELETED", &last).await
+            }
+        }
+    }
+
+    fn bookmark(&self, version: u64) -> Value {
+        json!({
+            "kind": self.kind,
+            "apiVersion": self.api_version,
+            "metadata": {"resourceVersion": version.to_string(), "creationTimestamp": null},
+        })
+    }
+
+    async fn send(&self, kind: &str, object: &Value) -> Result<(), Left> {
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        self.events.send(Bytes::from(line)).await.map_err(|_| Left)
+    }
+}

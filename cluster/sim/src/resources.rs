@@ -1,0 +1,153 @@
+//! The resources that the simulated API server knows.
+
+/// One row of the discovery documents.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Resource {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) namespaced: bool,
+    pub(crate) short: &'static [&'static str],
+    pub(crate) categories: &'static [&'static str],
+    /// Empty for resources that are only asked (reviews).
+    pub(crate) verbs: &'static [&'static str],
+    pub(crate) subresources: &'static [Subresource],
+}
+
+/// A subresource as discovery lists it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Subresource {
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) verbs: &'static [&'static str],
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const ASK: &[&str] = &["create"];
+
+pub(crate) static NAMESPACES: Resource = Resource {
+    plural: "namespaces",
+    singular: "namespace",
+    kind: "Namespace",
+    namespaced: false,
+    short: &["ns"],
+    ..CORE
+};
+
+pub(crate) static PODS: Resource = Resource {
+    plural: "pods",
+    singular: "pod",
+    kind: "Pod",
+    short: &["po"],
+    categories: &["all"],
+    subresources: &[Subresource {
+        name: "portforward",
+        kind: "PodPortForwardOptions",
+        verbs: &["create", "get"],
+    }],
+    ..CORE
+};
+
+pub(crate) static SERVICES: Resource = Resource {
+    plural: "services",
+    singular: "service",
+    kind: "Service",
+    short: &["svc"],
+    categories: &["all"],
+    ..CORE
+};
+
+pub(crate) static ENDPOINTS: Resource = Resource {
+    plural: "endpoints",
+    singular: "endpoints",
+    kind: "Endpoints",
+    short: &["ep"],
+    ..CORE
+};
+
+pub(crate) static SLICES: Resource = Resource {
+    group: "discovery.k8s.io",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    kind: "EndpointSlice",
+    ..CORE
+};
+
+/// The same objects under the only version that servers before 1.21 had.
+pub(crate) static SLICES_BETA: Resource = Resource {
+    group: "discovery.k8s.io",
+    version: "v1beta1",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    kind: "EndpointSlice",
+    ..CORE
+};
+
+pub(crate) static ACCESS_REVIEWS: Resource = Resource {
+    plural: "selfsubjectaccessreviews",
+    singular: "selfsubjectaccessreview",
+    kind: "SelfSubjectAccessReview",
+    ..REVIEW
+};
+
+pub(crate) static RULES_REVIEWS: Resource = Resource {
+    plural: "selfsubjectrulesreviews",
+    singular: "selfsubjectrulesreview",
+    kind: "SelfSubjectRulesReview",
+    ..REVIEW
+};
+
+const CORE: Resource = Resource {
+    group: "",
+    version: "v1",
+    plural: "",
+    singular: "",
+    kind: "",
+    namespaced: true,
+    short: &[],
+    categories: &[],
+    verbs: READ,
+    subresources: &[],
+};
+
+const REVIEW: Resource = Resource {
+    group: "authorization.k8s.io",
+    namespaced: false,
+    verbs: ASK,
+    ..CORE
+};
+
+impl Resource {
+    /// `v1` or `group/version`.
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub(crate) fn served(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+}
+
+/// Everything that a server serves, in discovery's order.
+pub(crate) fn all(v1beta1_slices: bool) -> [&'static Resource; 7] {
+    let slices = if v1beta1_slices {
+        &SLICES_BETA
+    } else {
+        &SLICES
+    };
+    [
+        &ENDPOINTS,
+        &NAMESPACES,
+        &PODS,
+        &SERVICES,
+        slices,
+        &ACCESS_REVIEWS,
+        &RULES_REVIEWS,
+    ]
+}
