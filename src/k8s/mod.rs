@@ -4,11 +4,18 @@
 //! * [`exec`]: credential plugins
 //! * [`client`]: requests and upgrades to the API server, with credentials that stay fresh
 //! * [`portforward`]: streams to the ports of pods
+//! * [`discovery`]: what the API server is and has
+//! * [`access`]: what the user may do
+//! * [`catalog`]: what names and addresses mean, kept current
 
+pub mod access;
+pub mod catalog;
 pub mod client;
+pub mod discovery;
 pub mod exec;
 pub mod kubeconfig;
 pub mod portforward;
 
+pub use catalog::Catalog;
 pub use client::{Client, ClientError, Upgrade, UpgradeError};
 pub use kubeconfig::{KubeOptions, KubeconfigError};

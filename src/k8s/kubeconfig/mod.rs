@@ -169,7 +169,11 @@ fn from_files(
         let contexts = merged.contexts.iter();
         contexts.map(|c| c.name.clone()).collect::<Vec<_>>()
     };
-    let name = options.context.clone().or(merged.current_context.clone());
+    let name = options
+        .context
+        .as_ref()
+        .or(merged.current_context.as_ref())
+        .cloned();
     let Some(name) = name else {
         return Err(KubeconfigError::NoContext {
             files: files.found,

@@ -1,0 +1,198 @@
+//! What the user may do, asked beforehand or read from a refusal.
+
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::client::{Client, ClientError};
+use crate::dial::DialError;
+
+/// How many questions are asked at once: a doctor's dozen, in two rounds.
+const CONCURRENT: usize = 8;
+
+/// One thing that a user may or may not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// The verb, for example `create`.
+    pub verb: String,
+    /// The API group; empty for the core.
+    pub group: String,
+    /// The resource, for example `pods`.
+    pub resource: String,
+    /// The subresource, for example `portforward`; may be empty.
+    pub subresource: String,
+    /// The namespace; empty for all of them.
+    pub namespace: String,
+}
+
+impl Permission {
+    /// A permission in the core group: `resource` may carry a subresource (`pods/portforward`).
+    #[must_use]
+    pub fn core(verb: &str, resource: &str, namespace: &str) -> Self {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Self {
+            verb: verb.to_owned(),
+            group: String::new(),
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    /// Resource and subresource, as RBAC writes them.
+    #[must_use]
+    pub fn full_resource(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
+    }
+}
+
+/// The API server's verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What was asked.
+    pub permission: Permission,
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// The API server's reason; mostly empty.
+    pub reason: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Review {
+    api_version: &'static str,
+    kind: &'static str,
+    spec: ReviewSpec,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewSpec {
+    resource_attributes: Attributes,
+}
+
+#[derive(Serialize)]
+struct Attributes {
+    verb: String,
+    group: String,
+    resource: String,
+    subresource: String,
+    namespace: String,
+}
+
+#[derive(Deserialize)]
+struct Reviewed {
+    #[serde(default)]
+    status: ReviewStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ReviewStatus {
+    allowed: bool,
+    reason: String,
+}
+
+/// Asks the API server about each of `permissions`, a few at a time; the answers are in order.
+pub async fn review(
+    client: &Client,
+    permissions: Vec<Permission>,
+) -> Vec<Result<Verdict, ClientError>> {
+    futures_util::stream::iter(permissions)
+        .map(|permission| review_one(client, permission))
+        .buffered(CONCURRENT)
+        .collect()
+        .await
+}
+
+async fn review_one(client: &Client, permission: Permission) -> Result<Verdict, ClientError> {
+    let asked = permission.clone();
+    let review = Review {
+        api_version: "authorization.k8s.io/v1",
+        kind: "SelfSubjectAccessReview",
+        spec: ReviewSpec {
+            resource_attributes: Attributes {
+                verb: permission.verb,
+                group: permission.group,
+                resource: permission.resource,
+                subresource: permission.subresource,
+                namespace: permission.namespace,
+            },
+        },
+    };
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let answer: Reviewed = client.post(path, &review).await?;
+    Ok(Verdict {
+        permission: asked,
+        allowed: answer.status.allowed,
+        reason: answer.status.reason,
+    })
+}
+
+/// The error for a 403 with the API server's `message`, which names what is missing; `verb` and
+/// `resource` are what was asked for, where it does not.
+#[must_use]
+pub fn denied(message: &str, verb: &str, resource: &str, namespace: &str) -> DialError {
+    let (verb, resource, namespace) = parse(message)
+        .unwrap_or_else(|| (verb.to_owned(), resource.to_owned(), namespace.to_owned()));
+    DialError::Denied {
+        verb,
+        resource,
+        namespace,
+        message: message.to_owned(),
+    }
+}
+
+/// Reads `… cannot VERB resource "RESOURCE" in API group "GROUP" in the namespace "NAMESPACE"`.
+fn parse(message: &str) -> Option<(String, String, String)> {
+    let (_, rest) = message.split_once(" cannot ")?;
+    let (verb, rest) = rest.split_once(" resource \"")?;
+    let (resource, rest) = rest.split_once('"')?;
+    let quoted = |after: &str| {
+        let (_, rest) = rest.split_once(after)?;
+        rest.split_once('"').map(|(text, _)| text)
+    };
+    let group = quoted("API group \"").unwrap_or_default();
+    let namespace = quoted("namespace \"").unwrap_or_default();
+    let resource = if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    };
+    Some((verb.to_owned(), resource, namespace.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_name_the_missing_verb() {
+        let message = "pods \"web-0\" is forbidden: User \"system:serviceaccount:shop:dev\" \
+                       cannot create resource \"pods/portforward\" in API group \"\" in the \
+                       namespace \"shop\"";
+        let DialError::Denied {
+            verb,
+            resource,
+            namespace,
+            ..
+        } = denied(message, "get", "pods/portforward", "other")
+        else {
+            panic!();
+        };
+        assert_eq!(
+            (&*verb, &*resource, &*namespace),
+            ("create", "pods/portforward", "shop")
+        );
+        let grouped = "x is forbidden: User \"u\" cannot list resource \"endpointslices\" in API \
+                       group \"discovery.k8s.io\" in the namespace \"shop\"";
+        assert_eq!(parse(grouped).unwrap().1, "endpointslices.discovery.k8s.io");
+        let DialError::Denied { verb, .. } = denied("no", "get", "pods", "shop") else {
+            panic!();
+        };
+        assert_eq!(verb, "get", "a webhook's own words name nothing");
+    }
+}

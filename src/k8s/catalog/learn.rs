@@ -1,0 +1,267 @@
+//! Asks the API server about one name, where the snapshot does not cover it: at the start, in
+//! namespaces that nobody spoke of yet, and where the user may not watch or list.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::feed::escaped;
+use super::lookup::{self, Found};
+use super::members::{self, Members};
+use super::name::Query;
+use super::object::{Page, RawPod, RawService};
+use super::shared::{Kind, Shared};
+use super::store::{Owner, Store};
+use crate::addr::{Namespaced, Target};
+use crate::dial::{DialError, Resolution};
+use crate::k8s::access;
+use crate::k8s::client::ClientError;
+
+/// How long a question may take: longer than any healthy API server, shorter than an app's own
+/// connect timeout.
+pub(super) const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer is good where the user may not watch. A pod that went away is noticed by
+/// the dial that fails.
+const KNOWN_TTL: Duration = Duration::from_secs(3);
+/// How long "no such name" is good.
+const ABSENT_TTL: Duration = Duration::from_secs(5);
+/// How long a failure is good: just enough to answer a burst of dials with one question.
+const FAILED_TTL: Duration = Duration::from_secs(1);
+
+/// What was learned about one name.
+pub(super) struct Learned {
+    store: Store,
+    members: Option<Result<Members, DialError>>,
+    outcome: Outcome,
+    at: Instant,
+}
+
+enum Outcome {
+    Known,
+    Absent,
+    Failed(DialError),
+}
+
+impl Learned {
+    pub(super) fn is_good(&self) -> bool {
+        let ttl = match self.outcome {
+            Outcome::Known => KNOWN_TTL,
+            Outcome::Absent => ABSENT_TTL,
+            Outcome::Failed(_) => FAILED_TTL,
+        };
+        self.at.elapsed() < ttl
+    }
+
+    /// What `target` means by it.
+    pub(super) fn resolve(&self, query: &Query, target: &Target) -> Resolution {
+        match &self.outcome {
+            Outcome::Failed(error) => Resolution::Failed(error.clone()),
+            Outcome::Absent => absent(&self.store, query),
+            Outcome::Known => match (&self.members, lookup::find(&self.store, query, target)) {
+                (_, Found::Absent) => absent(&self.store, query),
+                (Some(Err(error)), Found::NoSelector) => Resolution::Failed(error.clone()),
+                (Some(Ok(members)), _) => members.resolve(&self.store, query, target),
+                (Some(Err(error)), _) => Resolution::Failed(error.clone()),
+                (None, Found::Is(resolution)) => resolution,
+                (None, Found::NoSelector) => Resolution::Unknown,
+            },
+        }
+    }
+
+    /// The number of a Service's port by its name.
+    pub(super) fn named_port(&self, service: &Namespaced, port: &str) -> Option<u16> {
+        let service = self.store.service(service)?;
+        let mut ports = service.ports.iter();
+        ports.find(|p| &*p.name == port).map(|p| p.port)
+    }
+
+    fn new(outcome: Outcome) -> Self {
+        Self {
+            store: Store::default(),
+            members: None,
+            outcome,
+            at: Instant::now(),
+        }
+    }
+}
+
+/// The answer for a name that does not exist, once that is sure.
+pub(super) fn absent(store: &Store, query: &Query) -> Resolution {
+    match query {
+        Query::Service { certain: true, .. } | Query::PodOf { .. } => {
+            lookup::not_found(store, query)
+        }
+        Query::Service { certain: false, .. } | Query::Ip(_) | Query::Nothing => {
+            Resolution::Elsewhere
+        }
+    }
+}
+
+/// Asks.
+pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
+    let mut learned = Learned::new(Outcome::Known);
+    let asking = async {
+        match query {
+            Query::Nothing => Ok(false),
+            Query::Service { name, .. } => service(shared, name, &mut learned).await,
+            Query::PodOf { service, host } => {
+                let name = Namespaced::new(&service.namespace, host);
+                pod(shared, &name, &mut learned).await
+            }
+            Query::Ip(ip) => address(shared, *ip, &mut learned).await,
+        }
+    };
+    let outcome = match tokio::time::timeout(LEARN_TIMEOUT, asking).await {
+        Ok(Ok(true)) => Outcome::Known,
+        Ok(Ok(false)) => Outcome::Absent,
+        Ok(Err(error)) if is_ours(shared, query) => Outcome::Failed(error),
+        // `github.com` may well be a Service in namespace `com`, but not one that matters here.
+        Ok(Err(_)) => Outcome::Absent,
+        Err(_) if is_ours(shared, query) => Outcome::Failed(DialError::Cluster {
+            reason: format!(
+                "the API server {} did not answer within {} s",
+                shared.client.server(),
+                LEARN_TIMEOUT.as_secs()
+            ),
+            fix: String::new(),
+        }),
+        Err(_) => Outcome::Absent,
+    };
+    learned.outcome = outcome;
+    learned.at = Instant::now();
+    learned
+}
+
+/// Whether a name that cannot be asked about is the cluster's all the same.
+fn is_ours(shared: &Arc<Shared>, query: &Query) -> bool {
+    match query {
+        Query::Service { certain: true, .. } | Query::PodOf { .. } => true,
+        Query::Service { name, .. } => {
+            name.namespace == shared.client.namespace() || shared.knows(&name.namespace)
+        }
+        Query::Ip(_) | Query::Nothing => false,
+    }
+}
+
+async fn service(
+    shared: &Arc<Shared>,
+    name: &Namespaced,
+    learned: &mut Learned,
+) -> Result<bool, DialError> {
+    let base = format!("/api/v1/namespaces/{}/services", name.namespace);
+    let got: Result<RawService, _> = shared.client.get(&format!("{base}/{}", name.name)).await;
+    let raw = match got {
+        Ok(raw) => raw,
+        Err(error) if error.code() == Some(404) => return Ok(false),
+        Err(error) if error.code() == Some(403) => {
+            // Who may list but not get is as well informed.
+            let list = format!("{base}?fieldSelector=metadata.name%3D{}", name.name);
+            match shared.client.get::<Page<RawService>>(&list).await {
+                Ok(mut page) => match page.items.pop() {
+                    Some(raw) => raw,
+                    None => return Ok(false),
+                },
+                Err(_) => return Err(denied(error, "get", "services", &name.namespace)),
+            }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    shared.watch_namespace(&name.namespace);
+    learned.store.apply_service(&raw);
+    pods_of(shared, &raw, learned).await?;
+    Ok(true)
+}
+
+/// Learns which pods a Service means: by its selector, else from its EndpointSlices.
+async fn pods_of(
+    shared: &Arc<Shared>,
+    raw: &RawService,
+    learned: &mut Learned,
+) -> Result<(), DialError> {
+    let name = Namespaced::new(&raw.metadata.namespace, &raw.metadata.name);
+    if raw.spec.kind == "ExternalName" {
+        return Ok(());
+    }
+    if raw.spec.selector.is_empty() {
+        learned.members = Some(members::ask(shared, &name).await);
+        return Ok(());
+    }
+    let terms = raw.spec.selector.iter().map(|(k, v)| format!("{k}={v}"));
+    let terms = escaped(&terms.collect::<Vec<_>>().join(","));
+    let path = format!(
+        "/api/v1/namespaces/{}/pods?labelSelector={terms}",
+        name.namespace
+    );
+    match shared.client.get::<Page<RawPod>>(&path).await {
+        Ok(page) => {
+            for pod in &page.items {
+                learned.store.apply_pod(pod);
+            }
+            Ok(())
+        }
+        Err(error) if error.code() == Some(403) => {
+            // EndpointSlices name the pods too; what is missing first is what the user is told.
+            let members = members::ask(shared, &name).await;
+            let missing = denied(error, "list", "pods", &name.namespace);
+            learned.members = Some(members.map_err(|_| missing));
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn pod(
+    shared: &Arc<Shared>,
+    name: &Namespaced,
+    learned: &mut Learned,
+) -> Result<bool, DialError> {
+    let path = format!("/api/v1/namespaces/{}/pods/{}", name.namespace, name.name);
+    match shared.client.get::<RawPod>(&path).await {
+        Ok(raw) => {
+            shared.watch_namespace(&name.namespace);
+            learned.store.apply_pod(&raw);
+            Ok(true)
+        }
+        Err(error) if error.code() == Some(404) => Ok(false),
+        Err(error) if error.code() == Some(403) => {
+            Err(denied(error, "get", "pods", &name.namespace))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An address can be asked for only where the user may list: in the context's namespace.
+async fn address(
+    shared: &Arc<Shared>,
+    ip: std::net::IpAddr,
+    learned: &mut Learned,
+) -> Result<bool, DialError> {
+    let namespace = shared.client.namespace();
+    if !shared.is_live(Kind::Services, namespace) {
+        let path = format!("/api/v1/namespaces/{namespace}/services?limit=500");
+        if let Ok(page) = shared.client.get::<Page<RawService>>(&path).await {
+            for raw in &page.items {
+                learned.store.apply_service(raw);
+                if let Some(Owner::Service(..)) = learned.store.owner(ip) {
+                    pods_of(shared, raw, learned).await?;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    if !shared.is_live(Kind::Pods, namespace) {
+        let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=status.podIP%3D{ip}");
+        if let Ok(page) = shared.client.get::<Page<RawPod>>(&path).await {
+            for raw in &page.items {
+                learned.store.apply_pod(raw);
+            }
+        }
+    }
+    Ok(learned.store.owner(ip).is_some())
+}
+
+pub(super) fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {
+    match error {
+        ClientError::Status { message, .. } => access::denied(&message, verb, resource, namespace),
+        other => other.into(),
+    }
+}

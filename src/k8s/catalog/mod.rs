@@ -1,0 +1,217 @@
+//! What names and addresses mean in the cluster, kept current by watching.
+//!
+//! Services and pods are watched: cluster-wide where the user may, else in the context's
+//! namespace and in those that dials speak of. A Service's pods are found by its selector, as the
+//! endpoint controller does it, from the pods themselves: that is fresher than EndpointSlices and
+//! needs no right to see them. EndpointSlices, or Endpoints where the server lacks v1 slices, are
+//! asked for where pods cannot be listed and for Services without a selector. What may not be
+//! watched is asked for when it is dialled.
+
+mod feed;
+mod learn;
+mod lookup;
+mod members;
+mod name;
+mod object;
+mod shared;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use self::name::Query;
+use self::shared::{FeedState, Shared};
+use self::store::ServiceKind;
+use super::client::Client;
+use crate::addr::{Namespaced, Target};
+use crate::dial::{Resolution, Resolve};
+use crate::task::Tasks;
+
+/// The DNS domain of nearly all clusters.
+pub const DEFAULT_DOMAIN: &str = "cluster.local";
+
+/// What names and addresses mean in the cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    shared: Arc<Shared>,
+}
+
+/// A Service, for listings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceInfo {
+    /// Its name.
+    pub name: Namespaced,
+    /// Its TCP ports: name (may be empty) and number.
+    pub ports: Vec<(String, u16)>,
+    /// How many of its pods are ready; none for one without a selector.
+    pub ready: Option<usize>,
+}
+
+/// What is watched, or may not be, for `kdev status` and `kdev doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// `services` or `pods`.
+    pub resource: &'static str,
+    /// The namespace; none for the whole cluster.
+    pub namespace: Option<String>,
+    /// How it goes.
+    pub state: WatchState,
+}
+
+/// How watching goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchState {
+    /// The first list is not complete.
+    Syncing,
+    /// The snapshot is complete and followed.
+    Live,
+    /// The user may not: what is dialled is asked for one by one, as far as that is allowed.
+    Forbidden {
+        /// The missing verb: `list` or `watch`.
+        verb: &'static str,
+    },
+}
+
+impl Catalog {
+    /// Starts watching. `domain` is the cluster's DNS domain, nearly always [`DEFAULT_DOMAIN`].
+    #[must_use]
+    pub fn start(client: Client, domain: &str, tasks: &Tasks) -> Self {
+        let shared = Arc::new(Shared::new(client, domain, tasks));
+        shared.start();
+        Self { shared }
+    }
+
+    /// Completes when [`Resolve::resolve`] knows all that it will know by itself: what may be
+    /// watched in the context's namespace or the whole cluster is complete.
+    pub async fn synced(&self) {
+        let mut changes = self.changes();
+        while !self.shared.is_settled() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Counts changes of Services and pods, so that others notice pods going away.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes()
+    }
+
+    /// What is watched, by resource and namespace.
+    #[must_use]
+    pub fn watched(&self) -> Vec<Watched> {
+        let feeds = self.shared.feeds().into_iter();
+        let mut watched: Vec<Watched> = feeds
+            .map(|(key, feed)| Watched {
+                resource: key.kind.plural(),
+                namespace: key.scope.map(|scope| scope.to_string()),
+                state: match feed {
+                    FeedState::Syncing => WatchState::Syncing,
+                    FeedState::Live => WatchState::Live,
+                    FeedState::Forbidden { verb, .. } => WatchState::Forbidden { verb },
+                },
+            })
+            .collect();
+        watched
+            .sort_unstable_by(|a, b| (a.resource, &a.namespace).cmp(&(b.resource, &b.namespace)));
+        watched
+    }
+
+    /// The known Services, by namespace and name.
+    #[must_use]
+    pub fn services(&self) -> Vec<ServiceInfo> {
+        self.shared.read(|store| {
+            let namespaces = store.namespaces.iter();
+            let mut services: Vec<ServiceInfo> = namespaces
+                .flat_map(|(namespace, content)| {
+                    content.services.iter().map(move |(name, service)| {
+                        let tcp = service.ports.iter().filter(|p| p.tcp);
+                        let ready = || {
+                            let pods = content.selected(&service.selector);
+                            pods.filter(|(_, p)| p.takes_traffic(service.publish_not_ready))
+                                .count()
+                        };
+                        ServiceInfo {
+                            name: Namespaced::new(&**namespace, &**name),
+                            ports: tcp.map(|p| (p.name.to_string(), p.port)).collect(),
+                            ready: (!service.selector.is_empty()
+                                && !matches!(service.kind, ServiceKind::External(_)))
+                            .then(ready),
+                        }
+                    })
+                })
+                .collect();
+            services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            services
+        })
+    }
+
+    /// The number of a Service's port by its name, from the snapshot.
+    #[must_use]
+    pub fn named_port(&self, service: &Namespaced, port: &str) -> Option<u16> {
+        let known = self.shared.read(|store| {
+            let service = store.service(service)?;
+            let mut ports = service.ports.iter();
+            ports.find(|p| &*p.name == port).map(|p| p.port)
+        });
+        known.or_else(|| {
+            let query = Query::Service {
+                name: service.clone(),
+                certain: true,
+            };
+            self.shared.answered(&query)?.named_port(service, port)
+        })
+    }
+
+    /// As [`Catalog::named_port`], but asks the cluster about a Service that is not known.
+    pub async fn learn_named_port(&self, service: &Namespaced, port: &str) -> Option<u16> {
+        if let Some(number) = self.named_port(service, port) {
+            return Some(number);
+        }
+        let query = Query::Service {
+            name: service.clone(),
+            certain: true,
+        };
+        Arc::clone(&self.shared)
+            .ask(&query)
+            .await
+            .named_port(service, port)
+    }
+
+    fn query(&self, target: &Target) -> Query {
+        let namespace = self.shared.client.namespace();
+        Query::of(&target.host, namespace, &self.shared.domain)
+    }
+}
+
+impl Resolve for Catalog {
+    fn resolve(&self, target: &Target) -> Resolution {
+        let query = self.query(target);
+        let snapshot = self.shared.resolve(&query, target);
+        match snapshot {
+            Resolution::Unknown => match self.shared.answered(&query) {
+                Some(learned) => learned.resolve(&query, target),
+                None => Resolution::Unknown,
+            },
+            known => known,
+        }
+    }
+
+    async fn learn(&self, target: &Target) -> Resolution {
+        let query = self.query(target);
+        if matches!(query, Query::Ip(_)) {
+            // Addresses can hardly be asked for; the first list brings them.
+            let _ = tokio::time::timeout(learn::LEARN_TIMEOUT, self.synced()).await;
+            match self.resolve(target) {
+                Resolution::Unknown => {}
+                known => return known,
+            }
+        }
+        let learned = Arc::clone(&self.shared).ask(&query).await;
+        learned.resolve(&query, target)
+    }
+}

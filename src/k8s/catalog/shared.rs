@@ -1,0 +1,326 @@
+//! The snapshot with its feeds, and the questions that are under way.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
+use tokio::sync::{OnceCell, watch};
+
+use super::feed;
+use super::learn::{self, Learned};
+use super::lookup::{self, Found};
+use super::name::Query;
+use super::object::{RawPod, RawService};
+use super::store::{Owner, Store};
+use crate::addr::Target;
+use crate::dial::Resolution;
+use crate::k8s::client::Client;
+use crate::k8s::discovery;
+use crate::task::Tasks;
+
+/// How many learned names are kept: those of a burst of dials.
+const MAX_LEARNED: usize = 1024;
+/// When a feed that was forbidden is tried again, on demand: rights may have been given.
+const FORBIDDEN_RECHECK: Duration = Duration::from_secs(60);
+
+/// What all handles of a catalog share.
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) domain: String,
+    pub(super) tasks: Tasks,
+    state: RwLock<State>,
+    learned: Mutex<HashMap<Query, Asked>>,
+    slices: OnceCell<bool>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    store: Store,
+    feeds: HashMap<FeedKey, FeedState>,
+}
+
+/// A question to the API server.
+enum Asked {
+    Running(WeakShared<BoxFuture<'static, Arc<Learned>>>),
+    Answered(Arc<Learned>),
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Services,
+    Pods,
+}
+
+impl Kind {
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Services => "services",
+            Self::Pods => "pods",
+        }
+    }
+}
+
+/// A kind of object in a namespace, or in all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FeedKey {
+    pub(super) kind: Kind,
+    pub(super) scope: Option<Arc<str>>,
+}
+
+impl FeedKey {
+    pub(super) fn path(&self) -> String {
+        let plural = self.kind.plural();
+        match &self.scope {
+            None => format!("/api/v1/{plural}"),
+            Some(namespace) => format!("/api/v1/namespaces/{namespace}/{plural}"),
+        }
+    }
+}
+
+/// How a feed is doing.
+#[derive(Clone, Debug)]
+pub(super) enum FeedState {
+    /// The first list is not complete.
+    Syncing,
+    /// Complete, and followed; while the API server is away it is as old as that.
+    Live,
+    /// Not allowed to this user.
+    Forbidden { verb: &'static str, since: Instant },
+}
+
+impl Shared {
+    /// What `target` means by the snapshot.
+    pub(super) fn resolve(&self, query: &Query, target: &Target) -> Resolution {
+        self.with(|state| {
+            let namespace = match query {
+                Query::Ip(ip) => state.store.owner(*ip).map(Owner::namespace),
+                query => query.namespace(),
+            };
+            let namespace = namespace.unwrap_or(self.client.namespace());
+            let covered =
+                state.is_live(Kind::Services, namespace) && state.is_live(Kind::Pods, namespace);
+            match lookup::find(&state.store, query, target) {
+                Found::Is(Resolution::Elsewhere) => Resolution::Elsewhere,
+                Found::Is(known) if covered => known,
+                Found::Absent if covered => learn::absent(&state.store, query),
+                // That a Service does not exist is known without its pods.
+                Found::Absent
+                    if matches!(query, Query::Service { name, .. }
+                        if state.is_live(Kind::Services, &name.namespace)) =>
+                {
+                    learn::absent(&state.store, query)
+                }
+                Found::Is(_) | Found::Absent | Found::NoSelector => Resolution::Unknown,
+            }
+        })
+    }
+
+    /// Asks the cluster, together with whoever asks the same now.
+    pub(super) async fn ask(self: Arc<Self>, query: &Query) -> Arc<Learned> {
+        let running = {
+            let mut learned = self.learned();
+            match learned.get(query) {
+                Some(Asked::Answered(answer)) if answer.is_good() => return Arc::clone(answer),
+                Some(Asked::Running(running)) => running.upgrade(),
+                _ => None,
+            }
+            .unwrap_or_else(|| {
+                let question = Arc::clone(&self).question(query.clone()).boxed().shared();
+                if learned.len() >= MAX_LEARNED {
+                    learned.retain(|_, asked| match asked {
+                        Asked::Running(running) => running.upgrade().is_some(),
+                        Asked::Answered(answer) => answer.is_good(),
+                    });
+                }
+                if let Some(weak) = question.downgrade() {
+                    learned.insert(query.clone(), Asked::Running(weak));
+                }
+                question
+            })
+        };
+        let running: SharedFuture<_> = running;
+        running.await
+    }
+
+    async fn question(self: Arc<Self>, query: Query) -> Arc<Learned> {
+        let answer = Arc::new(learn::ask(&self, &query).await);
+        let mut learned = self.learned();
+        learned.insert(query, Asked::Answered(Arc::clone(&answer)));
+        answer
+    }
+
+    /// What was learned about `query` just now.
+    pub(super) fn answered(&self, query: &Query) -> Option<Arc<Learned>> {
+        match self.learned().get(query) {
+            Some(Asked::Answered(answer)) if answer.is_good() => Some(Arc::clone(answer)),
+            _ => None,
+        }
+    }
+
+    /// Nothing is known, nothing is watched.
+    pub(super) fn new(client: Client, domain: &str, tasks: &Tasks) -> Self {
+        Self {
+            client,
+            domain: domain.to_owned(),
+            tasks: tasks.clone(),
+            state: RwLock::default(),
+            learned: Mutex::default(),
+            slices: OnceCell::new(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// Watches the whole cluster, or as much of it as may be.
+    pub(super) fn start(self: &Arc<Self>) {
+        for kind in [Kind::Services, Kind::Pods] {
+            self.ensure_feed(FeedKey { kind, scope: None });
+        }
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the snapshot has all of `kind` in `namespace`.
+    pub(super) fn is_live(&self, kind: Kind, namespace: &str) -> bool {
+        self.with(|state| state.is_live(kind, namespace))
+    }
+
+    /// Whether anything in `namespace` was seen.
+    pub(super) fn knows(&self, namespace: &str) -> bool {
+        self.with(|state| state.store.namespace(namespace).is_some())
+    }
+
+    /// Whether the first lists are complete, as far as they may be had.
+    pub(super) fn is_settled(&self) -> bool {
+        let home = self.client.namespace();
+        self.with(|state| {
+            [Kind::Services, Kind::Pods]
+                .into_iter()
+                .all(|kind| match state.feed(kind, None) {
+                    Some(FeedState::Live) => true,
+                    Some(FeedState::Forbidden { .. }) => !matches!(
+                        state.feed(kind, Some(home)),
+                        None | Some(FeedState::Syncing)
+                    ),
+                    Some(FeedState::Syncing) | None => false,
+                })
+        })
+    }
+
+    /// How each feed is doing.
+    pub(super) fn feeds(&self) -> Vec<(FeedKey, FeedState)> {
+        self.with(|state| {
+            let feeds = state.feeds.iter();
+            feeds
+                .map(|(key, feed)| (key.clone(), feed.clone()))
+                .collect()
+        })
+    }
+
+    /// Whether the server has discovery.k8s.io/v1; asked once.
+    pub(super) async fn has_slices(&self) -> bool {
+        let ask = || async { discovery::has_slices(&self.client).await };
+        // A failure is no answer: the next question asks again.
+        self.slices.get_or_try_init(ask).await.is_ok_and(|has| *has)
+    }
+
+    /// Starts to watch a namespace that turned out to matter, unless all are watched.
+    pub(super) fn watch_namespace(self: &Arc<Self>, namespace: &str) {
+        for kind in [Kind::Services, Kind::Pods] {
+            let all_forbidden = self
+                .with(|state| matches!(state.feed(kind, None), Some(FeedState::Forbidden { .. })));
+            if all_forbidden {
+                self.ensure_feed(FeedKey {
+                    kind,
+                    scope: Some(namespace.into()),
+                });
+            }
+        }
+    }
+
+    /// Runs a feed, unless it runs already or was forbidden just now.
+    fn ensure_feed(self: &Arc<Self>, key: FeedKey) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match state.feeds.get(&key) {
+            Some(FeedState::Forbidden { since, .. }) if since.elapsed() >= FORBIDDEN_RECHECK => {}
+            Some(_) => return,
+            None => {}
+        }
+        state.feeds.insert(key.clone(), FeedState::Syncing);
+        drop(state);
+        let this = Arc::clone(self);
+        match key.kind {
+            Kind::Services => self.tasks.spawn(feed::run::<RawService>(this, key)),
+            Kind::Pods => self.tasks.spawn(feed::run::<RawPod>(this, key)),
+        }
+    }
+
+    /// A feed's new state.
+    pub(super) fn set_feed(&self, key: &FeedKey, feed: FeedState) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.feeds.insert(key.clone(), feed);
+        drop(state);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// The user may not have `key`: without the whole cluster, the context's namespace.
+    pub(super) fn forbidden(self: &Arc<Self>, key: &FeedKey, verb: &'static str) {
+        let since = Instant::now();
+        if key.scope.is_none() {
+            self.ensure_feed(FeedKey {
+                kind: key.kind,
+                scope: Some(self.client.namespace().into()),
+            });
+        }
+        self.set_feed(key, FeedState::Forbidden { verb, since });
+    }
+
+    /// Reads what is known.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Store) -> T) -> T {
+        self.with(|state| look(&state.store))
+    }
+
+    /// Changes what is known, and tells.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Store)) {
+        self.change_if(|store| {
+            change(store);
+            true
+        });
+    }
+
+    /// Changes what is known, and tells where `change` says so.
+    pub(super) fn change_if(&self, change: impl FnOnce(&mut Store) -> bool) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut state.store);
+        drop(state);
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        // A panic while writing would be a bug; what is known is still the best there is.
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn learned(&self) -> MutexGuard<'_, HashMap<Query, Asked>> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn feed(&self, kind: Kind, scope: Option<&str>) -> Option<&FeedState> {
+        let scope = scope.map(Into::into);
+        self.feeds.get(&FeedKey { kind, scope })
+    }
+
+    fn is_live(&self, kind: Kind, namespace: &str) -> bool {
+        matches!(self.feed(kind, None), Some(FeedState::Live))
+            || matches!(self.feed(kind, Some(namespace)), Some(FeedState::Live))
+    }
+}

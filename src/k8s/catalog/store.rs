@@ -1,0 +1,347 @@
+//! What is known of Services and pods, with the indexes that make a dial cheap. Pure data.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::object::{IntOrString, RawPod, RawService, addresses, is_tcp};
+use crate::addr::Namespaced;
+
+/// A label or a selector's term.
+pub(super) type Label = (Arc<str>, Arc<str>);
+
+/// A Service.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) kind: ServiceKind,
+    pub(super) ports: Box<[ServicePort]>,
+    pub(super) selector: Box<[Label]>,
+    pub(super) publish_not_ready: bool,
+    ips: Box<[IpAddr]>,
+}
+
+/// How a Service gets its traffic.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ServiceKind {
+    ClusterIp,
+    Headless,
+    /// An alias in DNS.
+    External(Box<str>),
+}
+
+/// A port of a Service.
+#[derive(Debug)]
+pub(super) struct ServicePort {
+    pub(super) name: Arc<str>,
+    pub(super) port: u16,
+    pub(super) target: TargetPort,
+    pub(super) tcp: bool,
+}
+
+/// Where a Service's port leads to in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TargetPort {
+    Number(u16),
+    Name(Arc<str>),
+}
+
+/// A pod.
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub(super) uid: Box<str>,
+    pub(super) ports: Box<[PodPortSpec]>,
+    /// Its `Ready` condition.
+    pub(super) ready: bool,
+    /// It was asked to end.
+    pub(super) terminating: bool,
+    /// Its containers have ended and will not come back.
+    pub(super) over: bool,
+    /// The headless Service that it has a name under, with its host name.
+    pub(super) subdomain: Option<(Arc<str>, Arc<str>)>,
+    has_ip: bool,
+    labels: Box<[Label]>,
+    ips: Box<[IpAddr]>,
+}
+
+/// A port that a pod's containers declare.
+#[derive(Debug)]
+pub(super) struct PodPortSpec {
+    pub(super) name: Arc<str>,
+    pub(super) port: u16,
+    pub(super) tcp: bool,
+}
+
+impl Pod {
+    /// Whether a Service sends traffic to it.
+    pub(super) fn takes_traffic(&self, publish_not_ready: bool) -> bool {
+        self.has_ip && !self.over && !self.terminating && (self.ready || publish_not_ready)
+    }
+
+    /// Whether it declares the TCP port.
+    pub(super) fn declares(&self, port: u16) -> bool {
+        self.ports.iter().any(|p| p.tcp && p.port == port)
+    }
+
+    /// The number of the TCP port that it declares under `name`.
+    pub(super) fn named(&self, name: &str) -> Option<u16> {
+        let mut ports = self.ports.iter();
+        ports
+            .find(|p| p.tcp && &*p.name == name)
+            .map(|port| port.port)
+    }
+}
+
+/// Whose address it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Service(Arc<str>, Arc<str>),
+    Pod(Arc<str>, Arc<str>),
+}
+
+impl Owner {
+    pub(super) fn namespace(&self) -> &str {
+        match self {
+            Self::Service(namespace, _) | Self::Pod(namespace, _) => namespace,
+        }
+    }
+}
+
+/// Services and pods of one namespace.
+#[derive(Debug, Default)]
+pub(super) struct Namespace {
+    pub(super) services: HashMap<Arc<str>, Service>,
+    pub(super) pods: HashMap<Arc<str>, Pod>,
+    by_label: HashMap<Label, HashSet<Arc<str>>>,
+}
+
+impl Namespace {
+    /// The pods that carry all of `selector`; none for an empty one, as in Services.
+    pub(super) fn selected<'a>(
+        &'a self,
+        selector: &'a [Label],
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Pod)> {
+        // The rarest label decides how many pods are looked at.
+        let sets = selector.iter().map(|label| self.by_label.get(label));
+        let rarest = sets.min_by_key(|set| set.map_or(0, HashSet::len)).flatten();
+        rarest
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.pods.get_key_value(name))
+            .filter(move |(_, pod)| selector.iter().all(|label| pod.labels.contains(label)))
+    }
+}
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) namespaces: HashMap<Arc<str>, Namespace>,
+    by_ip: HashMap<IpAddr, Owner>,
+    texts: Texts,
+}
+
+impl Store {
+    /// A namespace, if anything in it is known.
+    pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+
+    /// A Service.
+    pub(super) fn service(&self, name: &Namespaced) -> Option<&Service> {
+        self.namespace(&name.namespace)?
+            .services
+            .get(name.name.as_str())
+    }
+
+    /// Whose address `ip` is.
+    pub(super) fn owner(&self, ip: IpAddr) -> Option<&Owner> {
+        self.by_ip.get(&ip)
+    }
+
+    /// Takes a Service in its new form.
+    pub(super) fn apply_service(&mut self, raw: &RawService) {
+        let texts = &mut self.texts;
+        let namespace = texts.get(&raw.metadata.namespace);
+        let name = texts.get(&raw.metadata.name);
+        let service = Service::new(raw, texts);
+        self.remove_service(&namespace, &name);
+        for ip in &service.ips {
+            let owner = Owner::Service(namespace.clone(), name.clone());
+            self.by_ip.insert(*ip, owner);
+        }
+        let entry = self.namespaces.entry(namespace).or_default();
+        entry.services.insert(name, service);
+    }
+
+    /// Forgets a Service.
+    pub(super) fn remove_service(&mut self, namespace: &str, name: &str) {
+        let Some(entry) = self.namespaces.get_mut(namespace) else {
+            return;
+        };
+        if let Some((name, old)) = entry.services.remove_entry(name) {
+            for ip in &old.ips {
+                let by_ip = &mut self.by_ip;
+                let owner = by_ip.get(ip);
+                if matches!(owner, Some(Owner::Service(ns, n)) if **ns == *namespace && *n == name)
+                {
+                    by_ip.remove(ip);
+                }
+            }
+        }
+    }
+
+    /// Takes a pod in its new form.
+    pub(super) fn apply_pod(&mut self, raw: &RawPod) {
+        let texts = &mut self.texts;
+        let namespace = texts.get(&raw.metadata.namespace);
+        // A pod's name is its own: interning it would only keep it longer.
+        let name: Arc<str> = raw.metadata.name.as_str().into();
+        let pod = Pod::new(raw, texts);
+        self.remove_pod(&namespace, &name);
+        for ip in &pod.ips {
+            let owner = Owner::Pod(namespace.clone(), name.clone());
+            self.by_ip.insert(*ip, owner);
+        }
+        let entry = self.namespaces.entry(namespace).or_default();
+        for label in &pod.labels {
+            let pods = entry.by_label.entry(label.clone()).or_default();
+            pods.insert(name.clone());
+        }
+        entry.pods.insert(name, pod);
+    }
+
+    /// Forgets a pod.
+    pub(super) fn remove_pod(&mut self, namespace: &str, name: &str) {
+        let Some(entry) = self.namespaces.get_mut(namespace) else {
+            return;
+        };
+        let Some(old) = entry.pods.remove(name) else {
+            return;
+        };
+        for label in &old.labels {
+            if let Some(pods) = entry.by_label.get_mut(label) {
+                pods.remove(name);
+                if pods.is_empty() {
+                    entry.by_label.remove(label);
+                }
+            }
+        }
+        for ip in &old.ips {
+            let by_ip = &mut self.by_ip;
+            let owner = by_ip.get(ip);
+            if matches!(owner, Some(Owner::Pod(ns, n)) if **ns == *namespace && **n == *name) {
+                by_ip.remove(ip);
+            }
+        }
+    }
+}
+
+impl Service {
+    fn new(raw: &RawService, texts: &mut Texts) -> Self {
+        let spec = &raw.spec;
+        let kind = if spec.kind == "ExternalName" {
+            ServiceKind::External(spec.external_name.trim_end_matches('.').into())
+        } else if spec.cluster_ip == "None" {
+            ServiceKind::Headless
+        } else {
+            ServiceKind::ClusterIp
+        };
+        let ports = spec.ports.iter().map(|port| ServicePort {
+            name: texts.get(&port.name),
+            port: port.port,
+            target: match &port.target_port {
+                None | Some(IntOrString::Int(0)) => TargetPort::Number(port.port),
+                Some(IntOrString::Int(number)) => TargetPort::Number(*number),
+                Some(IntOrString::Text(name)) => match name.parse() {
+                    Ok(number) => TargetPort::Number(number),
+                    Err(_) => TargetPort::Name(texts.get(name)),
+                },
+            },
+            tcp: is_tcp(&port.protocol),
+        });
+        let ports = ports.collect();
+        Self {
+            kind,
+            ports,
+            selector: texts.labels(&spec.selector),
+            publish_not_ready: spec.publish_not_ready_addresses,
+            ips: addresses(
+                &spec.cluster_ip,
+                spec.cluster_ips.iter().map(String::as_str),
+            ),
+        }
+    }
+}
+
+impl Pod {
+    fn new(raw: &RawPod, texts: &mut Texts) -> Self {
+        let (spec, status) = (&raw.spec, &raw.status);
+        // Init containers that restart always are sidecars: they run beside the others.
+        let sidecars = spec.init_containers.iter();
+        let sidecars = sidecars.filter(|c| c.restart_policy == "Always");
+        let ports = spec.containers.iter().chain(sidecars);
+        let ports = ports.flat_map(|c| &c.ports).map(|port| PodPortSpec {
+            name: texts.get(&port.name),
+            port: port.container_port,
+            tcp: is_tcp(&port.protocol),
+        });
+        let ports = ports.collect();
+        let over = matches!(status.phase.as_str(), "Succeeded" | "Failed");
+        let many = status.pod_ips.iter().map(|ip| ip.ip.as_str());
+        let ips = addresses(&status.pod_ip, many);
+        let hostname = if spec.hostname.is_empty() {
+            &raw.metadata.name
+        } else {
+            &spec.hostname
+        };
+        let mut conditions = status.conditions.iter();
+        Self {
+            uid: raw.metadata.uid.as_str().into(),
+            ports,
+            ready: conditions.any(|c| c.kind == "Ready" && c.status == "True"),
+            terminating: raw.metadata.deletion_timestamp.is_some(),
+            over,
+            subdomain: (!spec.subdomain.is_empty())
+                .then(|| (texts.get(hostname), texts.get(&spec.subdomain))),
+            has_ip: !ips.is_empty(),
+            labels: texts.labels(&raw.metadata.labels),
+            // A pod that is over has given its address back, and one on the host's network has
+            // the node's, which means the node.
+            ips: if over || spec.host_network {
+                Box::default()
+            } else {
+                ips
+            },
+        }
+    }
+}
+
+/// Each text once: the labels of 20,000 pods are a few hundred texts.
+#[derive(Debug, Default)]
+struct Texts {
+    all: HashSet<Arc<str>>,
+    /// At which size those that nothing uses any more are thrown out.
+    purge_at: usize,
+}
+
+impl Texts {
+    /// Below this many texts there is nothing worth throwing out.
+    const MIN_PURGE: usize = 4096;
+
+    fn get(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.all.get(text) {
+            return Arc::clone(known);
+        }
+        if self.all.len() >= self.purge_at.max(Self::MIN_PURGE) {
+            self.all.retain(|text| Arc::strong_count(text) > 1);
+            self.purge_at = self.all.len() * 2;
+        }
+        let new: Arc<str> = text.into();
+        self.all.insert(Arc::clone(&new));
+        new
+    }
+
+    fn labels(&mut self, labels: &HashMap<String, String>) -> Box<[Label]> {
+        let labels = labels.iter();
+        labels.map(|(k, v)| (self.get(k), self.get(v))).collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! What names mean, through both doors and with every kind of account.
+
+use std::time::{Duration, Instant};
+
+use kdev::dial::{DialError, Endpoints, Resolution, Resolve as _};
+use kdev::k8s::catalog::DEFAULT_DOMAIN;
+use kdev::k8s::{Catalog, Client};
+use kdev::task::Tasks;
+
+use crate::lab;
+
+async fn catalog(account: &str, door: &str, tasks: &Tasks) -> Catalog {
+    let client = Client::connect(lab::options(account, door), tasks)
+        .await
+        .unwrap();
+    Catalog::start(client, DEFAULT_DOMAIN, tasks)
+}
+
+async fn synced(account: &str, door: &str, tasks: &Tasks) -> Catalog {
+    let catalog = catalog(account, door, tasks).await;
+    tokio::time::timeout(Duration::from_secs(10), catalog.synced())
+        .await
+        .unwrap();
+    catalog
+}
+
+/// As the router asks.
+async fn ask(catalog: &Catalog, target: &str) -> Resolution {
+    let target = target.parse().unwrap();
+    match catalog.resolve(&target) {
+        Resolution::Unknown => catalog.learn(&target).await,
+        known => known,
+    }
+}
+
+async fn pods(catalog: &Catalog, target: &str) -> Endpoints {
+    match ask(catalog, target).await {
+        Resolution::Pods(endpoints) => endpoints,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+async fn failure(catalog: &Catalog, target: &str) -> DialError {
+    match ask(catalog, target).await {
+        Resolution::Failed(error) => error,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn services_lead_to_their_ready_pods() {
+    for door in lab::doors() {
+        for account in ["admin", "dev"] {
+            let tasks = Tasks::new();
+            let catalog = synced(account, &door, &tasks).await;
+            for (target, count, port, declared) in [
+                ("web.shop:80", 4, 8080, true),
+                ("web.shop.svc.cluster.local:80", 4, 8080, true),
+                ("web-numeric.shop:80", 4, 8080, true),
+                ("web-multi.shop.svc:9090", 4, 8080, true),
+                ("web-headless.shop.svc:8080", 4, 8080, true),
+                ("web.shop:8080", 4, 8080, true),
+                ("web.shop:4321", 4, 4321, false),
+                ("pg.shop:5432", 1, 5432, true),
+            ] {
+                let found = pods(&catalog, target).await;
+                assert_eq!(found.pods.len(), count, "{door} {account} {target}");
+                assert_eq!(found.pods[0].port, port, "{target}");
+                assert_eq!(found.declared, declared, "{target}");
+                assert!(!found.pods[0].uid.is_empty());
+            }
+            for target in ["unready.shop:80", "nobody.shop:80", "external.shop:80"] {
+                let error = failure(&catalog, target).await;
+                assert!(
+                    matches!(error, DialError::Unreachable { .. }),
+                    "{target}: {error:?}"
+                );
+                println!("{door} {account} {target}: {error}");
+            }
+            let manual = failure(&catalog, "manual.shop:80").await;
+            println!("{door} {account} manual: {manual}");
+            let missing = failure(&catalog, "wbe.shop.svc:80").await;
+            assert!(matches!(missing, DialError::NotFound { .. }), "{missing:?}");
+            println!("{door} {account}: {missing}");
+            for elsewhere in ["www.example.com:443", "github.com:443", "8.8.8.8:53"] {
+                let answer = ask(&catalog, elsewhere).await;
+                assert!(
+                    matches!(answer, Resolution::Elsewhere),
+                    "{elsewhere}: {answer:?}"
+                );
+            }
+            assert!(tasks.shutdown(Duration::from_secs(2)).await, "drains");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn before_the_first_list_names_are_asked_for() {
+    for door in lab::doors() {
+        for account in ["admin", "dev"] {
+            let tasks = Tasks::new();
+            let catalog = catalog(account, &door, &tasks).await;
+            let begun = Instant::now();
+            assert_eq!(pods(&catalog, "web.shop:80").await.pods.len(), 4);
+            println!("{door} {account}: first answer after {:?}", begun.elapsed());
+            tasks.shutdown(Duration::from_secs(2)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn addresses_lead_to_what_has_them() {
+    let tasks = Tasks::new();
+    let admin = Client::connect(lab::options("admin", "api"), &tasks)
+        .await
+        .unwrap();
+    let service: serde_json::Value = admin
+        .get("/api/v1/namespaces/shop/services/web")
+        .await
+        .unwrap();
+    let address = service["spec"]["clusterIP"].as_str().unwrap();
+    let list: serde_json::Value = admin
+        .get("/api/v1/namespaces/shop/pods?labelSelector=app%3Dpg")
+        .await
+        .unwrap();
+    let pod = list["items"][0]["status"]["podIP"].as_str().unwrap();
+    for account in ["admin", "dev", "dev-no-watch-pods", "dev-no-watch-services"] {
+        let catalog = synced(account, "api", &tasks).await;
+        let found = pods(&catalog, &format!("{address}:80")).await;
+        assert_eq!(found.pods.len(), 4, "{account}");
+        let found = pods(&catalog, &format!("{pod}:5432")).await;
+        assert!(found.declared && found.service.is_none(), "{account}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn without_a_verb_it_works_or_the_verb_is_named() {
+    for door in lab::doors() {
+        let tasks = Tasks::new();
+        for account in [
+            "dev-no-get-pods",
+            "dev-no-watch-pods",
+            "dev-no-get-services",
+            "dev-no-list-services",
+            "dev-no-watch-services",
+        ] {
+            let catalog = synced(account, &door, &tasks).await;
+            let found = pods(&catalog, "web.shop:80").await;
+            assert_eq!(found.pods.len(), 4, "{door} {account}");
+        }
+        for (account, expected) in [("dev-no-list-pods", "list"), ("nobody", "get")] {
+            let catalog = synced(account, &door, &tasks).await;
+            let error = failure(&catalog, "web.shop.svc:80").await;
+            let DialError::Denied { verb, .. } = &error else {
+                panic!("{account}: {error:?}");
+            };
+            assert_eq!(verb, expected, "{account}: {error}");
+            println!("{door} {account}: {error}");
+        }
+    }
+}
