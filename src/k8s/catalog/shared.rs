@@ -100,7 +100,7 @@ impl Shared {
                 Query::Ip(ip) => state.store.owner(*ip).map(Owner::namespace),
                 query => query.namespace(),
             };
-            let namespace = namespace.unwrap_or(self.client.namespace());
+            let namespace = namespace.unwrap_or_else(|| self.client.namespace());
             let covered =
                 state.is_live(Kind::Services, namespace) && state.is_live(Kind::Pods, namespace);
             match lookup::find(&state.store, query, target) {
