@@ -15,7 +15,7 @@
 //! * `config`: the settings of a session, validated once
 //! * `k8s`: the adapter to Kubernetes, the only one that imports `kube`: client, catalog,
 //!   port-forward
-//! * [`run`]: the child process and the container engine around it
+//! * `run`: the child process and the container engine around it
 //! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
 //! * [`dial`]: what it means to open a stream, and why that fails
@@ -23,11 +23,20 @@
 
 pub mod addr;
 pub mod dial;
+pub mod io;
+pub mod task;
+
+#[cfg(feature = "client")]
+pub mod app;
+#[cfg(feature = "client")]
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod config;
 #[cfg(feature = "client")]
 pub mod http;
-pub mod io;
 #[cfg(feature = "client")]
 pub mod k8s;
+#[cfg(feature = "client")]
 pub mod proxy;
+#[cfg(feature = "client")]
 pub mod run;
-pub mod task;

@@ -3,10 +3,10 @@
 //! * [`kubeconfig`]: which cluster, which user, which namespace: what kubectl would take
 //! * [`exec`]: credential plugins
 //! * [`client`]: requests and upgrades to the API server, with credentials that stay fresh
-//! * [`portforward`]: streams to the ports of pods
 //! * [`discovery`]: what the API server is and has
 //! * [`access`]: what the user may do
 //! * [`catalog`]: what names and addresses mean, kept current
+//! * [`portforward`]: streams to the ports of pods
 
 pub mod access;
 pub mod catalog;

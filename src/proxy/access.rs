@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 /// Who may use a listener.
 #[derive(Clone, Debug)]
@@ -15,6 +17,14 @@ pub enum Access {
     SameUser {
         /// What they must send besides, if anything.
         password: Option<Password>,
+    },
+    /// For a listener on an address that other machines reach too, where the containers' own
+    /// connections come from this machine's address: all others are cut off.
+    OnlyFrom {
+        /// This machine's address.
+        ip: IpAddr,
+        /// What everybody must send.
+        password: Password,
     },
     /// For a listener that containers reach: some addresses just so, all others with a password.
     Peers {
@@ -43,8 +53,11 @@ impl Access {
         match self {
             Self::SameUser { .. } if !ip.is_loopback() || !is_same_user(peer, local) => Trust::None,
             Self::SameUser { password: None } => Trust::Full,
+            Self::OnlyFrom { ip: only, .. } if ip != only.to_canonical() => Trust::None,
             Self::Peers { allowed, .. } if allowed.contains(ip) => Trust::Full,
-            Self::SameUser { password: Some(_) } | Self::Peers { .. } => Trust::NeedsPassword,
+            Self::SameUser { password: Some(_) } | Self::OnlyFrom { .. } | Self::Peers { .. } => {
+                Trust::NeedsPassword
+            }
         }
     }
 
@@ -55,6 +68,9 @@ impl Access {
             Self::SameUser {
                 password: Some(expected),
             }
+            | Self::OnlyFrom {
+                password: expected, ..
+            }
             | Self::Peers {
                 password: expected, ..
             } => expected.matches(password),
@@ -62,8 +78,11 @@ impl Access {
     }
 }
 
+/// Whether the peer of a loopback connection is a process of the user that kdev runs as, or of
+/// root. `local` is this end of the connection.
 #[cfg(target_os = "linux")]
-fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
+#[must_use]
+pub fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
     use super::peer::{Owner, owner};
     let me = nix::unistd::geteuid().as_raw();
     match local.map_or(Owner::Unknown, |local| owner(peer, local)) {
@@ -80,8 +99,10 @@ fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
     }
 }
 
+/// Whether the peer is a process of the same user: this system does not tell.
 #[cfg(not(target_os = "linux"))]
-fn is_same_user(_: SocketAddr, _: Option<SocketAddr>) -> bool {
+#[must_use]
+pub fn is_same_user(_: SocketAddr, _: Option<SocketAddr>) -> bool {
     true
 }
 
@@ -116,8 +137,14 @@ impl fmt::Debug for Password {
 
 /// Addresses that need no password. Cloning is shallow, so that whoever starts containers can
 /// change it while the proxy runs.
-#[derive(Clone, Debug, Default)]
-pub struct AllowedPeers(Arc<RwLock<HashSet<IpAddr>>>);
+#[derive(Clone, Debug)]
+pub struct AllowedPeers(Arc<watch::Sender<HashSet<IpAddr>>>);
+
+impl Default for AllowedPeers {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::default()))
+    }
+}
 
 impl AllowedPeers {
     /// No address.
@@ -128,30 +155,42 @@ impl AllowedPeers {
 
     /// Lets `ip` in from its next connection on.
     pub fn insert(&self, ip: IpAddr) {
-        self.write(|set| set.insert(ip.to_canonical()));
+        self.0.send_modify(|set| {
+            set.insert(ip.to_canonical());
+        });
     }
 
     /// Lets `ip` in no more. Its open connections stay.
     pub fn remove(&self, ip: IpAddr) {
-        self.write(|set| set.remove(&ip.to_canonical()));
+        self.0.send_modify(|set| {
+            set.remove(&ip.to_canonical());
+        });
     }
 
     /// Lets in these and no others.
     pub fn replace(&self, ips: impl IntoIterator<Item = IpAddr>) {
         let new: HashSet<IpAddr> = ips.into_iter().map(|ip| ip.to_canonical()).collect();
-        self.write(|set| *set = new);
+        self.0.send_if_modified(|set| {
+            let changed = *set != new;
+            *set = new;
+            changed
+        });
     }
 
     /// Whether `ip` needs no password.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
-        // The set is whole between its changes, so a panic elsewhere leaves it sound.
-        let set = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        set.contains(&ip.to_canonical())
+        self.0.borrow().contains(&ip.to_canonical())
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut HashSet<IpAddr>) -> T) -> T {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    /// As [`AllowedPeers::contains`], but gives a container that was started this moment the time
+    /// to become known: a fast program connects before the engine has told of it. Dropping the
+    /// future is harmless.
+    pub async fn admits(&self, ip: IpAddr, patience: Duration) -> bool {
+        let ip = ip.to_canonical();
+        let mut changes = self.0.subscribe();
+        let found = changes.wait_for(|set| set.contains(&ip));
+        matches!(tokio::time::timeout(patience, found).await, Ok(Ok(_)))
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, debug_span, field, warn};
 
-pub use access::{Access, AllowedPeers, Password};
+pub use access::{Access, AllowedPeers, Password, is_same_user};
 pub use stats::{Snapshot, Stats};
 
 use crate::dial::Dial;

@@ -27,7 +27,9 @@ async fn the_answer_waits_for_the_dial_and_says_why_it_failed() {
     let proxy = Proxy::start().await;
     let mut stream = proxy.connect().await;
     for (error, _, status) in failures() {
-        proxy.names.set("web.shop:80", [Answer::Fail(error.clone())]);
+        proxy
+            .names
+            .set("web.shop:80", [Answer::Fail(error.clone())]);
         stream
             .write_all(b"CONNECT web.shop:80 HTTP/1.1\r\n\r\n")
             .await
@@ -95,7 +97,9 @@ async fn what_is_no_destination_is_refused() {
     let proxy = Proxy::start().await;
     for target in ["web.shop", "web.shop:0", "300.1.1.1:80", ":80"] {
         let answer = proxy
-            .ask(format!("CONNECT {target} HTTP/1.1\r\nConnection: close\r\n\r\n"))
+            .ask(format!(
+                "CONNECT {target} HTTP/1.1\r\nConnection: close\r\n\r\n"
+            ))
             .await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{target}: {answer}");
     }

@@ -49,7 +49,12 @@ async fn socks5_by_name_and_address() {
     let mut v6 = [5, 1, 0, 4, 0xfd].to_vec();
     v6.extend([0; 14]);
     v6.extend([1, 0, 80]);
-    for wanted in [connect_to("WEB.shop.", 80), connect_to("10.96.0.1", 80), v4, v6] {
+    for wanted in [
+        connect_to("WEB.shop.", 80),
+        connect_to("10.96.0.1", 80),
+        v4,
+        v6,
+    ] {
         let mut stream = proxy.connect().await;
         assert_eq!(greet(&mut stream, &[0]).await, 0);
         assert_eq!(request(&mut stream, &wanted).await, 0, "{wanted:?}");
@@ -81,7 +86,13 @@ async fn socks5_takes_data_that_came_with_the_request() {
 async fn socks5_prefers_no_password_and_takes_any_where_none_is_needed() {
     let proxy = Proxy::start().await;
     proxy.echo("web.shop:80").await;
-    for (methods, choice) in [(&[2, 0][..], 0), (&[0, 2], 0), (&[2], 2), (&[1], 0xff), (&[], 0xff)] {
+    for (methods, choice) in [
+        (&[2, 0][..], 0),
+        (&[0, 2], 0),
+        (&[2], 2),
+        (&[1], 0xff),
+        (&[], 0xff),
+    ] {
         let mut stream = proxy.connect().await;
         assert_eq!(greet(&mut stream, methods).await, choice, "{methods:?}");
     }
@@ -99,14 +110,19 @@ async fn socks5_prefers_no_password_and_takes_any_where_none_is_needed() {
 async fn socks5_says_why_a_dial_failed() {
     let proxy = Proxy::start().await;
     for (error, code, _) in failures() {
-        proxy.names.set("web.shop:80", [Answer::Fail(error.clone())]);
+        proxy
+            .names
+            .set("web.shop:80", [Answer::Fail(error.clone())]);
         let mut stream = proxy.connect().await;
         greet(&mut stream, &[0]).await;
         let reply = request(&mut stream, &connect_to("web.shop", 80)).await;
         assert_eq!(reply, code, "{error}");
         assert_eq!(read_all(&mut stream).await, "");
     }
-    assert_eq!(proxy.stats.snapshot().dial_failures, failures().len() as u64);
+    assert_eq!(
+        proxy.stats.snapshot().dial_failures,
+        failures().len() as u64
+    );
 }
 
 #[tokio::test]
@@ -128,7 +144,10 @@ async fn socks5_refuses_what_it_cannot_do() {
         greet(&mut stream, &[0]).await;
         assert_eq!(request(&mut stream, &wanted).await, code, "{wanted:?}");
     }
-    assert_eq!(proxy.names.dials.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(
+        proxy.names.dials.load(std::sync::atomic::Ordering::SeqCst),
+        0
+    );
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ async fn every_form_carries_bytes_both_ways() {
                 .await
                 .unwrap();
             let web = a_pod(&client, "web", 8080).await;
-            let forward = PortForward::new(client, KnownForm::remembered(form), tasks.clone());
+            let forward = PortForward::new(client, KnownForm::remembered(form));
             let began = Instant::now();
             let name = exchange(forward.open(&web, "web").await.unwrap(), &get("/")).await;
             assert_eq!(String::from_utf8(name).unwrap().trim(), web.pod.name);
@@ -82,8 +82,7 @@ async fn every_form_carries_bytes_both_ways() {
                 "{error}"
             );
             drop(stream);
-            forward.close();
-            tasks.shutdown(Duration::from_secs(1)).await;
+            forward.close(Duration::from_secs(1)).await;
         }
     }
 }

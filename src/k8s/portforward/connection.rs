@@ -359,12 +359,10 @@ impl<'a> Reader<'a> {
         tokio::pin!(timer);
         let mut life = Instant::now();
         loop {
-            if self.shared.closed.load(Ordering::Acquire) {
-                return "it was closed".to_owned();
-            }
             buffer.reserve(READ_SIZE);
             tokio::select! {
                 biased;
+                () = self.shared.over.cancelled() => return "it was closed".to_owned(),
                 read = io.read_buf(&mut buffer) => match read {
                     Ok(0) => return "the API server closed it".to_owned(),
                     Ok(_) => {

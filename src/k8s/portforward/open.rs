@@ -8,7 +8,7 @@ use super::outgoing::Framing;
 use super::stream::PodStream;
 use super::traffic::Traffic;
 use crate::dial::{DialError, PodPort};
-use crate::k8s::{Client, UpgradeError};
+use crate::k8s::{Client, UpgradeError, access};
 use crate::task::Tasks;
 
 /// What a successful attempt gives.
@@ -57,7 +57,10 @@ pub(super) async fn open(
                     code: 403, message, ..
                 } = &error
                 {
-                    denied.get_or_insert_with(|| self::denied(form, at, message));
+                    let namespace = &at.pod.namespace;
+                    denied.get_or_insert_with(|| {
+                        access::denied(message, form.verb(), "pods/portforward", namespace)
+                    });
                 }
                 error.to_string()
             }
@@ -132,21 +135,6 @@ fn judge(error: &UpgradeError, at: &PodPort, target: &str) -> Option<OpenError> 
         ),
         // 400, 403, 405, 426 and the like: this form is not for this server or this user.
         UpgradeError::Status { .. } | UpgradeError::Bare { .. } => None,
-    }
-}
-
-/// The permission that a 403 with a Status is about.
-fn denied(form: Form, at: &PodPort, message: &str) -> DialError {
-    // "pods "x" is forbidden: User "y" cannot create resource "pods/portforward" in API group …"
-    let named = message
-        .split(" cannot ")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next());
-    DialError::Denied {
-        verb: named.unwrap_or_else(|| form.verb()).to_owned(),
-        resource: "pods/portforward".to_owned(),
-        namespace: at.pod.namespace.clone(),
-        message: message.to_owned(),
     }
 }
 

@@ -99,8 +99,9 @@ pub struct PortForwardStatus {
 }
 
 impl PortForward {
-    /// Streams through `client`, the wire form starting from `form`.
-    pub fn new(client: Client, form: KnownForm, tasks: Tasks) -> Self {
+    /// Streams through `client`, the wire form starting from `form`. Call it inside a runtime.
+    pub fn new(client: Client, form: KnownForm) -> Self {
+        let tasks = Tasks::new();
         let inner = Arc::new(Inner {
             client,
             form,
@@ -150,13 +151,14 @@ impl PortForward {
             .map_err(|e| e.error)
     }
 
-    /// Ends every connection in order.
-    pub fn close(&self) {
+    /// Says goodbye on every connection, for at most `limit`; streams that are open fail.
+    pub async fn close(&self, limit: Duration) {
         for (_, pod) in lock(&self.inner.pods).drain() {
             lock(&pod.connections)
                 .drain(..)
                 .for_each(|connection| connection.close());
         }
+        self.inner.tasks.shutdown(limit).await;
     }
 }
 

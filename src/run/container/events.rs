@@ -9,7 +9,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::engine::{Engine, Kind};
-use super::{AllowedPeers, ContainerError, Peers, Plan};
+use super::{ContainerError, Peers, Plan};
+use crate::proxy::AllowedPeers;
 use crate::task::Tasks;
 
 /// How long to wait before the engine's events are asked for again after they broke off: the

@@ -21,7 +21,6 @@ mod error;
 mod events;
 mod listen;
 mod network;
-mod peers;
 mod plan;
 mod reach;
 
@@ -31,7 +30,6 @@ use std::path::Path;
 pub use command::Started;
 pub use error::ContainerError;
 pub use listen::Listen;
-pub use peers::AllowedPeers;
 pub use plan::{Peers, Plan};
 
 use engine::{Engine, Kind};

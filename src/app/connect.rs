@@ -1,0 +1,142 @@
+//! `kdev connect`: a proxy for anything, until it is told to end.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::Session;
+use super::registry::{Listening, Registration};
+use super::session::GRACE;
+use super::signals::Ending;
+use crate::config::Config;
+use crate::proxy::{self, Access, Pac};
+
+/// A running proxy.
+pub struct Connected {
+    session: Session,
+    address: SocketAddr,
+    _registration: Option<Registration>,
+}
+
+impl Connected {
+    /// Opens a session and serves a proxy for this machine's user.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached or the address cannot be listened on.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let listener = listen(config.proxy_listen).await?;
+        let address = listener.local_addr()?;
+        let session = Session::open(config).await?;
+        serve_laptop(&session, listener, address);
+        let listening = vec![Listening {
+            purpose: "proxy".to_owned(),
+            address: address.to_string(),
+            target: None,
+        }];
+        let registration = session.register("connect", listening);
+        Ok(Self {
+            session,
+            address,
+            _registration: registration,
+        })
+    }
+
+    /// The session behind the proxy.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Where the proxy listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until a signal, whose number is returned.
+    ///
+    /// # Errors
+    /// When the system refuses signal handlers.
+    pub async fn until_signal(self) -> anyhow::Result<u8> {
+        let mut ending = Ending::listen()?;
+        let number = ending.next().await;
+        tokio::select! {
+            () = self.session.close(GRACE) => {}
+            _ = ending.next() => {}
+        }
+        Ok(number)
+    }
+}
+
+/// Listens for apps of this machine; a free port of loopback when nothing else is asked for.
+pub(super) async fn listen(address: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
+    let address = address.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+    anyhow::ensure!(
+        address.ip().is_loopback(),
+        "the proxy serves this machine's user only, so --proxy-listen takes an address of \
+         loopback such as 127.0.0.1:1080, not {address}; containers get a listener of their own"
+    );
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves the laptop's own programs on `listener`.
+pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: SocketAddr) {
+    let mut config = proxy::Config::new(Access::SameUser { password: None });
+    config.stats = session.stats.clone();
+    let (catalog, domain) = (session.catalog.clone(), session.domain());
+    config.pac = Some(Pac::new(move || {
+        let services = catalog.services().into_iter();
+        let namespaces: BTreeSet<String> = services.map(|s| s.name.namespace).collect();
+        pac(address, namespaces, domain)
+    }));
+    let served = proxy::serve(
+        listener,
+        session.dialer(true),
+        config,
+        session.tasks.clone(),
+    );
+    session.tasks.spawn(served);
+}
+
+/// A PAC file that sends names and addresses of the cluster here and leaves all else alone.
+fn pac(address: SocketAddr, namespaces: impl IntoIterator<Item = String>, domain: &str) -> String {
+    // Namespace names are DNS labels, so they need no quoting.
+    let suffixes: Vec<String> = namespaces
+        .into_iter()
+        .map(|ns| format!(".{ns}"))
+        .chain([".svc".to_owned(), format!(".{domain}")])
+        .map(|suffix| format!("{suffix:?}"))
+        .collect();
+    format!(
+        "// Names of the cluster go through kdev; the rest is none of its business.\n\
+         function FindProxyForURL(url, host) {{\n\
+         \x20 var suffixes = [{}];\n\
+         \x20 if (isPlainHostName(host) && host !== \"localhost\") return \"SOCKS5 {address}; PROXY {address}; DIRECT\";\n\
+         \x20 for (var i = 0; i < suffixes.length; i++)\n\
+         \x20   if (dnsDomainIs(host, suffixes[i])) return \"SOCKS5 {address}; PROXY {address}\";\n\
+         \x20 return \"DIRECT\";\n\
+         }}\n",
+        suffixes.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_pac_file_names_the_proxy_and_the_namespaces() {
+        let text = super::pac(
+            "127.0.0.1:1080".parse().unwrap(),
+            ["shop".to_owned(), "dev".to_owned()],
+            "cluster.local",
+        );
+        assert!(
+            text.contains(r#"[".shop", ".dev", ".svc", ".cluster.local"]"#),
+            "{text}"
+        );
+        assert!(text.contains("SOCKS5 127.0.0.1:1080"));
+    }
+}

@@ -1,0 +1,291 @@
+//! `kdev demo`: the main jobs against a simulated cluster on loopback, each by the real command.
+
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use kdev_sim::{Options, SimCluster, shop};
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::signals::Ending;
+
+/// How long one step may take: each takes well below a second.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer that is shown.
+const MAX_SHOWN: usize = 4 << 10;
+
+/// The simulated cluster, furnished as a small shop, and a kubeconfig for it.
+struct Stage {
+    cluster: SimCluster,
+    folder: Folder,
+    kdev: PathBuf,
+}
+
+/// A folder of this user alone, removed with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> std::io::Result<Self> {
+        let name = format!(
+            "kdev-demo-{}-{:08x}",
+            std::process::id(),
+            rand::random::<u32>()
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder that stays behind in the temporary directory harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs the demo, printing as it goes. With `keep` the cluster stays up until a signal.
+///
+/// # Errors
+/// When a step does not do what it should.
+pub async fn run(keep: bool) -> anyhow::Result<u8> {
+    let stage = Stage::set_up().await?;
+    say("A Kubernetes cluster, simulated on this machine, with a small shop in it:");
+    say("  web (3 pods, HTTP), orders (HTTP), redis, and a user who may do what `edit` allows.");
+    let played = stage.play().await;
+    if let Err(error) = played {
+        stage.cluster.shutdown().await;
+        return Err(error);
+    }
+    let kubeconfig = stage.kubeconfig("dev");
+    if keep {
+        say("\nThe cluster stays up until Ctrl-C. In another terminal:");
+        say(&format!("  export KUBECONFIG={}", kubeconfig.display()));
+        say("  kdev run -- curl http://web.shop/");
+        say("  kdev connect");
+        say("  kubectl get pods,services -n shop");
+        Ending::listen()?.next().await;
+    } else {
+        say("\nThat was the demo. With a cluster of your own, nothing to set up:");
+        say("  kdev doctor                          # what your kubeconfig may do");
+        say("  kdev run -- curl http://SERVICE.NAMESPACE/");
+        say("  kdev run -- docker run --rm IMAGE");
+        say("`kdev demo --keep` leaves this cluster up to play with.");
+    }
+    stage.cluster.shutdown().await;
+    Ok(0)
+}
+
+/// Fetches `url` as a program in `kdev run` would, for machines without curl: through the HTTP
+/// proxy that the environment names. Prints the body.
+///
+/// # Errors
+/// When there is no proxy, no connection, or no answer with status 200.
+pub async fn fetch(url: &str) -> anyhow::Result<u8> {
+    let proxy = std::env::var("http_proxy").context("there is no http_proxy to fetch through")?;
+    let proxy = proxy.trim_start_matches("http://").trim_end_matches('/');
+    let host = url
+        .strip_prefix("http://")
+        .context("only http:// can be fetched")?;
+    let host = host.split('/').next().unwrap_or(host);
+    let mut stream = TcpStream::connect(proxy).await?;
+    let request = format!("GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(1 << 20).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("that was no HTTP answer")?;
+    print!("{body}");
+    Ok(u8::from(!head.starts_with("HTTP/1.1 200")))
+}
+
+impl Stage {
+    async fn set_up() -> anyhow::Result<Self> {
+        let cluster = SimCluster::start(Options::default())
+            .await
+            .context("the simulated cluster did not start")?;
+        shop::furnish(&cluster);
+        let folder = Folder::create()?;
+        let stage = Self {
+            cluster,
+            folder,
+            kdev: std::env::current_exe()?,
+        };
+        for user in ["dev", "viewer"] {
+            stage
+                .cluster
+                .write_kubeconfig(&stage.kubeconfig(user), user, "shop")?;
+        }
+        Ok(stage)
+    }
+
+    fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.folder.0.join(format!("{user}.kubeconfig"))
+    }
+
+    /// The steps; each fails the demo when it shows something else than it should.
+    async fn play(&self) -> anyhow::Result<()> {
+        say("\n1. A command sees the cluster. Each connection picks a ready pod:");
+        for _ in 0..2 {
+            let shown = self.fetched("http://web.shop/").await?;
+            ensure!(
+                shown.contains("hello from web-"),
+                "the shop's web did not answer: {shown}"
+            );
+        }
+        say("\n2. Short names mean Services of your namespace:");
+        let shown = self.fetched("http://orders/").await?;
+        ensure!(
+            shown.contains('{'),
+            "the shop's orders did not answer: {shown}"
+        );
+        say("\n3. A plain local port, for programs that know no proxy, and it survives a rollout:");
+        self.forward().await?;
+        say("\n4. What may be missing is named:");
+        let error = self.fail_as("viewer", "http://web.shop/").await?;
+        ensure!(
+            error.contains("pods/portforward"),
+            "the missing permission is not named: {error}"
+        );
+        Ok(())
+    }
+
+    /// `kdev run -- curl`, or this program's own fetch where there is no curl.
+    async fn fetched(&self, url: &str) -> anyhow::Result<String> {
+        let (code, shown) = self.run_fetch("dev", url).await?;
+        ensure!(code == Some(0), "it ended with exit code {code:?}: {shown}");
+        Ok(shown)
+    }
+
+    async fn fail_as(&self, user: &str, url: &str) -> anyhow::Result<String> {
+        let (_, shown) = self.run_fetch(user, url).await?;
+        Ok(shown)
+    }
+
+    async fn run_fetch(&self, user: &str, url: &str) -> anyhow::Result<(Option<i32>, String)> {
+        let mut command = self.command(user);
+        command.args(["run", "--"]);
+        if has_curl() {
+            command.args(["curl", "-sS", url]);
+        } else {
+            command.arg(&self.kdev).args(["demo", "--fetch", url]);
+        }
+        say(&format!("$ kdev run -- curl -sS {url}"));
+        let output = tokio::time::timeout(STEP_TIMEOUT, command.output())
+            .await
+            .context("the step took too long")??;
+        let mut shown = output.stdout;
+        shown.extend_from_slice(&output.stderr);
+        shown.truncate(MAX_SHOWN);
+        let shown = String::from_utf8_lossy(&shown).trim_end().to_owned();
+        say(&shown);
+        Ok((output.status.code(), shown))
+    }
+
+    async fn forward(&self) -> anyhow::Result<()> {
+        say("$ kdev forward redis.shop:6379=0 &");
+        let mut command = self.command("dev");
+        command
+            .args(["forward", "redis.shop:6379=0", "--json"])
+            .stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let port = tokio::time::timeout(STEP_TIMEOUT, local_port(&mut child))
+            .await
+            .context("kdev forward did not get ready")??;
+        say(&format!("{port} -> redis.shop:6379"));
+        self.ping(&port).await?;
+        say("  (the pod is replaced by a new one)");
+        let quick = Duration::from_millis(100);
+        self.cluster
+            .rolling_restart("shop", ("app", "redis"), quick, quick)
+            .await;
+        self.ping(&port).await?;
+        if let Some(pid) = child.id() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+        }
+        tokio::time::timeout(STEP_TIMEOUT, child.wait())
+            .await
+            .context("it did not end")??;
+        Ok(())
+    }
+
+    async fn ping(&self, port: &str) -> anyhow::Result<()> {
+        let talk = async {
+            let mut redis = TcpStream::connect(port).await?;
+            redis.write_all(b"PING\r\n").await?;
+            let mut answer = [0; 7];
+            redis.read_exact(&mut answer).await?;
+            Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).trim().to_owned())
+        };
+        let answer = tokio::time::timeout(STEP_TIMEOUT, talk)
+            .await
+            .context("no answer")??;
+        say(&format!(
+            "$ redis-cli -p {} PING\n{answer}",
+            port.rsplit(':').next().unwrap_or(port)
+        ));
+        ensure!(answer == "+PONG", "redis answered {answer}");
+        Ok(())
+    }
+
+    fn command(&self, user: &str) -> Command {
+        let mut command = Command::new(&self.kdev);
+        command
+            .args(["--kubeconfig".as_ref(), self.kubeconfig(user).as_os_str()])
+            .stdin(Stdio::null())
+            .env_remove("RUST_LOG")
+            .kill_on_drop(true);
+        // The laptop's own proxies must not come between the demo and its loopback cluster.
+        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env_remove(name);
+        }
+        command
+    }
+}
+
+#[derive(Deserialize)]
+struct Ready {
+    ports: Vec<ReadyPort>,
+}
+
+#[derive(Deserialize)]
+struct ReadyPort {
+    local: String,
+}
+
+/// The local port in the line that `kdev forward --json` prints.
+async fn local_port(child: &mut Child) -> anyhow::Result<String> {
+    let Some(stdout) = child.stdout.take() else {
+        bail!("kdev forward has no output")
+    };
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).await?;
+    let ready: Ready = serde_json::from_str(&line).context("kdev forward said nothing")?;
+    let port = ready
+        .ports
+        .into_iter()
+        .next()
+        .context("kdev forward opened no port")?;
+    Ok(port.local)
+}
+
+fn has_curl() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| Path::new(&folder).join("curl").is_file())
+}
+
+/// Prints a line at once, also into a pipe. A reader that went away is no reason to stop.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}

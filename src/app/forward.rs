@@ -1,0 +1,335 @@
+//! `kdev forward`: plain local ports for programs that know no proxy. Each connection is dialled
+//! anew, so a port outlives the pods behind it.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::{Instrument, debug, debug_span, warn};
+
+use super::Session;
+use super::registry::{Listening, Registration};
+use super::session::{Dialer, GRACE};
+use super::signals::Ending;
+use crate::addr::{Host, ServiceForm, Target, service_form, split_port};
+use crate::config::Config;
+use crate::dial::{Dial, DialError};
+use crate::io::{Io as _, splice};
+use crate::proxy::is_same_user;
+
+/// Connections that one port serves at a time.
+const MAX_CONNECTIONS: usize = 1024;
+/// Pause after a failed accept: running out of file descriptors lasts until connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a user asks for: `SERVICE:PORT[=[ADDRESS:]LOCAL_PORT]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The Service, or any other host.
+    pub host: Host,
+    /// The port's number or name.
+    pub port: PortName,
+    /// The local address; loopback when the user names none.
+    pub ip: IpAddr,
+    /// The local port; `None` for the same number as the Service's.
+    pub local_port: Option<u16>,
+}
+
+/// A port as the user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortName {
+    /// A number.
+    Number(u16),
+    /// A name that the Service's port has.
+    Name(String),
+}
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || format!("{text:?} is not SERVICE:PORT or SERVICE:PORT=LOCAL_PORT");
+        let (remote, local) = match text.split_once('=') {
+            Some((remote, local)) => (remote, Some(local)),
+            None => (text, None),
+        };
+        // What kubectl users type: "svc/web:80".
+        let remote = ["svc/", "service/", "services/"]
+            .iter()
+            .find_map(|prefix| remote.strip_prefix(prefix))
+            .unwrap_or(remote);
+        let (host, port) = split_port(remote);
+        let port = port.filter(|port| !port.is_empty()).ok_or_else(usage)?;
+        let port = match port.parse::<u16>() {
+            Ok(0) => return Err(usage()),
+            Ok(number) => PortName::Number(number),
+            Err(_) if port.bytes().all(|b| b.is_ascii_digit()) => return Err(usage()),
+            Err(_) => PortName::Name(port.to_owned()),
+        };
+        let host = host.parse::<Host>().map_err(|e| e.to_string())?;
+        let (ip, local_port) = match local {
+            None => (Ipv4Addr::LOCALHOST.into(), None),
+            Some(local) => match local.parse::<u16>() {
+                Ok(port) => (Ipv4Addr::LOCALHOST.into(), Some(port)),
+                Err(_) => {
+                    let address: SocketAddr = local.parse().map_err(|_| {
+                        format!("{local:?} is neither a local port nor ADDRESS:PORT")
+                    })?;
+                    (address.ip(), Some(address.port()))
+                }
+            },
+        };
+        Ok(Self {
+            host,
+            port,
+            ip,
+            local_port,
+        })
+    }
+}
+
+/// One local port and where it leads.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    /// Where apps connect to.
+    pub local: SocketAddr,
+    /// What they reach.
+    pub target: Target,
+}
+
+/// Local ports that lead into the cluster.
+pub struct Forwarding {
+    session: Session,
+    ports: Vec<Forwarded>,
+    _registration: Option<Registration>,
+}
+
+impl Forwarding {
+    /// Opens a session and listens on all ports that `specs` ask for, or on none.
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached, a port has no such name, or a local port is taken.
+    pub async fn open(config: &Config, specs: &[Spec]) -> anyhow::Result<Self> {
+        let session = Session::open(config).await?;
+        let mut ports = Vec::new();
+        let mut listeners = Vec::new();
+        for spec in specs {
+            let target = target(&session, spec).await?;
+            let listener = listen(spec, target.port).await?;
+            ports.push(Forwarded {
+                local: listener.local_addr()?,
+                target,
+            });
+            listeners.push(listener);
+        }
+        for (listener, port) in listeners.into_iter().zip(&ports) {
+            let served = serve(
+                listener,
+                port.clone(),
+                session.dialer(true),
+                session.tasks.clone(),
+            );
+            session.tasks.spawn(served);
+        }
+        let listening = ports
+            .iter()
+            .map(|port| Listening {
+                purpose: "forward".to_owned(),
+                address: port.local.to_string(),
+                target: Some(port.target.to_string()),
+            })
+            .collect();
+        let registration = session.register("forward", listening);
+        Ok(Self {
+            session,
+            ports,
+            _registration: registration,
+        })
+    }
+
+    /// The ports, in the order asked for.
+    #[must_use]
+    pub fn ports(&self) -> &[Forwarded] {
+        &self.ports
+    }
+
+    /// The session behind the ports.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Serves until a signal, whose number is returned.
+    ///
+    /// # Errors
+    /// When the system refuses signal handlers.
+    pub async fn until_signal(self) -> anyhow::Result<u8> {
+        let mut ending = Ending::listen()?;
+        let number = ending.next().await;
+        tokio::select! {
+            () = self.session.close(GRACE) => {}
+            _ = ending.next() => {}
+        }
+        Ok(number)
+    }
+}
+
+/// Turns a port's name into its number; a number is taken as it is.
+async fn target(session: &Session, spec: &Spec) -> anyhow::Result<Target> {
+    let port = match &spec.port {
+        PortName::Number(number) => *number,
+        PortName::Name(name) => named_port(session, &spec.host, name).await?,
+    };
+    Ok(Target::new(spec.host.clone(), port))
+}
+
+async fn named_port(session: &Session, host: &Host, name: &str) -> anyhow::Result<u16> {
+    let Host::Name(text) = host else {
+        bail!("only Services have named ports; write the number instead of {name:?}");
+    };
+    let namespace = session.client.namespace();
+    let Some(ServiceForm::Certain(service) | ServiceForm::Possible(service)) =
+        service_form(text, namespace, session.domain())
+    else {
+        bail!("{text} is not the name of a Service; write the number instead of {name:?}");
+    };
+    let number = session.catalog.learn_named_port(&service, name).await;
+    number.with_context(|| {
+        format!(
+            "Service {} in namespace {} has no port named {name:?}, or does not exist",
+            service.name, service.namespace
+        )
+    })
+}
+
+async fn listen(spec: &Spec, port: u16) -> anyhow::Result<TcpListener> {
+    let local = SocketAddr::new(spec.ip, spec.local_port.unwrap_or(port));
+    TcpListener::bind(local).await.map_err(|e| {
+        let fix = match e.kind() {
+            io::ErrorKind::AddrInUse => "another program has this port",
+            io::ErrorKind::PermissionDenied => "ports below 1024 may need root",
+            _ => "",
+        };
+        let name = format!("{}:{}", spec.host, spec.port);
+        let other = if local.port() < 1024 {
+            8000 + local.port()
+        } else {
+            0
+        };
+        anyhow::Error::new(e).context(format!(
+            "cannot listen on {local} for {name}: {fix}; `{name}={other}` takes {}",
+            if other == 0 {
+                "any free port".to_owned()
+            } else {
+                format!("port {other}")
+            }
+        ))
+    })
+}
+
+async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: crate::task::Tasks) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepting = async {
+        loop {
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                return;
+            };
+            let (app, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    debug!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (dialer, target) = (dialer.clone(), port.target.clone());
+            let span = debug_span!("conn", %peer, %target);
+            let connection = async move {
+                carry(app, peer, &target, &dialer).await;
+                drop(permit);
+            };
+            tasks.spawn(connection.instrument(span));
+        }
+    };
+    tokio::select! {
+        biased;
+        () = tasks.draining() => {}
+        () = accepting => {}
+    }
+}
+
+async fn carry(mut app: TcpStream, peer: SocketAddr, target: &Target, dialer: &Dialer) {
+    // On loopback anybody on this machine may knock; a port on another address was asked for.
+    if peer.ip().is_loopback() && !is_same_user(peer, app.local_addr().ok()) {
+        return app.reset();
+    }
+    // Fails only on a socket that is gone already; the first read says so.
+    let _ = app.set_nodelay(true);
+    let stream = match dialer.dial(target).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!("{target}: {error}");
+            return app.reset();
+        }
+    };
+    let (moved, result) = splice(app, stream).await;
+    match &result {
+        Ok(()) => debug!(sent = moved.forth, received = moved.back, "done"),
+        Err(error) => match DialError::from_io(error) {
+            Some(cause) => warn!("{target}: {cause}"),
+            None => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Spec {
+        text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn specs_as_users_write_them() {
+        let pg = spec("pg.shop:5432");
+        assert_eq!(pg.host, Host::Name("pg.shop".into()));
+        assert_eq!(pg.port, PortName::Number(5432));
+        assert_eq!((pg.ip, pg.local_port), (Ipv4Addr::LOCALHOST.into(), None));
+        assert_eq!(spec("web:http=8080").port, PortName::Name("http".into()));
+        assert_eq!(spec("web:http=8080").local_port, Some(8080));
+        assert_eq!(spec("svc/web:80"), spec("web:80"));
+        assert_eq!(
+            spec("web:80=0.0.0.0:8080").ip,
+            IpAddr::from(Ipv4Addr::UNSPECIFIED)
+        );
+        assert_eq!(spec("[fd00::1]:80=0").local_port, Some(0));
+        for text in [
+            "web",
+            "web:",
+            ":80",
+            "web:0",
+            "web:99999",
+            "web:80=x",
+            "web:80=",
+            "a b:80",
+        ] {
+            assert!(text.parse::<Spec>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The use cases: each composes the layers below it and owns their tasks.
+//!
+//! * [`session`]: a way into a cluster
+//! * [`run`]: a command or container that sees the cluster
+//! * [`connect`]: a proxy until Ctrl-C
+//! * [`forward`]: plain local ports
+//! * [`registry`]: the sessions of this machine, each answering on a socket of its own
+//! * [`demo`]: the main jobs against a simulated cluster
+
+pub mod connect;
+pub mod demo;
+pub mod forward;
+pub mod registry;
+pub mod run;
+pub mod session;
+mod signals;
+
+pub use session::Session;

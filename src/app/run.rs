@@ -1,0 +1,183 @@
+//! `kdev run`: a command, or the container that a command starts, sees the cluster.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::Session;
+use super::connect::{listen, serve_laptop};
+use super::registry::Listening;
+use super::signals::Ending;
+use crate::config::Config;
+use crate::proxy::{self, Access, AllowedPeers, Password};
+use crate::run::child::{Child, Command, SpawnError};
+use crate::run::container::{self, ContainerRun, Detected, Peers, Plan};
+use crate::run::environment::{self, Credentials, ProxyAddress, Settings, Variables};
+
+/// The user name in the proxy URL of a container; only the password matters.
+const PROXY_USER: &str = "kdev";
+
+/// What the user should hear while the command runs.
+pub type Notes<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// Runs `argv` with a way into the cluster and gives its exit code.
+///
+/// # Errors
+/// When the cluster cannot be reached, or the command cannot work with kdev. A command that does
+/// not exist or cannot be executed is an exit code, 127 or 126, with a note.
+pub async fn run(config: &Config, argv: &[OsString], notes: Notes<'_>) -> anyhow::Result<u8> {
+    match container::detect(argv)? {
+        Detected::Command { note } => {
+            note.iter().for_each(|note| notes(note));
+            run_command(config, argv, notes).await
+        }
+        Detected::Container(run) => run_container(config, &run, notes).await,
+    }
+}
+
+async fn run_command(config: &Config, argv: &[OsString], notes: Notes<'_>) -> anyhow::Result<u8> {
+    let listener = listen(config.proxy_listen).await?;
+    let address = listener.local_addr()?;
+    let session = Session::open(config).await?;
+    serve_laptop(&session, listener, address);
+    let registration = session.register("run", vec![listening(&address.to_string())]);
+    let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
+    let variables =
+        environment::variables(&settings(&session, proxy), |name| std::env::var(name).ok());
+    note_dropped(&variables, notes);
+    let Some(command) = Command::new(argv, variables.set) else {
+        anyhow::bail!("there is no command to run; write it after --");
+    };
+    let code = match Child::spawn(command) {
+        Ok(mut child) => child.wait().await?,
+        Err(error) => not_started(&error, notes),
+    };
+    drop(registration);
+    session.close(Duration::ZERO).await;
+    Ok(code)
+}
+
+async fn run_container(
+    config: &Config,
+    run: &ContainerRun,
+    notes: Notes<'_>,
+) -> anyhow::Result<u8> {
+    // Before the cluster: what the engine refuses costs no login.
+    let plan = run.plan().await?;
+    plan.notes.iter().for_each(|note| notes(note));
+    let listener = plan
+        .listen
+        .bind(config.proxy_listen.map_or(0, |address| address.port()))?;
+    let address = listener.local_addr()?;
+    let session = Session::open(config).await?;
+    let secret = password();
+    // Unique among all sessions that use this engine.
+    let id = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+    serve_container(
+        &session,
+        listener,
+        &plan,
+        &id,
+        &secret,
+        config.host_loopback,
+    );
+    let registration = session.register("run", vec![listening(&address.to_string())]);
+    let credentials = Credentials {
+        user: PROXY_USER.to_owned(),
+        password: secret,
+    };
+    let settings = settings(&session, plan.proxy(address.port(), credentials));
+    let variables = plan.variables(&settings);
+    note_dropped(&variables, notes);
+    let (command, started) = plan.command(&id, &variables.set)?;
+    let mut code = match Child::spawn(command) {
+        Ok(mut child) => child.wait().await?,
+        Err(error) => not_started(&error, notes),
+    };
+    if code == 0 && started.detached() {
+        let mut ending = Ending::listen()?;
+        code = tokio::select! {
+            code = started.follow() => code?,
+            number = ending.next() => {
+                notes(&started.farewell());
+                128 + number
+            }
+        };
+    }
+    drop(registration);
+    session.close(Duration::ZERO).await;
+    Ok(code)
+}
+
+/// Serves the containers of this session, and whoever knows its password.
+fn serve_container(
+    session: &Session,
+    listener: TcpListener,
+    plan: &Plan,
+    id: &str,
+    secret: &str,
+    host_loopback: bool,
+) {
+    let password = Password::new(secret);
+    let access = match plan.peers {
+        Peers::Containers => {
+            let allowed = AllowedPeers::default();
+            plan.watch(id, allowed.clone(), &session.tasks);
+            Access::Peers { allowed, password }
+        }
+        Peers::Password => Access::Peers {
+            allowed: AllowedPeers::default(),
+            password,
+        },
+        Peers::ThisMachine(ip) => Access::OnlyFrom { ip, password },
+    };
+    let mut config = proxy::Config::new(access);
+    config.stats = session.stats.clone();
+    let dialer = session.dialer(host_loopback);
+    session.tasks.spawn(proxy::serve(
+        listener,
+        dialer,
+        config,
+        session.tasks.clone(),
+    ));
+}
+
+fn settings(session: &Session, proxy: ProxyAddress) -> Settings {
+    let about = session.client.about();
+    Settings {
+        proxy,
+        direct: Vec::new(),
+        domain: session.domain().to_owned(),
+        context: Some(about.context.clone()),
+        namespace: Some(about.namespace.clone()),
+        all_proxy: true,
+    }
+}
+
+fn listening(address: &str) -> Listening {
+    Listening {
+        purpose: "proxy".to_owned(),
+        address: address.to_owned(),
+        target: None,
+    }
+}
+
+fn note_dropped(variables: &Variables, notes: Notes<'_>) {
+    if !variables.dropped_no_proxy.is_empty() {
+        notes(&format!(
+            "left out of NO_PROXY, since it would keep the program from the cluster: {}",
+            variables.dropped_no_proxy.join(", ")
+        ));
+    }
+}
+
+fn not_started(error: &SpawnError, notes: Notes<'_>) -> u8 {
+    notes(&error.to_string());
+    error.exit_code()
+}
+
+/// 128 random bits in hexadecimal: good in a URL, in an environment and in a SOCKS message.
+fn password() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

@@ -1,0 +1,137 @@
+//! A way into a cluster: the client, what is in the cluster, and the streams to it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::registry::{self, Listening, Registration, Report};
+use crate::config::Config;
+use crate::dial::{Laptop, Router};
+use crate::k8s::catalog::DEFAULT_DOMAIN;
+use crate::k8s::portforward::{KnownForm, PortForward};
+use crate::k8s::{Catalog, Client, discovery};
+use crate::proxy::Stats;
+use crate::task::Tasks;
+
+mod forms;
+
+/// How long streams may go on after the session was asked to end.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// How long saying goodbye to the cluster may take.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// What sends each dial to the cluster or to the laptop's network.
+pub type Dialer = Router<Catalog, PortForward, Laptop>;
+
+/// A way into a cluster.
+pub struct Session {
+    /// Requests to the API server.
+    pub client: Client,
+    /// What is in the cluster.
+    pub catalog: Catalog,
+    /// Streams to pods.
+    pub pods: PortForward,
+    /// What goes through the proxies of this session.
+    pub stats: Arc<Stats>,
+    /// The connections of apps, which are let finish when the session ends.
+    pub tasks: Tasks,
+    /// What serves those connections, and goes last.
+    background: Tasks,
+    began: SystemTime,
+}
+
+impl Session {
+    /// Connects, and fails early where the cluster cannot be reached or does not know the user.
+    ///
+    /// # Errors
+    /// When the kubeconfig, the credentials or the way to the API server are broken.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let background = Tasks::new();
+        let client = Client::connect(config.kube.clone(), &background).await?;
+        let catalog = Catalog::start(client.clone(), DEFAULT_DOMAIN, &background);
+        // Anybody may ask for the version, so this tells a broken way or login from a missing
+        // permission, before a command is started.
+        discovery::version(&client).await?;
+        let known =
+            forms::recall(client.server()).map_or_else(KnownForm::default, KnownForm::remembered);
+        let pods = PortForward::new(client.clone(), known);
+        Ok(Self {
+            client,
+            catalog,
+            pods,
+            stats: Arc::default(),
+            tasks: Tasks::new(),
+            background,
+            began: SystemTime::now(),
+        })
+    }
+
+    /// Dials for the laptop's own programs (`loopback`) or for containers, which must not reach
+    /// the laptop's loopback unless the user says so.
+    #[must_use]
+    pub fn dialer(&self, loopback: bool) -> Dialer {
+        Router::new(self.catalog.clone(), self.pods.clone(), Laptop { loopback })
+    }
+
+    /// The cluster's DNS domain.
+    #[must_use]
+    pub fn domain(&self) -> &'static str {
+        DEFAULT_DOMAIN
+    }
+
+    /// Shows the session to `kdev status`. Without a place to do so it goes on unseen.
+    #[must_use]
+    pub fn register(&self, command: &str, listening: Vec<Listening>) -> Option<Registration> {
+        let (pods, stats) = (self.pods.clone(), self.stats.clone());
+        let about = self.client.about().clone();
+        let command = command.to_owned();
+        let since = self
+            .began
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let report = move || {
+            let status = pods.status();
+            let (transport, transport_why) = status
+                .form
+                .map(|(form, why)| (form.to_string(), why))
+                .unzip();
+            Report {
+                pid: std::process::id(),
+                command: command.clone(),
+                since,
+                context: about.context.clone(),
+                server: about.server.clone(),
+                namespace: about.namespace.clone(),
+                transport,
+                transport_why,
+                listening: listening.clone(),
+                app_connections: stats.snapshot().live,
+                streams: status.traffic.streams,
+                streams_total: status.traffic.streams_total,
+                connections: status.traffic.connections,
+                bytes_sent: status.traffic.sent,
+                bytes_received: status.traffic.received,
+                round_trip_ms: status.round_trip.map(|d| d.as_secs_f64() * 1e3),
+            }
+        };
+        match registry::register(report, &self.background) {
+            Ok(registration) => Some(registration),
+            Err(error) => {
+                tracing::debug!(%error, "this session is not shown by `kdev status`");
+                None
+            }
+        }
+    }
+
+    /// Ends the session: nothing new is accepted, connections may finish within `grace`, then the
+    /// cluster is told goodbye.
+    pub async fn close(self, grace: Duration) {
+        if let Some((form, _)) = self.pods.status().form {
+            forms::remember(self.client.server(), form);
+        }
+        self.tasks.shutdown(grace).await;
+        self.pods.close(GOODBYE).await;
+        // Watches and refreshes have nothing to finish.
+        self.background.shutdown(Duration::ZERO).await;
+    }
+}

@@ -1,0 +1,60 @@
+//! `kdev connect`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Global, ProxyArgs, output, signalled};
+use crate::app::connect::Connected;
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev connect                                       until Ctrl-C; prints what to do with it
+  curl -x socks5h://127.0.0.1:1080 http://web.shop/  with kdev connect --proxy-listen 127.0.0.1:1080
+  kdev connect --json | jq -r .socks5                for scripts: one line once it is ready
+
+The port speaks SOCKS5, SOCKS4a and HTTP. It serves this user's own programs only. Names that are
+not the cluster's are dialled from this laptop as always. Browsers take the PAC file.";
+
+/// Serve a proxy into the cluster until Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ConnectArgs {
+    #[command(flatten)]
+    proxy: ProxyArgs,
+    /// Print one line of JSON with the addresses once ready
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ConnectArgs, global: &Global) -> anyhow::Result<u8> {
+    let config = args.proxy.config(global);
+    let connected = output::progress("Connecting to the cluster", Connected::open(&config)).await?;
+    let address = connected.address();
+    let about = connected.session().client.about();
+    let (socks, http) = (format!("socks5h://{address}"), format!("http://{address}"));
+    let pac = format!("http://{address}/proxy.pac");
+    if args.json {
+        let ready = json!({
+            "proxy": address.to_string(),
+            "socks5": socks,
+            "http": http,
+            "pac": pac,
+            "context": about.context,
+            "server": about.server,
+            "namespace": about.namespace,
+            "pid": std::process::id(),
+        });
+        println!("{ready}");
+    } else {
+        println!(
+            "Connected to {} ({}), namespace {}",
+            about.context, about.server, about.namespace
+        );
+        println!("  SOCKS5  {socks}");
+        println!("  HTTP    {http}");
+        println!("  PAC     {pac}");
+        println!("Try: curl -x {socks} http://SERVICE.{}/", about.namespace);
+        println!("Ctrl-C ends it.");
+    }
+    Ok(signalled(connected.until_signal().await?))
+}

@@ -1,0 +1,53 @@
+//! `kdev forward`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Global, output, signalled};
+use crate::app::forward::{Forwarding, Spec};
+use crate::config::{Config, Via};
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev forward pg.shop:5432                  127.0.0.1:5432 leads to Service pg in namespace shop
+  kdev forward pg.shop:5432=15432 redis:6379 several at once, the first on another local port
+  kdev forward web:http=0                    a named port, on any free local port
+
+Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.";
+
+/// Open local ports that lead to Services
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ForwardArgs {
+    /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT
+    #[arg(required = true, value_name = "SERVICE:PORT[=LOCAL]")]
+    ports: Vec<Spec>,
+    /// Print one line of JSON with the ports once ready
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: ForwardArgs, global: &Global) -> anyhow::Result<u8> {
+    let config = Config {
+        kube: global.kube(),
+        via: Via::Auto,
+        proxy_listen: None,
+        host_loopback: false,
+    };
+    let opening = Forwarding::open(&config, &args.ports);
+    let forwarding = output::progress("Connecting to the cluster", opening).await?;
+    let ports = forwarding.ports();
+    if args.json {
+        let ports: Vec<_> = ports
+            .iter()
+            .map(|port| json!({"local": port.local.to_string(), "target": port.target.to_string()}))
+            .collect();
+        println!("{}", json!({"ports": ports, "pid": std::process::id()}));
+    } else {
+        for port in ports {
+            println!("{} -> {}", port.local, port.target);
+        }
+        println!("Ctrl-C ends it.");
+    }
+    Ok(signalled(forwarding.until_signal().await?))
+}

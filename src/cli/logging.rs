@@ -1,0 +1,35 @@
+//! The log on standard error.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::LogFormat;
+
+/// Starts the log: warnings by default, more with `-v` and `-vv`, or what `RUST_LOG` says.
+pub(super) fn start(verbose: u8, format: LogFormat) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::builder()
+            .parse(&text)
+            .with_context(|| format!("RUST_LOG={text:?} is no log filter"))?,
+        _ => EnvFilter::builder().parse_lossy(match verbose {
+            0 => "warn",
+            1 => "info,kdev=debug",
+            _ => "debug,kdev=trace",
+        }),
+    };
+    let quiet = verbose == 0 && filter.max_level_hint() <= Some(LevelFilter::WARN);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    match (format, quiet) {
+        (LogFormat::Json, _) => log.json().init(),
+        // A warning in the middle of a program's own output: the sentence and nothing else.
+        (LogFormat::Text, true) => log.without_time().with_target(false).compact().init(),
+        (LogFormat::Text, false) => log.init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! What a person sees: errors, progress, colour only where it helps.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How long a step may take before it shows that it goes on.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// Prints an error on standard error: what failed, why, and what to do, each once.
+pub(super) fn error(error: &anyhow::Error) {
+    let bold = colour(std::io::stderr().is_terminal(), "1;31", "error:");
+    let mut text = format!("{bold} {}\n", Advice::split(&error.to_string()));
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Many libraries repeat their cause in their own text.
+        if !said.contains(&cause) {
+            let _ = writeln!(text, "  because {}", Advice::split(&cause));
+            said = cause;
+        }
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// A sentence and what follows its last semicolon on a line of its own: that is where errors say
+/// what to do.
+struct Advice;
+
+impl Advice {
+    fn split(text: &str) -> String {
+        match text.rsplit_once("; ") {
+            Some((what, fix)) if fix.len() > 12 => format!("{what}\n  fix: {fix}"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// `text` in a colour, where the output is a terminal that may have colour.
+pub(super) fn colour(terminal: bool, code: &str, text: &str) -> String {
+    if terminal && std::env::var_os("NO_COLOR").is_none() {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Shows on a terminal that `what` goes on, once it takes longer than a moment.
+pub(super) async fn progress<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
+        return done;
+    }
+    if !std::io::stderr().is_terminal() {
+        return work.await;
+    }
+    let bar = ProgressBar::new_spinner().with_message(format!("{what} …"));
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let done = work.await;
+    bar.finish_and_clear();
+    done
+}
+
+/// Bytes as people read them.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn advice_gets_its_own_line() {
+        assert_eq!(
+            Advice::split("no kubeconfig; set KUBECONFIG or pass --kubeconfig"),
+            "no kubeconfig\n  fix: set KUBECONFIG or pass --kubeconfig"
+        );
+        assert_eq!(Advice::split("plain"), "plain");
+    }
+}

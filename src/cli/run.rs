@@ -1,0 +1,55 @@
+//! `kdev run`.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+
+use clap::Args;
+
+use super::{Global, ProxyArgs, output};
+use crate::app;
+
+/// The exit code when kdev itself failed, as `docker run` has it: a child's own code is passed
+/// through, 126 and 127 say that it was not started.
+pub(super) const EXIT_KDEV_FAILED: u8 = 125;
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev run -- curl http://orders.shop/             a command that sees the cluster
+  kdev run -- docker run --rm my/api               a container that sees the cluster
+  kdev run -n shop -- psql -h pg -U shop           bare names mean Services of namespace shop
+  kdev run -- docker run -d my/api                 kdev stays until the container ends
+  kdev run --host-loopback -- docker run my/api    the container may reach 127.0.0.1 of this laptop
+
+The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need.
+Names that are not the cluster's are dialled from this laptop as always.
+
+Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed.";
+
+/// Run a command or a container that sees the cluster
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    proxy: ProxyArgs,
+    /// Let containers dial this laptop's own loopback through kdev
+    #[arg(long)]
+    host_loopback: bool,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub(super) command: Vec<OsString>,
+}
+
+pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<u8> {
+    let mut config = args.proxy.config(global);
+    config.host_loopback = args.host_loopback;
+    let notes = |note: &str| {
+        let kdev = output::colour(std::io::stderr().is_terminal(), "2", "kdev:");
+        eprintln!("{kdev} {note}");
+    };
+    app::run::run(&config, &args.command, &notes).await
+}

@@ -1,0 +1,121 @@
+//! The layers of the crate: a module may use only what stands to its right in the crate's
+//! documentation, and only `k8s` may import the `kube` crate.
+//!
+//! The check is textual: every `crate::` path of a file counts, in code and in doc links.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// From left to right; modules of one layer never import each other, but for the last layer,
+/// which is the foundation of all.
+const LAYERS: [&[&str]; 9] = [
+    &["main", "cli"],
+    &["app"],
+    &["config"],
+    &["k8s", "run"],
+    &["proxy"],
+    &["http"],
+    &["dial"],
+    &["addr", "io", "task"],
+    &[],
+];
+
+/// Libraries that belong to one module alone.
+const OWNED: [(&str, &str); 4] = [
+    ("kube::", "k8s"),
+    ("clap::", "cli"),
+    ("fast_socks5::", "proxy"),
+    ("kdev_sim::", "app"),
+];
+
+fn layer(module: &str) -> usize {
+    LAYERS
+        .iter()
+        .position(|layer| layer.contains(&module))
+        .unwrap_or_else(|| panic!("module {module} has no place in LAYERS"))
+}
+
+fn files(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// The modules that a source text names by `crate::`, grouped imports included.
+fn uses(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let names: Vec<&str> = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or("").split(',').collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let name: String = name
+                .trim()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            if name.starts_with(char::is_lowercase) {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_use_only_what_stands_to_their_right() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&src, &mut all);
+    assert!(all.len() > 20, "the sources are not where this test looks");
+    let mut wrong = Vec::new();
+    for file in all {
+        let relative = file.strip_prefix(&src).unwrap();
+        let module = relative
+            .iter()
+            .next()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs");
+        if module == "lib" {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for used in uses(&text) {
+            if used != module
+                && layer(&used) <= layer(module)
+                && !(layer(&used) == layer("io") && layer(module) == layer("io"))
+            {
+                wrong.push(format!("{}: {module} uses {used}", relative.display()));
+            }
+        }
+        for (library, owner) in OWNED {
+            let import = text.lines().any(|line| {
+                let line = line.trim_start();
+                !line.starts_with("//") && line.contains(library) && !line.contains("::kube::")
+            });
+            if import && module != owner {
+                wrong.push(format!(
+                    "{}: only {owner} may use {library}",
+                    relative.display()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_check_sees_every_way_to_import() {
+    let text = "use crate::dial::Dial;\nuse crate::{addr, io::Io};\n//! [x](crate::proxy)\n";
+    let found: Vec<_> = uses(text).into_iter().collect();
+    assert_eq!(found, ["addr", "dial", "io", "proxy"]);
+}
