@@ -161,7 +161,7 @@ stop() { # NAME [SIGNAL]
     for i in $(seq 100); do
       alive "$1" || break
       # etcd and dockerd finish what they do; whoever takes longer than 10 s will not finish.
-      [ "$i" -lt 100 ] || kill -KILL "$pid" 2>/dev/null || true
+      [ "$i" -lt 100 ] || { log "$1 did not stop within 10 s: killed"; kill -KILL "$pid" 2>/dev/null || true; }
       sleep 0.1
     done
   fi
