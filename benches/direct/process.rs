@@ -1,0 +1,121 @@
+//! The programs under comparison.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+/// A pod to talk to.
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) ip: String,
+}
+
+/// A running way to the pod; ends when dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+/// The unrestricted user's kubeconfig for a door.
+pub(crate) fn kubeconfig(door: &str) -> PathBuf {
+    let state = PathBuf::from(std::env::var_os("KDEV_LAB_STATE").unwrap());
+    let suffix = if door == "front" { "-front" } else { "" };
+    state.join("kubeconfig").join(format!("dev{suffix}.kubeconfig"))
+}
+
+/// The first pod with the label `app=NAME`.
+pub(crate) fn pod(kubeconfig: &PathBuf, app: &str) -> Pod {
+    let output = Command::new("kubectl")
+        .args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()])
+        .args(["-n", "shop", "get", "pods", "-l", &format!("app={app}"), "-o"])
+        .arg("jsonpath={.items[0].metadata.name} {.items[0].status.podIP}")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (name, ip) = text.split_once(' ').expect("a pod of the shop");
+    Pod { name: name.to_owned(), ip: ip.to_owned() }
+}
+
+/// Which kubectl this is.
+pub(crate) fn kubectl_version() -> String {
+    let output = Command::new("kubectl").args(["version", "--client"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().next().unwrap_or_default().replace("Client Version:", "kubectl")
+}
+
+impl Running {
+    pub(crate) async fn kubectl(kubeconfig: &PathBuf, pod: &Pod) -> Self {
+        let mut command = tokio::process::Command::new("kubectl");
+        command.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
+        command.args(["-n", "shop", "port-forward", &format!("pod/{}", pod.name), ":8080"]);
+        // "Forwarding from 127.0.0.1:39001 -> 8080"
+        Self::start(command, |line| line.split(' ').nth(2)?.parse().ok()).await
+    }
+
+    pub(crate) async fn forward(kubeconfig: &PathBuf, pod: &Pod) -> Self {
+        let mut command = Self::kdev(kubeconfig);
+        command.args(["forward", &format!("{}:8080=0", pod.ip)]);
+        // "127.0.0.1:39001 -> 10.244.0.5:8080"
+        Self::start(command, |line| line.split(' ').next()?.parse().ok()).await
+    }
+
+    pub(crate) async fn connect(kubeconfig: &PathBuf) -> Self {
+        let mut command = Self::kdev(kubeconfig);
+        command.args(["connect", "--json"]);
+        Self::start(command, |line| {
+            let ready: serde_json::Value = serde_json::from_str(line).ok()?;
+            ready["proxy"].as_str()?.parse().ok()
+        })
+        .await
+    }
+
+    fn kdev(kubeconfig: &PathBuf) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kdev"));
+        command.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
+        command
+    }
+
+    async fn start(
+        mut command: tokio::process::Command,
+        address: impl Fn(&str) -> Option<SocketAddr>,
+    ) -> Self {
+        let mut child = command
+            .kill_on_drop(true)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next_line().await.unwrap().expect("a line once it is ready");
+        let address = address(&first).unwrap_or_else(|| panic!("no address in {first:?}"));
+        // kubectl writes a line per connection and stops when nobody reads them.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { child, address }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let pid = self.child.id().expect("it runs");
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
+    }
+
+    /// CPU seconds since it began.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let stat = self.proc("stat");
+        // The name in parentheses may hold anything; utime and stime are the 12th and 13th after.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+        // USER_HZ, which Linux shows to every program as 100.
+        ticks / 100.0
+    }
+
+    /// Resident memory in MiB.
+    pub(crate) fn resident_mib(&self) -> f64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib / 1024.0
+    }
+}
