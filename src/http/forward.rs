@@ -200,12 +200,6 @@ impl<D: Dial> Forwarder<D> {
         }
         Ok(sent.map(|response| (response, sender)))
     }
-
-    /// How many connections are idle.
-    #[cfg(test)]
-    pub(super) fn idle(&self) -> usize {
-        self.pool.len()
-    }
 }
 
 /// Prepares the origin's response for the app.

@@ -1,1 +1,96 @@
+use std::time::Duration;
 
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+
+use super::body::RequestBody;
+use super::pool::{Lease, Pool, Sender};
+use super::{FRESH, IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
+use crate::addr::Target;
+use crate::task::Tasks;
+
+fn target(name: &str) -> Target {
+    Target::parse(name, Some(80)).unwrap()
+}
+
+/// A connection that can carry a request, and the origin's end of it.
+async fn connection(tasks: &Tasks) -> (Sender, DuplexStream) {
+    let (stream, origin) = tokio::io::duplex(1024);
+    let (mut sender, connection) = http1::handshake::<_, RequestBody>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tasks.spawn(async move {
+        let _ = connection.await;
+    });
+    sender.ready().await.unwrap();
+    (sender, origin)
+}
+
+#[tokio::test]
+async fn the_pool_is_bounded_for_each_authority_and_in_total() {
+    let tasks = Tasks::new();
+    let pool = Pool::new(tasks.clone());
+    let mut origins = Vec::new();
+    for n in 0..MAX_IDLE_PER_AUTHORITY + 5 {
+        let (sender, origin) = connection(&tasks).await;
+        Lease::new(sender, &pool, &target("web.shop")).give_back();
+        origins.push(origin);
+        assert_eq!(pool.len(), (n + 1).min(MAX_IDLE_PER_AUTHORITY));
+    }
+    for n in 0..MAX_IDLE {
+        let (sender, origin) = connection(&tasks).await;
+        Lease::new(sender, &pool, &target(&format!("web{n}"))).give_back();
+        origins.push(origin);
+        assert!(pool.len() <= MAX_IDLE);
+    }
+    // The longest unused went first.
+    assert_eq!(pool.len(), MAX_IDLE);
+    assert!(pool.take(&target("web.shop"), IDLE_TIMEOUT).is_none());
+    assert!(pool.take(&target("web0"), IDLE_TIMEOUT).is_some());
+    assert_eq!(pool.len(), MAX_IDLE - 1);
+    tasks.drain();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_grows_old() {
+    let tasks = Tasks::new();
+    let pool = Pool::new(tasks.clone());
+    let web = target("web.shop");
+    let (sender, _origin) = connection(&tasks).await;
+    Lease::new(sender, &pool, &web).give_back();
+    tokio::time::sleep(FRESH + Duration::from_millis(1)).await;
+    assert!(pool.take(&web, FRESH).is_none());
+    let sender = pool.take(&web, IDLE_TIMEOUT).unwrap();
+    Lease::new(sender, &pool, &web).give_back();
+    // Nobody asks, and it goes all the same.
+    tokio::time::sleep(IDLE_TIMEOUT * 2).await;
+    assert_eq!(pool.len(), 0);
+    let (sender, _origin) = connection(&tasks).await;
+    Lease::new(sender, &pool, &web).give_back();
+    tokio::time::sleep(IDLE_TIMEOUT * 2).await;
+    assert_eq!(pool.len(), 0, "the second sweep works as the first");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_origin_closed_is_not_handed_out() {
+    let tasks = Tasks::new();
+    let pool = Pool::new(tasks.clone());
+    let web = target("web.shop");
+    let (sender, origin) = connection(&tasks).await;
+    Lease::new(sender, &pool, &web).give_back();
+    drop(origin);
+    tokio::task::yield_now().await;
+    assert!(pool.take(&web, IDLE_TIMEOUT).is_none());
+    assert_eq!(pool.len(), 0);
+}
+
+#[tokio::test]
+async fn draining_empties_the_pool() {
+    let tasks = Tasks::new();
+    let pool = Pool::new(tasks.clone());
+    let (sender, _origin) = connection(&tasks).await;
+    Lease::new(sender, &pool, &target("web.shop")).give_back();
+    assert!(tasks.shutdown(Duration::from_secs(5)).await);
+    assert_eq!(pool.len(), 0);
+}

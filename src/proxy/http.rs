@@ -125,8 +125,8 @@ async fn speak<T: Io, D: Dial>(
         (Err(error), app) => {
             debug!(%error, "HTTP broke");
             if let Some(mut app) = app {
-                // A response that was cut short must not look whole.
-                if !error.is_parse() && !error.is_timeout() {
+                if error.is_user() || error.is_body_write_aborted() {
+                    // A response that was cut short must not look whole.
                     app.reset();
                 } else {
                     linger(app).await;

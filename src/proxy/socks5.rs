@@ -1,14 +1,13 @@
 //! SOCKS5 (RFC 1928, 1929): CONNECT, with and without a password. The messages are the
 //! `fast-socks5` crate's; who may pass and where it goes is decided here.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use fast_socks5::server::{
     AuthMethodSuccessState, NoAuthentication, PasswordAuthentication, Socks5ServerProtocol,
-    SocksServerError, StandardAuthentication, StandardAuthenticationStarted, states,
+    SocksServerError, StandardAuthentication, StandardAuthenticationStarted,
 };
 use fast_socks5::util::target_addr::TargetAddr;
 use fast_socks5::{ReplyError, Socks5Command};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -23,21 +22,11 @@ use crate::io::Io;
 /// The first byte of each of its messages.
 pub(super) const VERSION: u8 = 5;
 
-/// What CONNECT's reply gives as kdev's own address towards the destination: there is none, as
-/// the stream ends in the pod. Clients ignore it.
-const BOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-
 /// A method for the app that needs no password; for others only the second.
 const METHODS: [StandardAuthentication; 2] = [
     StandardAuthentication::NoAuthentication(NoAuthentication),
     StandardAuthentication::PasswordAuthentication(PasswordAuthentication),
 ];
-
-/// A request that was read, and the way to answer it.
-type Asked<'a, T> = (
-    Socks5ServerProtocol<&'a mut Handshake<T>, states::CommandRead>,
-    Target,
-);
 
 pub(super) async fn serve<T: Io, D: Dial>(
     session: &Session<D>,
@@ -45,34 +34,38 @@ pub(super) async fn serve<T: Io, D: Dial>(
     trust: Trust,
 ) {
     let asking = ask(&mut stream, trust, &session.config.access);
-    let joined = match timeout(HANDSHAKE_TIMEOUT, asking).await {
-        Ok(Ok(Some((asked, target)))) => match session.dial(&target).await {
-            Ok(upstream) => asked.reply_success(BOUND).await.map(|_| Some(upstream)),
-            Err(error) => asked
-                .reply_error(&reply::socks5(&error))
-                .await
-                .map(|()| None),
-        },
-        Ok(Ok(None)) => Ok(None),
-        Ok(Err(error)) => Err(error),
+    let dialled = match timeout(HANDSHAKE_TIMEOUT, asking).await {
+        Ok(Ok(Ok(target))) => session.dial(&target).await.map_err(|e| reply::socks5(&e)),
+        Ok(Ok(Err(refusal))) => Err(refusal),
+        Ok(Err(error)) => {
+            debug!(%error, "SOCKS5 handshake failed");
+            return linger(stream).await;
+        }
         Err(_) => return debug!("the SOCKS5 handshake took too long"),
     };
-    match joined {
-        Ok(Some(upstream)) => session.join(unbuffer(stream), upstream).await,
-        Ok(None) => linger(stream).await,
-        Err(error) => {
-            debug!(%error, "SOCKS5 handshake failed");
-            linger(stream).await;
-        }
+    let code = match &dialled {
+        Ok(_) => ReplyError::Succeeded,
+        Err(refusal) => *refusal,
+    };
+    // Not fast-socks5's `reply_success`, which does not look at how much of it was written. The
+    // address is kdev's own towards the destination: there is none, as the stream ends in the pod.
+    let reply = [VERSION, code.as_u8(), 0, 1, 0, 0, 0, 0, 0, 0];
+    if let Err(error) = stream.write_all(&reply).await {
+        return debug!(%error, "the app left during the SOCKS5 handshake");
+    }
+    match dialled {
+        Ok(upstream) => session.join(unbuffer(stream), upstream).await,
+        Err(_) => linger(stream).await,
     }
 }
 
-/// Reads a request up to its CONNECT. `None` when it was refused and told so.
-async fn ask<'a, T: Io>(
-    stream: &'a mut Handshake<T>,
+/// Reads a request up to its CONNECT, or why that cannot be done. An error has been answered, as
+/// far as it can be.
+async fn ask<T: Io>(
+    stream: &mut Handshake<T>,
     trust: Trust,
     access: &Access,
-) -> Result<Option<Asked<'a, T>>, SocksServerError> {
+) -> Result<Result<Target, ReplyError>, SocksServerError> {
     let methods = match trust {
         Trust::Full => &METHODS[..],
         Trust::NeedsPassword | Trust::None => &METHODS[1..],
@@ -85,23 +78,19 @@ async fn ask<'a, T: Io>(
         StandardAuthenticationStarted::PasswordAuthentication(auth) => {
             let (_, password, auth) = auth.read_username_password().await?;
             if trust != Trust::Full && !access.admits(password.as_bytes()) {
-                debug!("wrong password");
                 auth.reject().await?;
-                return Ok(None);
+                return Err(SocksServerError::AuthenticationRejected);
             }
             auth.accept().await?.finish_auth()
         }
     };
-    let (proto, command, addr) = proto.read_command().await?;
-    let refusal = match (command, target(addr)) {
-        (Socks5Command::TCPConnect, Ok(target)) => return Ok(Some((proto, target))),
-        (Socks5Command::TCPConnect, Err(refusal)) => refusal,
-        (Socks5Command::TCPBind | Socks5Command::UDPAssociate, _) => {
-            ReplyError::CommandNotSupported
+    let (_, command, addr) = proto.read_command().await?;
+    Ok(match command {
+        Socks5Command::TCPConnect => target(addr),
+        Socks5Command::TCPBind | Socks5Command::UDPAssociate => {
+            Err(ReplyError::CommandNotSupported)
         }
-    };
-    proto.reply_error(&refusal).await?;
-    Ok(None)
+    })
 }
 
 fn target(addr: TargetAddr) -> Result<Target, ReplyError> {
@@ -119,4 +108,97 @@ fn target(addr: TargetAddr) -> Result<Target, ReplyError> {
         return Err(ReplyError::ConnectionRefused);
     }
     Ok(Target::new(host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, BufReader};
+
+    use super::super::access::Password;
+    use super::super::stats::Counted;
+    use super::*;
+
+    /// What the proxy makes of `bytes`, and what it leaves unread and writes.
+    fn asked(bytes: &[u8], password: Option<&str>) -> (Option<Target>, Vec<u8>, Vec<u8>) {
+        let trust = match password {
+            Some(_) => Trust::NeedsPassword,
+            None => Trust::Full,
+        };
+        let access = Access::SameUser {
+            password: password.map(Password::new),
+        };
+        let talk = async {
+            let (mut app, stream) = tokio::io::duplex(4096);
+            app.write_all(bytes).await.unwrap();
+            app.shutdown().await.unwrap();
+            let mut stream = BufReader::new(Counted::new(stream, std::sync::Arc::default()));
+            let target = ask(&mut stream, trust, &access).await;
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            drop(stream);
+            let mut written = Vec::new();
+            app.read_to_end(&mut written).await.unwrap();
+            (target.ok().and_then(Result::ok), rest, written)
+        };
+        // Everything is there already, so nothing waits.
+        talk.now_or_never().unwrap()
+    }
+
+    fn hosts() -> impl Strategy<Value = Host> {
+        prop_oneof![
+            any::<std::net::IpAddr>().prop_map(Host::from),
+            "[a-z]{1,20}(\\.[a-z0-9_-]{1,60}){0,3}".prop_map(Host::Name),
+        ]
+    }
+
+    fn write(target: &Target) -> Vec<u8> {
+        let mut bytes = vec![VERSION, 1, 0];
+        match &target.host {
+            Host::Ip(std::net::IpAddr::V4(ip)) => {
+                bytes.push(1);
+                bytes.extend(ip.octets());
+            }
+            Host::Ip(std::net::IpAddr::V6(ip)) => {
+                bytes.push(4);
+                bytes.extend(ip.octets());
+            }
+            Host::Name(name) => {
+                bytes.extend([3, name.len() as u8]);
+                bytes.extend(name.as_bytes());
+            }
+        }
+        bytes.extend(target.port.to_be_bytes());
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(host in hosts(), port in 1..=u16::MAX, after: Vec<u8>) {
+            let target = Target::new(host, port);
+            let request = [&[5, 1, 0][..], &write(&target)].concat();
+            let (asked_for, rest, written) = asked(&[&request[..], &after].concat(), None);
+            prop_assert_eq!(asked_for, Some(target));
+            prop_assert_eq!(rest, after);
+            prop_assert_eq!(written, [5, 0]);
+            for end in 0..request.len() {
+                prop_assert_eq!(asked(&request[..end], None).0, None);
+            }
+        }
+
+        #[test]
+        fn only_the_password_opens(user in ".{1,60}", password in ".{1,60}", right: bool) {
+            let target: Target = "web.shop:80".parse().unwrap();
+            let mut request = vec![5, 2, 0, 2, 1, user.len() as u8];
+            request.extend(user.as_bytes());
+            request.push(password.len() as u8);
+            request.extend(password.as_bytes());
+            request.extend(write(&target));
+            let expected = if right { password.clone() } else { password.clone() + "x" };
+            let (asked_for, _, written) = asked(&request, Some(&expected));
+            prop_assert_eq!(asked_for, right.then_some(target));
+            prop_assert_eq!(written, if right { [5, 2, 1, 0] } else { [5, 2, 1, 0xff] });
+        }
+    }
 }
