@@ -96,6 +96,23 @@ impl<D: Dial> Session<D> {
         }
     }
 
+    /// Dials for an app that waits for the answer on `stream`. `None` when it has left meanwhile,
+    /// which abandons the dial; hyper does the same for CONNECT.
+    pub(super) async fn dial_for<T: Io>(
+        &self,
+        stream: &mut Handshake<T>,
+        target: &Target,
+    ) -> Option<Result<D::Io, DialError>> {
+        tokio::select! {
+            biased;
+            result = self.dial(target) => Some(result),
+            () = gone(stream) => {
+                debug!("the app left before its dial was through");
+                None
+            }
+        }
+    }
+
     /// Joins an app with what was dialled for it, until both have ended.
     pub(super) async fn join<A: Io, B: Io>(&self, app: A, upstream: B) {
         let (moved, result) = splice(app, upstream).await;
@@ -119,6 +136,15 @@ impl<D: Dial> Session<D> {
         }
         result
     }
+}
+
+/// Completes when the app is gone: nothing is left of it but an end. One that sends before it
+/// was answered is there.
+async fn gone<T: Io>(stream: &mut Handshake<T>) {
+    if stream.buffer().is_empty() && stream.fill_buf().await.map_or(true, <[u8]>::is_empty) {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The stream, with what the handshake read too far in front.

@@ -1,7 +1,7 @@
 //! HTTP to the proxy: CONNECT, absolute-form, and the proxy's own pages.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
@@ -76,6 +76,14 @@ pub(super) async fn serve<T: Io, D: Dial>(session: &Session<D>, app: App<T>, tru
     }
 }
 
+/// What a connection that speaks HTTP waits for.
+enum Event {
+    Ended(hyper::Result<()>),
+    /// The first request has begun to be answered, or took too long.
+    Begun(bool),
+    Drain,
+}
+
 /// Speaks HTTP until that ends. Returns whether it ended well.
 async fn speak<T: Io, D: Dial>(
     session: &Session<D>,
@@ -102,17 +110,20 @@ async fn speak<T: Io, D: Dial>(
     let mut draining = pin!(session.tasks.draining());
     let (mut waiting, mut serving) = (true, true);
     let ended = loop {
-        tokio::select! {
+        let event = tokio::select! {
             biased;
-            ended = &mut connection => break ended,
-            first = &mut begun, if waiting => {
-                if first.is_err() {
-                    debug!("the first request took too long");
-                    return false;
-                }
-                waiting = false;
+            ended = &mut connection => Event::Ended(ended),
+            begun = &mut begun, if waiting => Event::Begun(begun.is_ok()),
+            () = &mut draining, if serving => Event::Drain,
+        };
+        match event {
+            Event::Ended(ended) => break ended,
+            Event::Begun(true) => waiting = false,
+            Event::Begun(false) => {
+                debug!("the first request took too long");
+                return false;
             }
-            () = &mut draining, if serving => {
+            Event::Drain => {
                 serving = false;
                 Pin::new(&mut connection).graceful_shutdown();
             }

@@ -58,7 +58,10 @@ pub(super) async fn serve<T: Io, D: Dial>(
             debug!("SOCKS4 has no password, and this app needs one: use socks5h:// or http://");
             None
         }
-        Some(target) => session.dial(&target).await.ok(),
+        Some(target) => match session.dial_for(&mut stream, &target).await {
+            Some(result) => result.ok(),
+            None => return,
+        },
         None => None,
     };
     let code = if upstream.is_some() {

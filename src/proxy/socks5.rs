@@ -35,7 +35,10 @@ pub(super) async fn serve<T: Io, D: Dial>(
 ) {
     let asking = ask(&mut stream, trust, &session.config.access);
     let dialled = match timeout(HANDSHAKE_TIMEOUT, asking).await {
-        Ok(Ok(Ok(target))) => session.dial(&target).await.map_err(|e| reply::socks5(&e)),
+        Ok(Ok(Ok(target))) => match session.dial_for(&mut stream, &target).await {
+            Some(result) => result.map_err(|e| reply::socks5(&e)),
+            None => return,
+        },
         Ok(Ok(Err(refusal))) => Err(refusal),
         Ok(Err(error)) => {
             debug!(%error, "SOCKS5 handshake failed");

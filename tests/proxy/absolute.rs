@@ -551,3 +551,50 @@ async fn an_app_that_leaves_takes_its_request_along() {
     within(gone.recv()).await.unwrap();
     proxy.quiet().await;
 }
+
+/// More than the buffers of all sockets on the way hold.
+const FLOOD: usize = 96 << 20;
+
+/// Writes [`FLOOD`] bytes to somebody who does not read, and returns how many went.
+async fn flood(stream: &mut tokio::net::TcpStream) -> usize {
+    let (chunk, mut sent) = (vec![b'a'; 64 << 10], 0);
+    while sent < FLOOD {
+        let patience = Duration::from_millis(300);
+        match tokio::time::timeout(patience, stream.write_all(&chunk)).await {
+            Ok(result) => result.unwrap(),
+            Err(_) => break,
+        }
+        sent += chunk.len();
+    }
+    sent
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_stops_its_sender() {
+    let proxy = Proxy::start().await;
+    let (sent_tx, mut sent) = tokio::sync::mpsc::unbounded_channel();
+    proxy
+        .server("web.shop:80", move |mut stream, _| {
+            let sent_tx = sent_tx.clone();
+            async move {
+                let head = read_head(&mut stream).await.unwrap();
+                if head.starts_with("GET") {
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {FLOOD}\r\n\r\n");
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                    sent_tx.send(flood(&mut stream).await).unwrap();
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+        .await;
+    let mut up = proxy.connect().await;
+    let head = format!("PUT http://web.shop/ HTTP/1.1\r\nContent-Length: {FLOOD}\r\n\r\n");
+    up.write_all(head.as_bytes()).await.unwrap();
+    assert!(flood(&mut up).await < FLOOD / 2);
+    let mut down = proxy.connect().await;
+    down.write_all(b"GET http://web.shop/ HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(within(sent.recv()).await.unwrap() < FLOOD / 2);
+}

@@ -1,5 +1,8 @@
 //! HTTP CONNECT.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::{Answer, Proxy, failures, read_all, read_head, within};
@@ -81,15 +84,25 @@ async fn a_pod_that_breaks_resets_the_app() {
 async fn an_app_that_leaves_abandons_its_dial() {
     let proxy = Proxy::start().await;
     proxy.names.set("web.shop:80", [Answer::Never]);
-    let mut stream = proxy.connect().await;
-    stream
-        .write_all(b"CONNECT web.shop:80 HTTP/1.1\r\n\r\n")
-        .await
-        .unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    assert_eq!(proxy.stats.snapshot().live, 1);
-    drop(stream);
-    proxy.quiet().await;
+    for request in [
+        &b"CONNECT web.shop:80 HTTP/1.1\r\n\r\n"[..],
+        b"GET http://web.shop/ HTTP/1.1\r\n\r\n",
+        b"\x05\x01\x00\x05\x01\x00\x03\x08web.shop\x00\x50",
+        b"\x04\x01\x00\x50\0\0\0\x01\0web.shop\0",
+    ] {
+        let dials = proxy.names.dials.load(Ordering::SeqCst);
+        let mut stream = proxy.connect().await;
+        stream.write_all(request).await.unwrap();
+        within(async {
+            while proxy.names.dials.load(Ordering::SeqCst) == dials {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        assert_eq!(proxy.stats.snapshot().live, 1);
+        drop(stream);
+        proxy.quiet().await;
+    }
 }
 
 #[tokio::test]
