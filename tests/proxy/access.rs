@@ -131,7 +131,7 @@ async fn one_user_with_a_password() {
 #[tokio::test]
 async fn another_user_of_the_machine_is_refused() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can become another user");
+        println!("SKIPPED: other-user: only root can become another user");
         return;
     }
     let proxy = Proxy::start().await;

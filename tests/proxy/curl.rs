@@ -18,7 +18,7 @@ async fn curl(args: &[&str]) -> Option<String> {
                 + &String::from_utf8_lossy(&output.stderr),
         ),
         Err(error) => {
-            eprintln!("skipped: no curl: {error}");
+            println!("SKIPPED: curl: it is not installed: {error}");
             None
         }
     }

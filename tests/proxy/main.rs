@@ -5,9 +5,11 @@
 
 mod absolute;
 mod access;
+mod bodies;
 mod connect;
 mod curl;
 mod garbage;
 mod pool;
+mod refusals;
 mod socks;
 mod support;
