@@ -4,10 +4,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now, in RFC 3339 with whole seconds.
 pub(crate) fn now() -> String {
+    in_seconds(0)
+}
+
+/// A moment some seconds from now.
+pub(crate) fn in_seconds(seconds: u64) -> String {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    rfc3339(since.as_secs())
+    rfc3339(since.as_secs() + seconds)
 }
 
 /// Seconds since 1970 as a date (the proleptic Gregorian calendar, counted from 1 March).

@@ -33,12 +33,16 @@ pub(crate) fn derive(service: &Value, pods: &[Arc<Value>], beta: bool) -> Derive
         })
         .filter_map(|pod| Member::of(pod, spec))
         .collect();
-    let slices = grouped(&members, |member| !(beta && member.terminating))
+    let mut slices: Vec<Value> = grouped(&members, |member| !(beta && member.terminating))
         .into_iter()
-        .map(|(ports, members)| slice(service, &ports, &members, beta))
+        .map(|(ports, members)| slice(service, "IPv4", &ports, &members, beta))
         .collect();
+    if beta && spec["clusterIP"] == "None" {
+        // 1.20 took headless Services for dual-stack whatever the cluster was.
+        slices.push(slice(service, "IPv6", &[], &[], beta));
+    }
     Derived {
-        endpoints: Some(endpoints(service, &members)),
+        endpoints: Some(endpoints(service, &members, beta)),
         slices,
     }
 }
@@ -138,12 +142,14 @@ fn grouped<'a, 'b>(
     groups.into_values().collect()
 }
 
-fn endpoints(service: &Value, members: &[Member<'_>]) -> Value {
+fn endpoints(service: &Value, members: &[Member<'_>], beta: bool) -> Value {
     let mut labels = inherited_labels(service);
-    labels.insert(
-        "endpoints.kubernetes.io/managed-by".into(),
-        json!("endpoint-controller"),
-    );
+    if !beta {
+        labels.insert(
+            "endpoints.kubernetes.io/managed-by".into(),
+            json!("endpoint-controller"),
+        );
+    }
     let mut object = json!({
         "apiVersion": "v1",
         "kind": "Endpoints",
@@ -191,7 +197,13 @@ fn subset(mut ports: Vec<Value>, members: &[&Member<'_>]) -> Value {
     subset
 }
 
-fn slice(service: &Value, ports: &[Value], members: &[&Member<'_>], beta: bool) -> Value {
+fn slice(
+    service: &Value,
+    family: &str,
+    ports: &[Value],
+    members: &[&Member<'_>],
+    beta: bool,
+) -> Value {
     let metadata = &service["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();
     let mut labels = inherited_labels(service);
@@ -201,11 +213,12 @@ fn slice(service: &Value, ports: &[Value], members: &[&Member<'_>], beta: bool) 
         .iter()
         .map(|member| endpoint(member, beta))
         .collect();
+    let unique = suffix(&format!("{name}{family}{}", Value::from(ports.to_vec())));
     json!({
         "apiVersion": if beta { "discovery.k8s.io/v1beta1" } else { "discovery.k8s.io/v1" },
         "kind": "EndpointSlice",
         "metadata": {
-            "name": format!("{name}-{}", suffix(&format!("{name}{}", Value::from(ports.to_vec())))),
+            "name": format!("{name}-{unique}"),
             "generateName": format!("{name}-"),
             "namespace": metadata["namespace"],
             "labels": labels,
@@ -218,8 +231,8 @@ fn slice(service: &Value, ports: &[Value], members: &[&Member<'_>], beta: bool) 
                 "blockOwnerDeletion": true,
             }],
         },
-        "addressType": "IPv4",
-        "endpoints": if endpoints.is_empty() { Value::Null } else { json!(endpoints) },
+        "addressType": family,
+        "endpoints": if endpoints.is_empty() && !beta { Value::Null } else { json!(endpoints) },
         "ports": if ports.is_empty() { Value::Null } else { json!(ports) },
     })
 }

@@ -64,6 +64,11 @@ pub(crate) fn text(code: StatusCode, text: &str) -> Answer {
     typed(code, "text/plain; charset=utf-8", text.to_owned())
 }
 
+/// What is no path of this server.
+pub(crate) fn page_not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
 /// An answer without a body or a type.
 pub(crate) fn bare(code: StatusCode) -> Answer {
     let mut answer = Response::new(Body::empty());
@@ -96,6 +101,8 @@ pub(crate) struct Failure {
     reason: &'static str,
     message: String,
     details: Option<Value>,
+    /// Answered as text, by a handler before the API machinery.
+    plain: bool,
 }
 
 impl Failure {
@@ -105,12 +112,21 @@ impl Failure {
             reason,
             message: message.into(),
             details: None,
+            plain: false,
         }
     }
 
     pub(crate) fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
+    }
+
+    /// A failure that is no Status but a line of text.
+    pub(crate) fn plain(code: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            plain: true,
+            ..Self::new(code, "", message)
+        }
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -185,6 +201,9 @@ impl Failure {
     }
 
     pub(crate) fn answer(&self) -> Answer {
+        if self.plain {
+            return text(self.code, &format!("{}\n", self.message));
+        }
         document(self.code, &self.status())
     }
 }

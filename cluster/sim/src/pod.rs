@@ -138,7 +138,7 @@ impl Pod {
             "status": {"phase": format!("{:?}", self.phase), "qosClass": "BestEffort"},
         });
         if let Some(grace) = terminating {
-            object["metadata"]["deletionTimestamp"] = json!(clock::now());
+            object["metadata"]["deletionTimestamp"] = json!(clock::in_seconds(grace));
             object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         }
         let scheduled = self.phase != Phase::Pending;

@@ -257,6 +257,18 @@ impl Rbac {
             .is_some_and(|user| user.rules.iter().any(|r| r.allows(ask)))
     }
 
+    /// Whether a user may do everything, paths outside of resources included.
+    pub(crate) fn is_admin(&self, who: &Identity) -> bool {
+        let everything = |rule: &Rule| {
+            let any = |list: &[String]| list.iter().any(|item| item == "*");
+            any(&rule.verbs) && any(&rule.resources) && rule.namespace.is_none()
+        };
+        self.lock()
+            .users
+            .get(&who.name)
+            .is_some_and(|user| user.rules.iter().any(everything))
+    }
+
     /// The rules that hold in a namespace, as a SelfSubjectRulesReview lists them.
     pub(crate) fn rules_in(&self, who: &Identity, namespace: &str) -> Vec<Value> {
         let inner = self.lock();

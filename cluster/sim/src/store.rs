@@ -139,6 +139,11 @@ impl Store {
         ))
     }
 
+    /// Whether what happened after a version is still known.
+    pub(crate) fn remembers(&self, version: u64) -> bool {
+        version >= self.lock().oldest
+    }
+
     /// Wakes whenever the version moves.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()

@@ -51,8 +51,34 @@ struct Running {
     connections: Gauge,
 }
 
-/// Why a dial into a pod failed, in the container runtime's words.
-pub(crate) type DialError = String;
+/// Why a forward into a pod failed.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// The pod is gone, and its network with it.
+    NoNetwork,
+    Refused(u16),
+    /// An established connection broke.
+    Broken(u16, std::io::Error),
+}
+
+impl DialError {
+    /// The container runtime's words for it.
+    pub(crate) fn text(&self, sandbox: &str) -> String {
+        let within = "failed to execute portforward in network namespace \
+                      \"/var/run/netns/cni-sim\"";
+        match self {
+            Self::NoNetwork => format!("network namespace for sandbox \"{sandbox}\" is closed"),
+            Self::Refused(port) => format!(
+                "{within}: failed to connect to localhost:{port} inside namespace \"{sandbox}\", \
+                 IPv4: dial tcp4 127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6: \
+                 address localhost: no suitable address found "
+            ),
+            Self::Broken(port, error) => {
+                format!("{within}: read tcp4 127.0.0.1:40000->127.0.0.1:{port}: {error}")
+            }
+        }
+    }
+}
 
 impl World {
     pub(crate) fn new(options: Options) -> Self {
@@ -233,22 +259,22 @@ impl World {
         &self,
         namespace: &str,
         name: &str,
+        sandbox: &str,
         port: u16,
     ) -> Result<stream::RuntimeEnd, DialError> {
         let place = (namespace.to_owned(), name.to_owned());
         let found = self.lock().pods.get(&place).cloned();
-        let Some(running) = found else {
-            return Err("failed to find sandbox: not found".to_owned());
-        };
-        let Some(backend) = running.pod.backends.get(&port).cloned() else {
-            return Err(refused(&running.sandbox, port));
-        };
+        // A new pod of the same name is another sandbox.
+        let running = found.filter(|running| running.sandbox == sandbox);
+        let running = running.ok_or(DialError::NoNetwork)?;
+        let backend = running.pod.backends.get(&port).cloned();
+        let backend = backend.ok_or(DialError::Refused(port))?;
         let (pod_end, runtime_end) = stream::pair();
         match backend {
             Backend::Serve(serve) => self.serve(&running, serve(pod_end)),
             Backend::Address(address) => {
                 let dialled = tokio::net::TcpStream::connect(address).await;
-                let socket = dialled.map_err(|_| refused(&running.sandbox, port))?;
+                let socket = dialled.map_err(|_| DialError::Refused(port))?;
                 // Only latency is at stake, and only in tests.
                 let _ = socket.set_nodelay(true);
                 self.serve(&running, stream::join(pod_end, socket));
@@ -317,15 +343,6 @@ impl State {
             self.addresses % 250 + 2
         )
     }
-}
-
-fn refused(sandbox: &str, port: u16) -> DialError {
-    format!(
-        "failed to execute portforward in network namespace \"/var/run/netns/cni-sim\": failed to \
-         connect to localhost:{port} inside namespace \"{sandbox}\", IPv4: dial tcp4 \
-         127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6 [::1]:{port}: connect: \
-         connection refused "
-    )
 }
 
 fn key(resource: &str, namespace: &str, name: &str) -> Key {

@@ -9,7 +9,11 @@ use crate::rbac::{Ask, Identity};
 use crate::world::World;
 
 /// Who sent these headers. Without credentials that is somebody anonymous, who may do little.
-pub(crate) fn authenticate(world: &World, headers: &HeaderMap) -> Result<Identity, Failure> {
+pub(crate) fn authenticate(
+    world: &World,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Identity, Failure> {
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(Identity::anonymous());
     };
@@ -19,10 +23,15 @@ pub(crate) fn authenticate(world: &World, headers: &HeaderMap) -> Result<Identit
     });
     let who = token.and_then(|token| world.rbac.identify(token));
     let who = who.ok_or_else(Failure::unauthorized)?;
-    impersonate(world, who, headers)
+    impersonate(world, who, headers, path)
 }
 
-fn impersonate(world: &World, who: Identity, headers: &HeaderMap) -> Result<Identity, Failure> {
+fn impersonate(
+    world: &World,
+    who: Identity,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Identity, Failure> {
     let values = |name: &str| -> Vec<String> {
         let all = headers.get_all(name).iter();
         all.filter_map(|value| value.to_str().ok())
@@ -34,11 +43,12 @@ fn impersonate(world: &World, who: Identity, headers: &HeaderMap) -> Result<Iden
         if groups.is_empty() {
             return Ok(who);
         }
-        return Err(Failure::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalError",
-            "Internal error occurred: requested [{Group  \"\" }] without impersonating a user",
-        ));
+        let message = format!(
+            "Internal Server Error: \"{path}\": requested [{{Group  {}    }}] without \
+             impersonating a user",
+            groups.join(" "),
+        );
+        return Err(Failure::plain(StatusCode::INTERNAL_SERVER_ERROR, message));
     };
     let account = user
         .strip_prefix("system:serviceaccount:")
@@ -106,27 +116,27 @@ fn forbidden(who: &Identity, ask: &Ask) -> Failure {
     Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details(details)
 }
 
-/// Everybody may ask for health and version, everybody known for discovery.
-pub(crate) fn may_read_path(who: &Identity, method: &Method, path: &str) -> Result<(), Failure> {
-    let public = ["/healthz", "/livez", "/readyz", "/version"];
-    let is_public = public
-        .iter()
-        .any(|p| path == *p || path.strip_prefix(p).is_some_and(slashed));
-    if is_public || !who.is_anonymous() {
+/// Everybody may ask for health and version, everybody known for discovery, administrators for
+/// anything.
+pub(crate) fn may_read_path(
+    world: &World,
+    who: &Identity,
+    method: &Method,
+    path: &str,
+) -> Result<(), Failure> {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    let open = match first {
+        "healthz" | "livez" | "readyz" | "version" => true,
+        "api" | "apis" | "openapi" => !who.is_anonymous(),
+        _ => false,
+    };
+    if (open && method == Method::GET) || world.rbac.is_admin(who) {
         return Ok(());
     }
     let verb = method.as_str().to_ascii_lowercase();
-    Err(Failure::new(
-        StatusCode::FORBIDDEN,
-        "Forbidden",
-        format!(
-            "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
-            who.name
-        ),
-    )
-    .with_details(json!({})))
-}
-
-fn slashed(rest: &str) -> bool {
-    rest.starts_with('/')
+    let message = format!(
+        "forbidden: User \"{}\" cannot {verb} path \"{path}\"",
+        who.name
+    );
+    Err(Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details(json!({})))
 }

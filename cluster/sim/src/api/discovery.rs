@@ -1,14 +1,13 @@
 //! What the server says about itself: version, health, groups and resources.
 
-use hyper::{HeaderMap, StatusCode};
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::ok;
-use crate::http::{self, Answer, Failure};
+use crate::http::{self, Answer};
 use crate::resources::{self, Resource};
 use crate::world::World;
 
-pub(crate) fn answer(world: &World, path: &str, _headers: &HeaderMap) -> Result<Answer, Failure> {
+pub(crate) fn answer(world: &World, path: &str) -> Answer {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let known = resources::all(world.options.v1beta1_slices);
     let of = |group: &str, version: Option<&str>| -> Vec<&'static Resource> {
@@ -16,7 +15,7 @@ pub(crate) fn answer(world: &World, path: &str, _headers: &HeaderMap) -> Result<
         known.iter().copied().filter(fits).collect()
     };
     let found = match parts.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => return Ok(ok()),
+        ["healthz" | "livez" | "readyz", ..] => return http::text(StatusCode::OK, "ok"),
         ["version"] => Some(version(world)),
         ["api"] => Some(json!({
             "kind": "APIVersions",
@@ -38,9 +37,8 @@ pub(crate) fn answer(world: &World, path: &str, _headers: &HeaderMap) -> Result<
         ["apis", group, version] => resource_list(&of(group, Some(version))),
         _ => None,
     };
-    let not_found = || Ok(http::text(StatusCode::NOT_FOUND, "404 page not found\n"));
-    found.map_or_else(not_found, |document| {
-        Ok(http::document(StatusCode::OK, &document))
+    found.map_or_else(http::page_not_found, |document| {
+        http::document(StatusCode::OK, &document)
     })
 }
 

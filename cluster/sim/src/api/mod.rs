@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 mod discovery;
+mod options;
 mod protobuf;
 pub(crate) mod query;
 mod read;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, WARNING};
 use hyper::{Method, Request, StatusCode};
 
+use self::options::ListOptions;
 use self::query::Query;
 use self::route::{Route, Target};
 use crate::http::{self, Answer, Failure};
@@ -67,17 +69,16 @@ async fn serve(
     route: Route,
     query: Query,
 ) -> Result<Answer, Failure> {
-    let who = auth::authenticate(&world, request.headers())?;
+    let who = auth::authenticate(&world, request.headers(), request.uri().path())?;
     match route {
         Route::Path(path) => {
-            auth::may_read_path(&who, request.method(), &path)?;
-            discovery::answer(&world, &path, request.headers())
+            auth::may_read_path(&world, &who, request.method(), &path)?;
+            Ok(discovery::answer(&world, &path))
         }
-        Route::Unknown => Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            "NotFound",
-            "the server could not find the requested resource",
-        )),
+        Route::Unknown(ask) => {
+            auth::authorize(&world, &who, &ask)?;
+            Ok(http::page_not_found())
+        }
         Route::Resource(target) => {
             auth::authorize(&world, &who, &target.ask)?;
             dispatch(world, connection, request, target, query, &who).await
@@ -97,20 +98,20 @@ async fn dispatch(
         return portforward::answer(world, connection, request, &target.ask, &query, who);
     }
     if !target.ask.subresource.is_empty() {
-        return Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            "NotFound",
-            "the server could not find the requested resource",
-        ));
+        return Ok(http::page_not_found());
     }
     match target.ask.verb.as_str() {
         "create" if target.resource.served("create") => {
             review::answer(&world, who, &target, request.into_body()).await
         }
         "get" if target.resource.served("get") => read::get(&world, &target),
-        "list" if target.resource.served("list") => read::list(&world, &target, &query),
+        "list" if target.resource.served("list") => {
+            let options = ListOptions::parse(target.resource, &query)?;
+            read::list(&world, &target, options)
+        }
         "watch" if target.resource.served("watch") => {
-            Ok(watch::answer(&world, &connection, &target, &query))
+            let options = ListOptions::parse(target.resource, &query)?;
+            Ok(watch::answer(&world, &connection, &target, options))
         }
         _ => Err(Failure::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -118,11 +119,6 @@ async fn dispatch(
             "the server does not allow this method on the requested resource",
         )),
     }
-}
-
-/// The healthy answers of `/healthz` and its siblings.
-fn ok() -> Answer {
-    http::text(StatusCode::OK, "ok")
 }
 
 fn verb_of(method: &Method) -> &'static str {

@@ -33,12 +33,11 @@ impl Query {
             .map(|pair| pair.1.as_str())
     }
 
-    /// Whether a flag is set, in the spellings that Go's `ParseBool` accepts for true.
+    /// Whether a flag is set: anything but `0` and `false` sets it.
     pub(crate) fn flag(&self, key: &str) -> bool {
-        matches!(
-            self.get(key),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
-        )
+        self.all(key)
+            .next()
+            .is_some_and(|value| !matches!(value, "0" | "false"))
     }
 }
 

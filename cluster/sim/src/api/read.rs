@@ -2,52 +2,65 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::query::Query;
+use super::options::{ListOptions, Token};
 use super::route::Target;
-use super::selector::{Fields, Labels};
 use crate::http::{self, Answer, Failure};
 use crate::world::World;
 
 pub(crate) fn get(world: &World, target: &Target) -> Result<Answer, Failure> {
-    let namespace = if target.resource.namespaced {
+    let resource = target.resource;
+    let namespace = if resource.namespaced {
         target.ask.namespace.as_str()
     } else {
         ""
     };
     let name = &target.ask.name;
-    let object = world.store.get(target.resource.plural, namespace, name);
-    let object = object
-        .ok_or_else(|| Failure::not_found(target.resource.plural, target.resource.group, name))?;
+    let object = world.store.get(resource.plural, namespace, name);
+    let object = object.ok_or_else(|| Failure::not_found(resource.plural, resource.group, name))?;
     Ok(http::document(StatusCode::OK, &object))
 }
 
-pub(crate) fn list(world: &World, target: &Target, query: &Query) -> Result<Answer, Failure> {
-    let resumed = query.get("continue").map(Token::decode).transpose()?;
-    let named = query
-        .get("resourceVersion")
-        .is_some_and(|version| version != "0");
-    if world.faults.api().gone_lists && (named || resumed.is_some()) {
+pub(crate) fn list(
+    world: &World,
+    target: &Target,
+    options: ListOptions,
+) -> Result<Answer, Failure> {
+    let gone = world.faults.api().gone_lists;
+    let forgotten = |version: u64| gone || !world.store.remembers(version);
+    let view = View::of(target, options);
+    let ListOptions {
+        limit,
+        version: asked,
+        exact,
+        ref resumed,
+        ..
+    } = view.options;
+    if resumed
+        .as_ref()
+        .is_some_and(|token| forgotten(token.version))
+    {
         return Err(Failure::expired(
-            "The provided continue parameter is too old to display a consistent list result. \
-             You can start a new list without the continue parameter.",
+            "The provided continue parameter is too old to display a consistent list result. You \
+             can start a new list without the continue parameter.",
         ));
     }
-    let view = View::of(target, query);
+    if asked.is_some_and(|asked| asked > 0 && (gone || (exact && forgotten(asked)))) {
+        return Err(Failure::expired(
+            "The resourceVersion for the provided list is too old.",
+        ));
+    }
     let (mut version, mut objects) = view.objects(world);
+    if let Some(asked) = asked.filter(|asked| *asked > version) {
+        return Err(too_large(asked, version));
+    }
     if let Some(token) = resumed {
         version = token.version;
         objects.retain(|object| place(object) > token.after);
     }
     let mut metadata = json!({"resourceVersion": version.to_string()});
-    let limit = query
-        .get("limit")
-        .and_then(|limit| limit.parse::<usize>().ok())
-        .unwrap_or(0);
     if limit > 0 && objects.len() > limit {
         let left = objects.len() - limit;
         objects.truncate(limit);
@@ -73,22 +86,30 @@ pub(crate) fn list(world: &World, target: &Target, query: &Query) -> Result<Answ
     Ok(http::document(StatusCode::OK, &document))
 }
 
+fn too_large(asked: u64, current: u64) -> Failure {
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+    Failure::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with_details(json!({
+        "causes": [{
+            "reason": "ResourceVersionTooLarge",
+            "message": "Too large resource version",
+        }],
+        "retryAfterSeconds": 1,
+    }))
+}
+
 /// The part of a resource that a list or watch asked for.
 pub(crate) struct View {
-    pub(crate) resource: &'static str,
+    resource: &'static str,
     namespace: Option<String>,
-    labels: Labels,
-    fields: Fields,
+    pub(crate) options: ListOptions,
 }
 
 impl View {
-    pub(crate) fn of(target: &Target, query: &Query) -> Self {
-        let namespace = &target.ask.namespace;
+    pub(crate) fn of(target: &Target, options: ListOptions) -> Self {
         Self {
             resource: target.resource.plural,
-            namespace: (!namespace.is_empty()).then(|| namespace.clone()),
-            labels: Labels::parse(query.get("labelSelector")),
-            fields: Fields::parse(query.get("fieldSelector")),
+            namespace: namespace(target),
+            options,
         }
     }
 
@@ -104,8 +125,13 @@ impl View {
     }
 
     pub(crate) fn shows(&self, object: &Value) -> bool {
-        self.labels.matches(object) && self.fields.matches(object)
+        self.options.labels.matches(object) && self.options.fields.matches(object)
     }
+}
+
+fn namespace(target: &Target) -> Option<String> {
+    let namespace = &target.ask.namespace;
+    (!namespace.is_empty()).then(|| namespace.clone())
 }
 
 fn without_kind(object: &Value) -> Value {
@@ -126,29 +152,4 @@ fn place(object: &Value) -> (String, String) {
             .to_owned()
     };
     (field("namespace"), field("name"))
-}
-
-/// A `continue` token.
-struct Token {
-    version: u64,
-    after: (String, String),
-}
-
-impl Token {
-    fn encode(&self) -> String {
-        let token = json!({"rv": self.version, "ns": self.after.0, "name": self.after.1});
-        URL_SAFE_NO_PAD.encode(token.to_string())
-    }
-
-    fn decode(text: &str) -> Result<Self, Failure> {
-        let invalid = || Failure::bad_request("continue key is not valid");
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
-        let token: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-        let field = |name: &str| token[name].as_str().map(str::to_owned).ok_or_else(invalid);
-        let version = token["rv"].as_u64().ok_or_else(invalid)?;
-        Ok(Self {
-            version,
-            after: (field("ns")?, field("name")?),
-        })
-    }
 }

@@ -70,8 +70,8 @@ fn access(world: &World, who: &Identity, spec: &Value) -> Result<Value, Failure>
         return Err(Failure::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "Invalid",
-            "SelfSubjectAccessReview.authorization.k8s.io \"\" is invalid: \
-             spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes \
+            ".authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: \
+             \"null\": exactly one of nonResourceAttributes \
              or resourceAttributes must be specified",
         ));
     };

@@ -15,8 +15,9 @@ pub(crate) enum Route {
     /// Discovery, health, version: paths without a resource.
     Path(String),
     Resource(Target),
-    /// A group, version or resource that this server does not have.
-    Unknown,
+    /// A group, version or resource that this server does not have; asked for all the same,
+    /// because authorization comes first.
+    Unknown(Ask),
 }
 
 /// A known resource and what is wanted of it.
@@ -32,7 +33,7 @@ impl Route {
         match self {
             Self::Path(path) => (verb_of(method).to_owned(), path.clone()),
             Self::Resource(target) => (target.ask.verb.clone(), target.ask.full_resource()),
-            Self::Unknown => (verb_of(method).to_owned(), "unknown".to_owned()),
+            Self::Unknown(ask) => (ask.verb.clone(), ask.full_resource()),
         }
     }
 }
@@ -49,21 +50,12 @@ pub(crate) fn parse(world: &World, method: &Method, path: &str, query: &Query) -
         // The namespace object itself is authorised within its own namespace.
         ["namespaces", name] => (*name, "namespaces", &rest[1..]),
         [plural, rest @ ..] => ("", *plural, rest),
-        [] => return Route::Unknown,
-    };
-    let known = resources::all(world.options.v1beta1_slices)
-        .into_iter()
-        .find(|resource| {
-            resource.group == group && resource.version == version && resource.plural == plural
-        });
-    let Some(resource) = known else {
-        return Route::Unknown;
+        [] => return Route::Path(path.to_owned()),
     };
     let (name, subresource) = match rest {
         [] => ("", ""),
         [name] => (*name, ""),
-        [name, subresource] => (*name, *subresource),
-        _ => return Route::Unknown,
+        [name, subresource, ..] => (*name, *subresource),
     };
     let mut ask = Ask {
         verb: verb(method, name, query).to_owned(),
@@ -73,13 +65,24 @@ pub(crate) fn parse(world: &World, method: &Method, path: &str, query: &Query) -
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     };
+    let single = Fields::parse(query.get("fieldSelector"))
+        .ok()
+        .and_then(|f| f.single_name());
     if name.is_empty()
-        && let Some(single) = Fields::parse(query.get("fieldSelector")).single_name()
+        && let Some(single) = single
     {
         // A list of one name is authorised as that name.
         ask.name = single;
     }
-    Route::Resource(Target { resource, ask })
+    let known = resources::all(world.options.v1beta1_slices)
+        .into_iter()
+        .find(|resource| {
+            resource.group == group && resource.version == version && resource.plural == plural
+        });
+    match known {
+        Some(resource) if rest.len() <= 2 => Route::Resource(Target { resource, ask }),
+        _ => Route::Unknown(ask),
+    }
 }
 
 fn verb(method: &Method, name: &str, query: &Query) -> &'static str {

@@ -15,14 +15,17 @@ enum Requirement {
 }
 
 impl Labels {
-    pub(crate) fn parse(text: Option<&str>) -> Self {
-        let requirements = outside_of_parentheses(text.unwrap_or_default());
-        Self(
-            requirements
-                .iter()
-                .filter_map(|part| Requirement::parse(part.trim()))
-                .collect(),
-        )
+    /// The error is the real server's message.
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, String> {
+        let text = text.unwrap_or_default();
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let parts = outside_of_parentheses(text).into_iter();
+        parts
+            .map(|part| Requirement::parse(part.trim()))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
@@ -42,40 +45,54 @@ impl Labels {
 }
 
 impl Requirement {
-    fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return None;
-        }
+    fn parse(text: &str) -> Result<Self, String> {
+        let expected = |found: &str, what: &str| {
+            format!("unable to parse requirement: found '{found}', expected: {what}")
+        };
+        let word = |text: &str| -> Result<String, String> {
+            let text = text.trim();
+            let ends = text.find(|c: char| !is_word(c)).unwrap_or(text.len());
+            let rest = text[ends..].trim_start();
+            match (text.is_empty() || ends == 0, rest.is_empty()) {
+                (false, true) => Ok(text.to_owned()),
+                (true, _) => Err(expected(text.get(..1).unwrap_or_default(), "identifier")),
+                (false, false) => Err(expected(rest, "'=', '!=', '==', 'in', notin'")),
+            }
+        };
+        let value = |text: &str| {
+            if text.trim().is_empty() {
+                Ok("".to_owned())
+            } else {
+                word(text)
+            }
+        };
         if let Some(key) = text.strip_prefix('!') {
-            return Some(Self::Missing(key.trim().to_owned()));
+            return Ok(Self::Missing(word(key)?));
         }
-        if let Some((key, value)) = text.split_once("!=") {
-            return Some(Self::NotIn(
-                key.trim().to_owned(),
-                vec![value.trim().to_owned()],
-            ));
+        if let Some((key, unwanted)) = text.split_once("!=") {
+            return Ok(Self::NotIn(word(key)?, vec![value(unwanted)?]));
         }
-        if let Some((key, value)) = text.split_once("==").or_else(|| text.split_once('=')) {
-            return Some(Self::In(
-                key.trim().to_owned(),
-                vec![value.trim().to_owned()],
-            ));
+        if let Some((key, wanted)) = text.split_once("==").or_else(|| text.split_once('=')) {
+            return Ok(Self::In(word(key)?, vec![value(wanted)?]));
         }
         let Some((head, list)) = text.split_once('(') else {
-            return Some(Self::Exists(text.to_owned()));
+            return Ok(Self::Exists(word(text)?));
         };
-        let values = list
-            .trim_end_matches(')')
-            .split(',')
-            .map(|v| v.trim().to_owned())
-            .collect();
-        let mut words = head.split_whitespace();
-        let key = words.next()?.to_owned();
-        match words.next()? {
-            "in" => Some(Self::In(key, values)),
-            _ => Some(Self::NotIn(key, values)),
+        let Some(list) = list.strip_suffix(')') else {
+            return Err(expected("", "',', or ')'"));
+        };
+        let values = list.split(',').map(value).collect::<Result<_, _>>()?;
+        match head.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [key, "in"] => Ok(Self::In(word(key)?, values)),
+            [key, "notin"] => Ok(Self::NotIn(word(key)?, values)),
+            _ => Err(expected(head.trim(), "'in', notin'")),
         }
     }
+}
+
+/// What keys and values of labels consist of.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_./".contains(c)
 }
 
 /// Splits at the commas that are not within a list of values.
@@ -93,24 +110,26 @@ fn outside_of_parentheses(text: &str) -> Vec<&str> {
 pub(crate) struct Fields(Vec<(String, String, bool)>);
 
 impl Fields {
-    pub(crate) fn parse(text: Option<&str>) -> Self {
-        let terms = text
-            .unwrap_or_default()
-            .split(',')
-            .filter(|term| !term.is_empty());
-        Self(
-            terms
-                .filter_map(|term| {
-                    let unequal = term.split_once("!=").map(|(k, v)| (k, v, false));
-                    let equal = || {
-                        let pair = term.split_once("==").or_else(|| term.split_once('='));
-                        pair.map(|(k, v)| (k, v, true))
-                    };
-                    let (field, value, wanted) = unequal.or_else(equal)?;
-                    Some((field.trim().to_owned(), value.trim().to_owned(), wanted))
-                })
-                .collect(),
-        )
+    /// The error is the real server's message.
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, String> {
+        let text = text.unwrap_or_default();
+        let terms = text.split(',').filter(|term| !term.is_empty()).map(|term| {
+            let unequal = term.split_once("!=").map(|(k, v)| (k, v, false));
+            let equal = || {
+                let pair = term.split_once("==").or_else(|| term.split_once('='));
+                pair.map(|(k, v)| (k, v, true))
+            };
+            let (field, value, wanted) = unequal
+                .or_else(equal)
+                .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{term}'"))?;
+            Ok((field.trim().to_owned(), value.trim().to_owned(), wanted))
+        });
+        terms.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The fields that are looked at.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|term| term.0.as_str())
     }
 
     /// The name, when the selector asks for exactly one.
@@ -134,7 +153,7 @@ mod tests {
 
     fn labelled(selector: &str) -> bool {
         let object = json!({"metadata": {"labels": {"app": "web", "tier": "front"}}});
-        Labels::parse(Some(selector)).matches(&object)
+        Labels::parse(Some(selector)).unwrap().matches(&object)
     }
 
     #[test]
@@ -165,17 +184,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_selector_is_refused_in_the_real_words() {
+        for (selector, message) in [
+            ("a===b", "found '=', expected: identifier"),
+            ("!", "found '', expected: identifier"),
+            ("a b", "found 'b', expected: '=', '!=', '==', 'in', notin'"),
+        ] {
+            let error = Labels::parse(Some(selector)).unwrap_err();
+            assert_eq!(error, format!("unable to parse requirement: {message}"));
+        }
+        let error = Fields::parse(Some("abc")).unwrap_err();
+        assert_eq!(error, "invalid selector: 'abc'; can't understand 'abc'");
+    }
+
+    #[test]
     fn field_selectors_look_into_the_object() {
         let pod = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}});
-        let matches = |selector| Fields::parse(Some(selector)).matches(&pod);
+        let matches = |selector| Fields::parse(Some(selector)).unwrap().matches(&pod);
         assert!(matches("metadata.name=a,status.phase!=Failed"));
         assert!(!matches("metadata.name=b"));
         assert_eq!(
             Fields::parse(Some("metadata.name=a"))
+                .unwrap()
                 .single_name()
                 .as_deref(),
             Some("a")
         );
-        assert_eq!(Fields::parse(Some("metadata.name!=a")).single_name(), None);
+        assert_eq!(
+            Fields::parse(Some("metadata.name!=a"))
+                .unwrap()
+                .single_name(),
+            None
+        );
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::query::Query;
+use super::options::ListOptions;
 use super::read::View;
 use super::route::Target;
 use crate::http::{self, Answer, Failure};
@@ -19,6 +19,9 @@ use crate::world::World;
 /// Events written ahead of a slow reader; after that the watch waits, and the log may pass it by.
 const AHEAD: usize = 100;
 
+/// Servers from this minor version on send the present state as events where asked to.
+const STREAMED_LISTS: u32 = 27;
+
 /// How long a watch lives that named no timeout: the real range is 30 to 60 minutes.
 const LIFETIME: Duration = Duration::from_secs(45 * 60);
 
@@ -26,26 +29,21 @@ pub(crate) fn answer(
     world: &Arc<World>,
     connection: &Tasks,
     target: &Target,
-    query: &Query,
+    options: ListOptions,
 ) -> Answer {
     let (events, receiver) = mpsc::channel(AHEAD);
-    let timeout = query
-        .get("timeoutSeconds")
-        .and_then(|seconds| seconds.parse().ok());
     let watch = Watch {
-        view: View::of(target, query),
         kind: target.resource.kind,
         api_version: target.resource.api_version(),
-        bookmarks: query.flag("allowWatchBookmarks"),
-        initial_end: query.flag("sendInitialEvents") && world.options.minor() >= 27,
-        ends: Instant::now() + timeout.map_or(LIFETIME, Duration::from_secs),
+        initial_end: options.initial_events && world.options.minor() >= STREAMED_LISTS,
+        ends: Instant::now() + options.timeout.map_or(LIFETIME, Duration::from_secs),
+        view: View::of(target, options),
         events,
     };
-    let from = query.get("resourceVersion").map(str::to_owned);
     let world = world.clone();
     connection.spawn(async move {
         // An error is a reader that left.
-        let _ = watch.run(&world, from.as_deref()).await;
+        let _ = watch.run(&world).await;
     });
     http::events(receiver)
 }
@@ -54,7 +52,6 @@ struct Watch {
     view: View,
     kind: &'static str,
     api_version: String,
-    bookmarks: bool,
     /// The reader wants the present state as events and a bookmark after them.
     initial_end: bool,
     ends: Instant,
@@ -65,12 +62,9 @@ struct Watch {
 struct Left;
 
 impl Watch {
-    async fn run(&self, world: &World, from: Option<&str>) -> Result<(), Left> {
+    async fn run(&self, world: &World) -> Result<(), Left> {
         let mut moved = world.store.subscribe();
-        let named = from
-            .filter(|version| *version != "0")
-            .and_then(|v| v.parse::<u64>().ok());
-        let mut seen = match named {
+        let mut seen = match self.view.options.version.filter(|version| *version > 0) {
             Some(version) if !self.initial_end => version,
             _ => self.present(world).await?,
         };
@@ -95,7 +89,7 @@ impl Watch {
                 changed = moved.changed() => if changed.is_err() {
                     return Ok(());
                 },
-                () = sleep_until(bookmark), if self.bookmarks => {
+                () = sleep_until(bookmark), if self.view.options.bookmarks => {
                     self.send("BOOKMARK", &self.bookmark(seen)).await?;
                     bookmark = Instant::now() + world.options.bookmark_every;
                 }
@@ -111,7 +105,7 @@ impl Watch {
         for object in objects {
             self.send("ADDED", &object).await?;
         }
-        if self.initial_end && self.bookmarks {
+        if self.initial_end && self.view.options.bookmarks {
             let mut bookmark = self.bookmark(version);
             bookmark["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
             self.send("BOOKMARK", &bookmark).await?;

@@ -30,8 +30,8 @@ pub(super) trait Down: Send {
 /// closed, the client when this returns. That is what real runtimes do.
 pub(super) async fn both_ways<U: Up, D: Down>(
     pod: RuntimeEnd,
-    mut up: U,
-    mut down: D,
+    up: &mut U,
+    down: &mut D,
     grace: Duration,
 ) -> io::Result<()> {
     let (mut from_pod, mut to_pod) = tokio::io::split(pod);

@@ -12,7 +12,7 @@ mod ws;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use self::copy::{Down, Up};
@@ -25,7 +25,7 @@ use crate::options::Habits;
 use crate::rbac::{Ask, Identity};
 use crate::resources::PODS;
 use crate::task::Tasks;
-use crate::world::World;
+use crate::world::{DialError, World};
 
 /// Answers a port-forward request whose own verb is authorised already.
 pub(crate) fn answer(
@@ -68,7 +68,8 @@ pub(crate) fn answer(
         Err(refusal) => return Ok(refusal),
     };
     let Some(sandbox) = world.sandbox(&ask.namespace, &ask.name) else {
-        return Err(Failure::of_code(404, "pod does not exist"));
+        let text = format!("pod not found (\"{}_{}\")", ask.name, ask.namespace);
+        return Ok(http::text(StatusCode::INTERNAL_SERVER_ERROR, &text));
     };
     world.counters.upgrade(accepted.form());
     let forward = Arc::new(Forward {
@@ -118,21 +119,26 @@ struct Forward {
 impl Forward {
     /// Dials a port of the pod and copies until it is over; the error is the text that the
     /// kubelet puts on the error stream.
-    async fn connect<U: Up, D: Down>(&self, port: u16, up: U, down: D) -> Result<(), String> {
-        let copied = match self.world.dial(&self.namespace, &self.pod, port).await {
-            Ok(pod) => {
-                let grace = self.habits.eof_grace;
-                copy::both_ways(pod, up, down, grace)
-                    .await
-                    .map_err(|error| error.to_string())
-            }
-            Err(refused) => Err(refused),
+    async fn connect<U: Up, D: Down>(
+        &self,
+        port: u16,
+        up: &mut U,
+        down: &mut D,
+    ) -> Result<(), String> {
+        let sandbox = &self.sandbox;
+        let dialled = self
+            .world
+            .dial(&self.namespace, &self.pod, sandbox, port)
+            .await;
+        let copied = match dialled {
+            Ok(pod) => copy::both_ways(pod, up, down, self.habits.eof_grace)
+                .await
+                .map_err(|error| DialError::Broken(port, error)),
+            Err(error) => Err(error),
         };
         copied.map_err(|error| {
-            format!(
-                "error forwarding port {port} to pod {}, uid : {error}",
-                self.sandbox
-            )
+            let cause = error.text(sandbox);
+            format!("error forwarding port {port} to pod {sandbox}, uid : {cause}")
         })
     }
 }

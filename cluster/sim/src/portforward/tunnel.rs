@@ -31,15 +31,22 @@ where
         // Whatever ended the client's side, the node's side is told no more than that it ended.
         let _ = unpack(&mut from_client, &mut to_node, &to_client, &world).await;
         let _ = to_node.shutdown().await;
-        std::future::pending::<Ended>().await
     };
     let down = async {
         let (ended, _) = tokio::join!(spdy::serve(node, forward), pack(from_node, &to_client));
         ended
     };
+    tokio::pin!(up, down);
     let ended = tokio::select! {
-        ended = down => ended,
-        ended = up => ended,
+        ended = &mut down => {
+            if ended == Ended::Closed {
+                // The real API server cannot close while it reads from the client: the client
+                // learns that the node is gone when its next message has nowhere to go.
+                up.await;
+            }
+            ended
+        }
+        () = &mut up => down.await,
     };
     if ended == Ended::Closed {
         let mut client = to_client.lock().await;

@@ -106,14 +106,14 @@ fn websocket(
     if habits.tunnel && !tunnelled.is_empty() {
         return Ok(match (tunnelled.contains(&PROTOCOL), usable) {
             (false, _) => Err(unknown(&tunnelled)),
-            (true, false) => Err(http::text(
-                StatusCode::BAD_REQUEST,
-                "Bad Request\nwebsocket: not a websocket handshake\n",
-            )),
+            (true, false) => Err(http::text(StatusCode::BAD_REQUEST, "Bad Request\n")),
             (true, true) => Ok(Accepted::Tunnel { key }),
         });
     }
-    let ports = ports(query)?;
+    let ports = match ports(query)? {
+        Ok(ports) => ports,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     let chosen = if offered.is_empty() {
         Some(("", Coding::Binary))
     } else {
@@ -130,28 +130,41 @@ fn websocket(
             coding,
             ports,
         }),
-        Some(_) if habits.v4 => Err(http::bare(StatusCode::BAD_REQUEST)),
-        _ => Err(http::bare(StatusCode::FORBIDDEN)),
+        Some(_) if habits.v4 => Err(hung_up(StatusCode::BAD_REQUEST)),
+        _ => Err(hung_up(StatusCode::FORBIDDEN)),
     })
 }
 
-/// The ports of a v4 request: a list, repeated, or both.
-fn ports(query: &Query) -> Result<Vec<u16>, Failure> {
+/// The ports of a v4 request: a list, repeated, or both. What is no number fails in the API
+/// server, the rest in the kubelet, which answers in plain text.
+fn ports(query: &Query) -> Result<Result<Vec<u16>, Answer>, Failure> {
     let mut ports = Vec::new();
-    for port in query
-        .all("ports")
-        .flat_map(|list| list.split(','))
-        .filter(|port| !port.is_empty())
-    {
-        let number = port.parse::<u16>().ok().filter(|number| *number > 0);
-        ports.push(number.ok_or_else(|| {
-            Failure::bad_request(format!("unable to parse \"{port}\" as a port"))
-        })?);
+    for port in query.all("ports").flat_map(|list| list.split(',')) {
+        let number: u16 = port.parse().map_err(|_| {
+            Failure::bad_request(format!(
+                "cannot convert to []int32: strconv.ParseUint: parsing \"{port}\": invalid syntax"
+            ))
+        })?;
+        if number == 0 {
+            let text = "port \"0\" must be > 0";
+            return Ok(Err(http::text(StatusCode::BAD_REQUEST, text)));
+        }
+        ports.push(number);
     }
     if ports.is_empty() {
-        return Err(Failure::bad_request("query parameter \"port\" is required"));
+        let text = "query parameter \"port\" is required";
+        return Ok(Err(http::text(StatusCode::BAD_REQUEST, text)));
     }
-    Ok(ports)
+    Ok(Ok(ports))
+}
+
+/// How the runtime's WebSocket library refuses: no body, no type, connection closed.
+fn hung_up(code: StatusCode) -> Answer {
+    let mut answer = http::bare(code);
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn unknown(offered: &[&str]) -> Answer {

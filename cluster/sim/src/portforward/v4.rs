@@ -91,15 +91,17 @@ where
 }
 
 /// One port's connection into the pod.
-async fn copy<W>(forward: &Forward, port: u16, up: Incoming, down: Channel<W>)
+async fn copy<W>(forward: &Forward, port: u16, mut up: Incoming, mut down: Channel<W>)
 where
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let _counted = forward.world.counters.streams.enter();
-    let (wire, coding, error) = (down.wire.clone(), down.coding, down.number.wrapping_add(1));
-    if let Err(text) = forward.connect(port, up, down).await {
+    if let Err(text) = forward.connect(port, &mut up, &mut down).await {
+        let message = down
+            .coding
+            .encode(down.number.wrapping_add(1), text.as_bytes());
         // Nobody reads it when this fails.
-        let _ = wire.send(&coding.encode(error, text.as_bytes())).await;
+        let _ = down.wire.send(&message).await;
     }
 }
 

@@ -9,7 +9,7 @@ mod stream;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf};
@@ -42,12 +42,20 @@ where
         deflater: AsyncMutex::new(deflater),
         streams: Mutex::default(),
         last: AtomicU32::new(0),
+        client_said_goodbye: AtomicBool::new(false),
         forward,
     });
     let ended = connection.clone().run(read).await;
     connection.close_streams();
     if ended == Ended::Closed {
-        let goodbye = frame::go_away(connection.last.load(Ordering::Relaxed));
+        // A goodbye is not answered with one.
+        let said = connection.client_said_goodbye.load(Ordering::Relaxed);
+        let last = connection.last.load(Ordering::Relaxed);
+        let goodbye = if said {
+            Vec::new()
+        } else {
+            frame::go_away(last)
+        };
         connection.wire.close(&goodbye).await;
     }
     ended
@@ -61,6 +69,7 @@ struct Connection<W> {
     streams: Mutex<HashMap<u32, Arc<Stream>>>,
     /// The highest stream id accepted.
     last: AtomicU32,
+    client_said_goodbye: AtomicBool,
 }
 
 impl<W> Connection<W>
@@ -121,7 +130,10 @@ where
                     id % WORKERS
                 }
                 Frame::Data { id, .. } | Frame::Reset { id } => id % WORKERS,
-                Frame::GoAway => return Ok(()),
+                Frame::GoAway => {
+                    self.client_said_goodbye.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
                 Frame::Ping { .. } | Frame::Ignored => {
                     let mine = turn;
                     turn = (turn + 1) % WORKERS;
@@ -210,6 +222,9 @@ where
     /// Ends this side of a stream with FIN.
     async fn finish(&self, stream: &Stream) {
         stream.wait_replied().await;
+        if stream.is_remote_closed() {
+            self.streams().remove(&stream.id);
+        }
         if stream.finish() {
             self.send(&frame::data(stream.id, true, &[])).await;
         }

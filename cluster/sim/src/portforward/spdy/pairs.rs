@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Connection;
 use super::headers::Headers;
 use super::stream::Stream;
-use crate::portforward::copy::Down;
+use crate::portforward::copy::{Down, Up};
 
 /// Whether a stream may be forwarded: a port from 1 to 65535 and one of the two types.
 pub(super) fn is_acceptable(headers: &Headers) -> bool {
@@ -152,33 +152,39 @@ async fn forward<W>(connection: Arc<Connection<W>>, data: Arc<Stream>, error: Ar
 where
     W: AsyncWrite + Unpin + Send + 'static,
 {
-    let _counted = connection.forward.world.counters.streams.enter();
-    let (Some(port), Some(up)) = (port_of(&data.headers), data.reader()) else {
+    let counted = connection.forward.world.counters.streams.enter();
+    let (Some(port), Some(mut up)) = (port_of(&data.headers), data.reader()) else {
         return;
     };
-    let down = Outgoing {
+    let mut down = Outgoing {
         connection: connection.clone(),
         stream: data.clone(),
     };
-    match connection.forward.connect(port, up, down).await {
+    let forwarded = connection.forward.connect(port, &mut up, &mut down).await;
+    drop(counted);
+    match forwarded {
         Ok(()) => {
             connection.finish(&data).await;
             connection.finish(&error).await;
+            // The runtime's copy from the client still waits. It takes one more frame, finds the
+            // pod's socket closed, and ends.
+            let _ = up.next().await;
+        }
+        Err(text) if connection.forward.habits.old_runtime => {
+            connection.finish(&data).await;
+            // A failed write has no reader.
+            let _ = connection.write(&error, text.as_bytes()).await;
+            connection.finish(&error).await;
         }
         Err(text) => {
-            // As above: a failed write has no reader.
             let _ = connection.write(&error, text.as_bytes()).await;
-            if connection.forward.habits.old_runtime {
-                connection.finish(&error).await;
-                connection.finish(&data).await;
-            } else {
-                connection.reset(&data).await;
-                connection.reset(&error).await;
-            }
+            connection.reset(&data).await;
+            connection.reset(&error).await;
         }
     }
-    connection.streams().remove(&data.id);
-    connection.streams().remove(&error.id);
+    // Frames that come after this are read by nobody and hold up their worker for good, unless
+    // the stream was reset. That is what the real ones do.
+    data.abandon(up);
 }
 
 /// The data stream, towards the client.

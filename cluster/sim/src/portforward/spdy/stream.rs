@@ -39,12 +39,19 @@ impl Stream {
         }
     }
 
-    /// Hands a frame to the reader; waits for as long as the reader does not take it.
+    /// Hands a frame to the reader; waits until the reader took it, for good if nobody reads.
     pub(super) async fn deliver(&self, bytes: Bytes) {
+        let taken = async {
+            if self.data.send(bytes).await.is_ok() {
+                // The only place is free again once the frame was taken. An error is a reader
+                // that is gone, and with it whoever could miss the frame.
+                let _ = self.data.reserve().await;
+            }
+        };
         tokio::select! {
             biased;
             () = self.remote_closed.cancelled() => {}
-            _ = self.data.send(bytes) => {}
+            () = taken => {}
         }
     }
 
@@ -69,6 +76,10 @@ impl Stream {
         !self.finished.swap(true, Ordering::AcqRel)
     }
 
+    pub(super) fn is_remote_closed(&self) -> bool {
+        self.remote_closed.is_cancelled()
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }
@@ -84,6 +95,11 @@ impl Stream {
             frames,
             remote_closed: self.remote_closed.clone(),
         })
+    }
+
+    /// Takes the reader back unread: frames from now on wait for nobody.
+    pub(super) fn abandon(&self, reader: Reader) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader.frames);
     }
 }
 
