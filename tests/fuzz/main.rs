@@ -6,6 +6,8 @@
 
 mod http;
 mod socks;
+mod spdy;
+mod websocket;
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
