@@ -3,5 +3,6 @@
 
 mod catalog;
 mod client;
+mod container;
 mod lab;
 mod portforward;

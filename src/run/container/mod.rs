@@ -157,6 +157,3 @@ fn note_on(engine: &str, args: &[OsString]) -> Option<String> {
         ),
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -93,11 +93,18 @@ impl Plan {
     pub fn variables(&self, settings: &Settings) -> Variables {
         let mut settings = settings.clone();
         settings.direct.extend(self.direct.iter().cloned());
-        environment::variables(&settings, |name| match name {
+        let mut variables = environment::variables(&settings, |name| match name {
             "JAVA_TOOL_OPTIONS" => self.image_java.clone(),
             "NO_PROXY" => self.client_proxies.clone(),
             _ => None,
-        })
+        });
+        if self.peers != Peers::Containers {
+            // The JVM cannot say the password: with the proxy it would reach nothing at all.
+            variables
+                .set
+                .retain(|(name, _)| name != "JAVA_TOOL_OPTIONS");
+        }
+        variables
     }
 
     /// Whether the engine's command ends while the container goes on (`-d`).
@@ -112,8 +119,8 @@ fn notes(place: &Place) -> Vec<String> {
     match place.peers {
         Peers::Containers => {}
         Peers::ThisMachine(_) | Peers::Password => notes.push(
-            "programs that cannot send a proxy password (Java) get no way to the cluster with \
-             this engine and network"
+            "with this engine and network a container must send the proxy's password; Java cannot, \
+             and is left without a way to the cluster (`kdev forward` is one)"
                 .to_owned(),
         ),
     }
