@@ -207,6 +207,29 @@ async fn rootless_engines_reach_the_machines_own_address() {
 }
 
 #[tokio::test]
+async fn neighbours_on_a_network_with_names_go_past_the_proxy() {
+    let engine = Engine::docker(SOCK, &linux())
+        .says("network", &bridge("172.18.0.0/16", "172.18.0.1"))
+        .says("neighbours", "db\ncache,web/link");
+    let plan = engine.plan("run --network dev IMG").await.unwrap();
+    let vars = plan.variables(&settings(&plan));
+    let no_proxy: Vec<&str> = vars.get("NO_PROXY").unwrap().split(',').collect();
+    assert!(
+        no_proxy.contains(&"db") && no_proxy.contains(&"cache"),
+        "{no_proxy:?}"
+    );
+    assert!(
+        plan.notes.iter().any(|n| n.contains("db, cache")),
+        "{:?}",
+        plan.notes
+    );
+    // The default bridge resolves no names.
+    let plan = engine.plan("run IMG").await.unwrap();
+    let vars = plan.variables(&settings(&plan));
+    assert!(!vars.get("NO_PROXY").unwrap().contains("cache"));
+}
+
+#[tokio::test]
 async fn a_program_named_docker_may_be_podman() {
     let info = json!({"host": {"security": {"rootless": true}}});
     let engine = Engine::new("docker", "podman version 4.9.3").says("info", &info.to_string());

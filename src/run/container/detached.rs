@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::engine::Kind;
 use super::{ContainerError, Started};
 
-/// Pause between two looks at a container that its restart policy keeps alive, so that a
-/// container that fails at once does not keep kdev busy.
-const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// How long a container with a restart policy may stay down before it has ended for good. Engines
+/// start one again within tens of milliseconds at first, and say that they are about to.
+const RESTART_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Started {
     /// Whether the engine's command ends while the container goes on.
@@ -36,28 +36,36 @@ impl Started {
     pub async fn follow(&self) -> Result<u8, ContainerError> {
         let id = self.container_id()?;
         loop {
-            let Ok(code) = self.plan.run.engine.ask_unbounded(&["wait", &id]).await else {
-                // Ended and removed (`--rm`) before it was asked about.
-                return Ok(self.recorded_exit(&id).await.unwrap_or_default());
+            let code = match self.plan.run.engine.ask_unbounded(&["wait", &id]).await {
+                Ok(code) => code,
+                // It may have ended and been removed (`--rm`) before it was asked about.
+                Err(error) => return self.recorded_exit(&id).await.ok_or(error),
             };
-            if !self.is_running(&id).await {
-                // Exit codes of containers have eight bits; Windows containers' may have more.
-                return Ok(code
-                    .parse()
-                    .map_or(1, |c: i64| u8::try_from(c).unwrap_or(1)));
+            let ended = self.state(&id).await.filter(|s| s.may_restart);
+            let Some(ended) = ended else {
+                return Ok(code.parse().map_or(1, exit_code));
+            };
+            tokio::time::sleep(RESTART_PATIENCE).await;
+            match self.state(&id).await {
+                Some(now) if now.running || now.restarts != ended.restarts => {}
+                now => return Ok(exit_code(now.unwrap_or(ended).exit_code)),
             }
-            tokio::time::sleep(RESTART_PAUSE).await;
         }
     }
 
-    async fn is_running(&self, id: &str) -> bool {
+    /// How the container is; `None` where it is gone.
+    async fn state(&self, id: &str) -> Option<State> {
         let engine = &self.plan.run.engine;
-        let all: Result<Vec<Value>, _> = engine.ask_json(&["inspect", id]).await;
-        let state = |key: &str| {
-            let all = all.as_deref().unwrap_or_default();
-            all.first().is_some_and(|c| c["State"][key] == true)
-        };
-        state("Running") || state("Restarting")
+        let all: Vec<Value> = engine.ask_json(&["inspect", id]).await.ok()?;
+        let container = all.first()?;
+        let state = &container["State"];
+        let policy = container["HostConfig"]["RestartPolicy"]["Name"].as_str();
+        Some(State {
+            running: state["Running"] == true || state["Restarting"] == true,
+            restarts: container["RestartCount"].as_i64(),
+            exit_code: state["ExitCode"].as_i64().unwrap_or(1),
+            may_restart: policy.is_some_and(|p| !p.is_empty() && p != "no"),
+        })
     }
 
     /// The exit code from the engine's record of events.
@@ -83,6 +91,20 @@ impl Started {
         let code = &last["Actor"]["Attributes"]["exitCode"];
         let code = code.as_str().and_then(|c| c.parse().ok());
         let code = code.or_else(|| last["ContainerExitCode"].as_i64())?;
-        Some(u8::try_from(code).unwrap_or(1))
+        Some(exit_code(code))
     }
+}
+
+/// What an engine says of a container.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    running: bool,
+    restarts: Option<i64>,
+    exit_code: i64,
+    may_restart: bool,
+}
+
+/// Exit codes of containers have eight bits; those of Windows containers may have more.
+fn exit_code(code: i64) -> u8 {
+    u8::try_from(code).unwrap_or(1)
 }

@@ -85,7 +85,7 @@ async fn of_mode(
             listen: Listen::at(loopback),
             advertised: name.to_owned(),
             peers: Peers::Password,
-            neighbours: neighbours_of(engine, kind, &mode).await,
+            neighbours: neighbours(engine, &mode).await,
         }),
         (
             Reach::Bridges
@@ -108,7 +108,7 @@ async fn of_mode(
                 listen: Listen::at(own),
                 advertised: name.map_or_else(|| own.to_string(), str::to_owned),
                 peers: Peers::ThisMachine(own),
-                neighbours: neighbours_of(engine, kind, &mode).await,
+                neighbours: neighbours(engine, &mode).await,
             })
         }
         (Reach::Bridges, name) => bridge(engine, kind, name).await,
@@ -164,34 +164,22 @@ async fn bridge(engine: &Engine, kind: Kind, name: &str) -> Result<Place, Contai
         },
         advertised: ip.to_string(),
         peers: Peers::Containers,
-        neighbours: neighbours(&network, name),
+        neighbours: neighbours(engine, name).await,
     })
 }
 
-/// Empty where the engine does not tell: the names are a courtesy.
-async fn neighbours_of(engine: &Engine, kind: Kind, name: &str) -> Vec<String> {
-    match inspect(engine, kind, name).await {
-        Ok(network) if !name.is_empty() => neighbours(&network, name),
-        _ => Vec::new(),
-    }
-}
-
 /// Names of the running containers on a network that resolves them, which the default one does
-/// not.
-fn neighbours(network: &Value, name: &str) -> Vec<String> {
-    let key = |lower: &str, upper: &str| {
-        let found = network.get(upper).or_else(|| network.get(lower));
-        found.and_then(Value::as_object)
-    };
-    if ["", "bridge", "podman"].contains(&name) {
+/// not. Empty where the engine does not tell: the names are a courtesy.
+async fn neighbours(engine: &Engine, network: &str) -> Vec<String> {
+    if ["", "bridge", "podman", "host", "pasta", "slirp4netns"].contains(&network) {
         return Vec::new();
     }
-    key("containers", "Containers")
-        .into_iter()
-        .flat_map(|all| all.values())
-        .filter_map(|c| c["Name"].as_str().or_else(|| c["name"].as_str()))
-        .map(str::to_owned)
-        .collect()
+    let filter = format!("network={network}");
+    let args = ["ps", "--filter", &filter, "--format", "{{.Names}}"];
+    let names = engine.ask(&args).await.unwrap_or_default();
+    // Docker adds the names of links behind commas.
+    let names = names.split([',', '\n']).map(str::trim);
+    names.filter(|n| !n.is_empty()).map(str::to_owned).collect()
 }
 
 /// The network's own address on this machine, IPv4 first.

@@ -84,12 +84,3 @@ fn networks_that_do_not_lead_here_are_refused() {
         "IPAM": {"Config": [{"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]}}));
     assert!(isolated.to_string().contains("isolated"), "{isolated}");
 }
-
-#[test]
-fn neighbours_on_a_network_with_names() {
-    let network = json!({"Containers": {"a": {"Name": "db"}, "b": {"Name": "cache"}}});
-    assert_eq!(neighbours(&network, "dev"), ["db", "cache"]);
-    assert!(neighbours(&network, "bridge").is_empty());
-    let podman = json!({"containers": {"a": {"name": "db"}}});
-    assert_eq!(neighbours(&podman, "dev"), ["db"]);
-}
