@@ -1,0 +1,134 @@
+//! Requests: answers, errors in the user's words, a server that goes away.
+
+use std::time::Duration;
+
+use kdev::dial::DialError;
+use kdev::k8s::access::{self, Permission};
+use kdev::k8s::{ClientError, UpgradeError, discovery};
+use kdev_sim::{Options, Rule, User};
+use serde_json::Value;
+
+use crate::support::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_servers_age_and_groups_are_found_out() {
+    for (options, minor, slices) in [(Options::default(), 36, true), (Options::old(), 20, false)] {
+        let world = World::new(options).await;
+        let client = world.client("dev").await;
+        assert_eq!(
+            discovery::version(&client).await.unwrap().minor(),
+            Some(minor)
+        );
+        assert_eq!(discovery::has_slices(&client).await.unwrap(), slices);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permissions_are_reviewed_in_order() {
+    let world = World::new(Options::default()).await;
+    let user = User::new("half")
+        .rule(Rule::new(&["get", "list"], &["pods", "services"]).namespace("shop"));
+    let client = world.client_with(user, "half").await;
+    let asked = [
+        ("get", "pods", true),
+        ("create", "pods/portforward", false),
+        ("list", "services", true),
+        ("watch", "services", false),
+    ];
+    let permissions = asked.map(|(verb, resource, _)| Permission::core(verb, resource, "shop"));
+    let verdicts = access::review(&client, permissions.to_vec()).await;
+    for ((verb, resource, allowed), verdict) in asked.into_iter().zip(verdicts) {
+        let verdict = verdict.unwrap();
+        assert_eq!(verdict.permission.verb, verb);
+        assert_eq!(verdict.permission.full_resource(), resource);
+        assert_eq!(verdict.allowed, allowed, "{verb} {resource}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_named_and_found_again() {
+    let world = World::new(Options::default()).await;
+    let client = world.client("dev").await;
+    client.get::<Value>("/version").await.unwrap();
+    world.cluster.stop_api().await;
+    let error = client.get::<Value>("/version").await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Unreachable { .. }),
+        "{error:?}"
+    );
+    let text = DialError::from(error).to_string();
+    assert!(
+        text.contains(&world.cluster.address().to_string()) && text.contains("refused"),
+        "{text}"
+    );
+    world.cluster.start_api().await.unwrap();
+    client.get::<Value>("/version").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nobody_vouches_for_is_not_trusted() {
+    let world = World::new(Options::default()).await;
+    let other = World::new(Options::default()).await;
+    let config = world.cluster.kubeconfig("dev", "shop");
+    let ours = certificate_line(&config);
+    let theirs = certificate_line(&other.cluster.kubeconfig("dev", "shop"));
+    let client = world
+        .connect(&config.replace(&ours, &theirs))
+        .await
+        .unwrap();
+    let error = client.get::<Value>("/version").await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Certificate { .. }),
+        "{error:?}"
+    );
+
+    let (key, _) = ours.split_once("certificate-authority-data").unwrap();
+    let insecure = format!("{key}insecure-skip-tls-verify: true");
+    let client = world
+        .connect(&config.replace(&ours, &insecure))
+        .await
+        .unwrap();
+    client.get::<Value>("/version").await.unwrap();
+}
+
+fn certificate_line(config: &str) -> String {
+    let mut lines = config.lines();
+    let line = lines.find(|l| l.contains("certificate-authority-data"));
+    line.unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_upgrades_tell_kubernetes_from_others() {
+    let world = World::new(Options::default()).await;
+    let client = world.client("viewer").await;
+    let request = || {
+        hyper::Request::post("/api/v1/namespaces/shop/pods/web-1/portforward")
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "SPDY/3.1")
+            .header("X-Stream-Protocol-Version", "portforward.k8s.io")
+            .body(())
+            .unwrap()
+    };
+    let error = client.upgrade(request()).await.unwrap_err();
+    let UpgradeError::Status {
+        code: 403, message, ..
+    } = &error
+    else {
+        panic!("{error:?}");
+    };
+    assert!(message.contains("pods/portforward"), "{message}");
+
+    let client = world.client("admin").await;
+    world.cluster.faults().refuse_upgrades(Some((403, "")));
+    let error = client.upgrade(request()).await.unwrap_err();
+    assert!(
+        matches!(error, UpgradeError::Bare { code: 403, .. }),
+        "{error:?}"
+    );
+
+    world.cluster.stop_api().await;
+    let begun = std::time::Instant::now();
+    let error = client.upgrade(request()).await.unwrap_err();
+    assert!(matches!(error, UpgradeError::Network(_)), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "fails fast");
+}

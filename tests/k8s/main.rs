@@ -1,0 +1,8 @@
+//! The adapter against the simulated cluster: credentials, errors, and what names mean while the
+//! cluster changes.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod catalog;
+mod client;
+mod credentials;
+mod support;
