@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::object::{Object, Page, RawPod, RawService};
 use super::shared::{FeedKey, FeedState, Kind, Shared};
-use super::store::Store;
+use super::store::{Key, Store};
 use crate::k8s::client::{Client, ClientError, Status};
 
 /// Objects per page of a list: what kubectl and client-go ask for.
@@ -42,9 +42,9 @@ pub(super) trait Resource: Object + Sync {
     /// Which.
     const KIND: Kind;
     /// Takes the object in its new form.
-    fn apply(&self, store: &mut Store);
+    fn apply(&self, store: &mut Store) -> Key;
     /// Forgets what is in `scope` and not in `seen`.
-    fn sweep(store: &mut Store, scope: Option<&str>, seen: &HashSet<(String, String)>);
+    fn sweep(store: &mut Store, scope: Option<&str>, seen: &HashSet<Key>);
     /// Forgets the object.
     fn remove(&self, store: &mut Store);
 }
@@ -52,15 +52,15 @@ pub(super) trait Resource: Object + Sync {
 impl Resource for RawService {
     const KIND: Kind = Kind::Services;
 
-    fn apply(&self, store: &mut Store) {
-        store.apply_service(self);
+    fn apply(&self, store: &mut Store) -> Key {
+        store.apply_service(self)
     }
 
     fn remove(&self, store: &mut Store) {
         store.remove_service(&self.metadata.namespace, &self.metadata.name);
     }
 
-    fn sweep(store: &mut Store, scope: Option<&str>, seen: &HashSet<(String, String)>) {
+    fn sweep(store: &mut Store, scope: Option<&str>, seen: &HashSet<Key>) {
         for (namespace, name) in gone(store, scope, seen, |n| n.services.keys()) {
             store.remove_service(&namespace, &name);
         }
@@ -70,15 +70,15 @@ impl Resource for RawService {
 impl Resource for RawPod {
     const KIND: Kind = Kind::Pods;
 
-    fn apply(&self, store: &mut Store) {
-        store.apply_pod(self);
+    fn apply(&self, store: &mut Store) -> Key {
+        store.apply_pod(self)
     }
 
     fn remove(&self, store: &mut Store) {
         store.remove_pod(&self.metadata.namespace, &self.metadata.name);
     }
 
-    fn sweep(store: &mut Store, scope: Option<&str>, seen: &HashSet<(String, String)>) {
+    fn sweep(store: &mut Store, scope: Option<&str>, seen: &HashSet<Key>) {
         for (namespace, name) in gone(store, scope, seen, |n| n.pods.keys()) {
             store.remove_pod(&namespace, &name);
         }
@@ -89,15 +89,16 @@ impl Resource for RawPod {
 fn gone<'a, I: Iterator<Item = &'a Arc<str>>>(
     store: &'a Store,
     scope: Option<&str>,
-    seen: &HashSet<(String, String)>,
+    seen: &HashSet<Key>,
     names: impl Fn(&'a super::store::Namespace) -> I,
-) -> Vec<(Arc<str>, Arc<str>)> {
+) -> Vec<Key> {
     let namespaces = store.namespaces.iter();
     namespaces
         .filter(|(namespace, _)| scope.is_none_or(|scope| scope == &***namespace))
-        .flat_map(|(namespace, content)| names(content).map(move |name| (namespace, name)))
-        .filter(|(namespace, name)| !seen.contains(&(namespace.to_string(), name.to_string())))
-        .map(|(namespace, name)| (Arc::clone(namespace), Arc::clone(name)))
+        .flat_map(|(namespace, content)| {
+            names(content).map(move |name| (Arc::clone(namespace), Arc::clone(name)))
+        })
+        .filter(|key| !seen.contains(key))
         .collect()
 }
 
@@ -187,14 +188,8 @@ async fn list<T: Resource>(shared: &Shared, key: &FeedKey) -> Result<String, Cli
         };
         let page: Page<T> = shared.client.get(&path).await?;
         shared.change(|store| {
-            for item in &page.items {
-                item.apply(store);
-            }
+            seen.extend(page.items.iter().map(|item| item.apply(store)));
         });
-        for item in &page.items {
-            let meta = item.meta();
-            seen.insert((meta.namespace.clone(), meta.name.clone()));
-        }
         next = page.metadata.next;
         if next.is_empty() {
             shared.change(|store| T::sweep(store, key.scope.as_deref(), &seen));

@@ -209,11 +209,7 @@ fn no_ready_pod(name: &Namespaced, service: &Service, all: usize, target: &Targe
         1 => "1 pod, not ready".to_owned(),
         n => format!("{n} pods, none ready"),
     };
-    let mut terms: Vec<String> = service
-        .selector
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let mut terms: Vec<&str> = service.selector.iter().map(|term| &**term).collect();
     terms.sort_unstable();
     unreachable(
         target,

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use super::object::{IntOrString, RawPod, RawService, addresses, is_tcp};
 use crate::addr::Namespaced;
 
-/// A label or a selector's term.
-pub(super) type Label = (Arc<str>, Arc<str>);
+/// A label or a selector's term, as `key=value`: no key contains a `=`.
+pub(super) type Label = Arc<str>;
+
+/// Namespace and name of an object, as the store keeps them.
+pub(super) type Key = (Arc<str>, Arc<str>);
 
 /// A Service.
 #[derive(Debug)]
@@ -158,7 +161,7 @@ impl Store {
     }
 
     /// Takes a Service in its new form.
-    pub(super) fn apply_service(&mut self, raw: &RawService) {
+    pub(super) fn apply_service(&mut self, raw: &RawService) -> Key {
         let texts = &mut self.texts;
         let namespace = texts.get(&raw.metadata.namespace);
         let name = texts.get(&raw.metadata.name);
@@ -168,8 +171,10 @@ impl Store {
             let owner = Owner::Service(namespace.clone(), name.clone());
             self.by_ip.insert(*ip, owner);
         }
+        let key = (namespace.clone(), name.clone());
         let entry = self.namespaces.entry(namespace).or_default();
         entry.services.insert(name, service);
+        key
     }
 
     /// Forgets a Service.
@@ -190,7 +195,7 @@ impl Store {
     }
 
     /// Takes a pod in its new form.
-    pub(super) fn apply_pod(&mut self, raw: &RawPod) {
+    pub(super) fn apply_pod(&mut self, raw: &RawPod) -> Key {
         let texts = &mut self.texts;
         let namespace = texts.get(&raw.metadata.namespace);
         // A pod's name is its own: interning it would only keep it longer.
@@ -201,12 +206,14 @@ impl Store {
             let owner = Owner::Pod(namespace.clone(), name.clone());
             self.by_ip.insert(*ip, owner);
         }
+        let key = (namespace.clone(), name.clone());
         let entry = self.namespaces.entry(namespace).or_default();
         for label in &pod.labels {
             let pods = entry.by_label.entry(label.clone()).or_default();
             pods.insert(name.clone());
         }
         entry.pods.insert(name, pod);
+        key
     }
 
     /// Forgets a pod.
@@ -342,6 +349,6 @@ impl Texts {
 
     fn labels(&mut self, labels: &HashMap<String, String>) -> Box<[Label]> {
         let labels = labels.iter();
-        labels.map(|(k, v)| (self.get(k), self.get(v))).collect()
+        labels.map(|(k, v)| self.get(&format!("{k}={v}"))).collect()
     }
 }

@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use hyper::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use serde::Serialize;
@@ -212,11 +212,11 @@ impl Client {
         self.decode(&body)
     }
 
-    fn decode<T: DeserializeOwned>(&self, body: &Bytes) -> Result<T, ClientError> {
+    fn decode<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(body).map_err(|e| self.not_understood(&e))
     }
 
-    async fn call(&self, method: Method, path: &str, body: Body) -> Result<Bytes, ClientError> {
+    async fn call(&self, method: Method, path: &str, body: Body) -> Result<Vec<u8>, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -229,19 +229,13 @@ impl Client {
     }
 
     /// The body of a success, or the failure that `response` is.
-    pub(crate) async fn body(&self, response: Response<Body>) -> Result<Bytes, ClientError> {
+    pub(crate) async fn body(&self, response: Response<Body>) -> Result<Vec<u8>, ClientError> {
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
-        let body = match tokio::time::timeout(RESPONSE_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(e)) => return Err(self.not_understood(&*e)),
-            Err(_) => {
-                return Err(ClientError::Unreachable {
-                    server: self.server().to_owned(),
-                    reason: "its answer stopped in the middle".to_owned(),
-                });
-            }
-        };
+        let read = tokio::time::timeout(RESPONSE_TIMEOUT, self.read_all(response.into_body()));
+        let body = read.await.map_err(|_| ClientError::Unreachable {
+            server: self.server().to_owned(),
+            reason: "its answer stopped in the middle".to_owned(),
+        })??;
         if status.is_success() {
             return Ok(body);
         }
@@ -261,6 +255,26 @@ impl Client {
             reason: said.reason,
             message: said.message,
         })
+    }
+
+    /// The whole of `body` in one piece. Collecting frames first would hold it twice, and a page
+    /// of pods is large.
+    async fn read_all(&self, mut body: Body) -> Result<Vec<u8>, ClientError> {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(announced.min(MAX_ANSWER));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| self.not_understood(&e))?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() + data.len() > MAX_ANSWER {
+                    return Err(ClientError::Answer {
+                        server: self.server().to_owned(),
+                        reason: format!("it is longer than {MAX_ANSWER} bytes"),
+                    });
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(bytes)
     }
 
     pub(crate) fn not_understood(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
