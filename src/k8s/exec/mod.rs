@@ -4,6 +4,9 @@
 //! it is an ordinary child process, awaited. Who runs it when, and never twice at once, is
 //! [`super::client`]'s business.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::IsTerminal as _;
 use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
