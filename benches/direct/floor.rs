@@ -31,7 +31,12 @@ pub(crate) async fn start() -> Floor {
         }
     });
     let config = proxy::Config::new(Access::SameUser { password: None });
-    tasks.spawn(proxy::serve(listener, Laptop { loopback: true }, config, tasks.clone()));
+    tasks.spawn(proxy::serve(
+        listener,
+        Laptop { loopback: true },
+        config,
+        tasks.clone(),
+    ));
     floor
 }
 
@@ -48,9 +53,8 @@ async fn serve(mut stream: TcpStream) {
         }
     };
     let text = String::from_utf8_lossy(&request[..head]).into_owned();
-    let number = |key: &str| -> Option<u64> {
-        text.split(key).nth(1)?.lines().next()?.trim().parse().ok()
-    };
+    let number =
+        |key: &str| -> Option<u64> { text.split(key).nth(1)?.lines().next()?.trim().parse().ok() };
     let zeros = vec![0; 256 << 10];
     let sent = async {
         if text.starts_with("PUT") {
@@ -59,7 +63,9 @@ async fn serve(mut stream: TcpStream) {
             while left > 0 {
                 left -= stream.read(&mut buffer).await?.max(1) as u64;
             }
-            stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await?;
+            stream
+                .write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+                .await?;
         } else if let Some(last) = number("Range: bytes=0-") {
             let length = last + 1;
             let head = format!("HTTP/1.1 206 Partial\r\nContent-Length: {length}\r\n\r\n");
@@ -71,7 +77,9 @@ async fn serve(mut stream: TcpStream) {
                 left -= n;
             }
         } else {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfloor").await?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfloor")
+                .await?;
         }
         stream.shutdown().await
     };

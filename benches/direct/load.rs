@@ -28,7 +28,9 @@ impl Via {
             Self::Socks(proxy, target) => {
                 let mut stream = TcpStream::connect(proxy).await.unwrap();
                 stream.set_nodelay(true).unwrap();
-                let SocketAddr::V4(target) = target else { unreachable!("the lab is IPv4") };
+                let SocketAddr::V4(target) = target else {
+                    unreachable!("the lab is IPv4")
+                };
                 let mut request = vec![5, 1, 0, 1];
                 request.extend_from_slice(&target.ip().octets());
                 request.extend_from_slice(&target.port().to_be_bytes());
@@ -52,7 +54,10 @@ pub(crate) async fn first_bytes(via: &Via, count: usize) -> Vec<Duration> {
     for _ in 0..count {
         let began = Instant::now();
         let mut stream = via.connect().await;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+            .await
+            .unwrap();
         let mut first = [0; 512];
         assert!(stream.read(&mut first).await.unwrap() > 0);
         times.push(began.elapsed());
@@ -98,10 +103,17 @@ pub(crate) async fn closed_requests(
 
 /// Whether a small answer with a Content-Length is all there.
 fn complete(answer: &[u8]) -> bool {
-    let Some(head) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let Some(head) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
+        return false;
+    };
     let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
-    let length = text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-    length.and_then(|l| l.trim().parse().ok()).is_some_and(|n: usize| answer.len() >= head + 4 + n)
+    let length = text
+        .split("content-length: ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    length
+        .and_then(|l| l.trim().parse().ok())
+        .is_some_and(|n: usize| answer.len() >= head + 4 + n)
 }
 
 /// MB/s of `mib` in all, over `streams` connections at once.
@@ -148,6 +160,10 @@ pub(crate) async fn bulk_up(via: &Via, mib: u64) -> f64 {
     }
     let mut answer = [0; 512];
     let n = stream.read(&mut answer).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer[..n]));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 2"),
+        "{}",
+        String::from_utf8_lossy(&answer[..n])
+    );
     length as f64 / 1e6 / began.elapsed().as_secs_f64()
 }

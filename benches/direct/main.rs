@@ -4,7 +4,12 @@
 //! Needs the lab: `eval "$(cluster/lab/env)"; cargo bench --bench direct`. Prints a table for
 //! `benches/README.md`. `KDEV_BENCH_ROUNDS` (3), `KDEV_BENCH_MIB` (1024) and `KDEV_LAB_DOORS`
 //! shorten it. A figure is the median over the rounds.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod floor;
 mod load;
@@ -37,11 +42,17 @@ async fn main() {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }
 
 async fn run(door: &str) {
-    let (rounds, mib) = (number("KDEV_BENCH_ROUNDS", 3), number("KDEV_BENCH_MIB", 1024));
+    let (rounds, mib) = (
+        number("KDEV_BENCH_ROUNDS", 3),
+        number("KDEV_BENCH_MIB", 1024),
+    );
     let kubeconfig = process::kubeconfig(door);
     let pod = pod(&kubeconfig, "web");
     let kubectl = Running::kubectl(&kubeconfig, &pod).await;
@@ -50,9 +61,17 @@ async fn run(door: &str) {
     let floor = floor::start().await;
     let inside: SocketAddr = format!("{}:8080", pod.ip).parse().unwrap();
     let ways = [
-        ("kubectl port-forward", Via::Port(kubectl.address), Some(&kubectl)),
+        (
+            "kubectl port-forward",
+            Via::Port(kubectl.address),
+            Some(&kubectl),
+        ),
         ("kdev forward", Via::Port(forward.address), Some(&forward)),
-        ("kdev SOCKS5", Via::Socks(connect.address, inside), Some(&connect)),
+        (
+            "kdev SOCKS5",
+            Via::Socks(connect.address, inside),
+            Some(&connect),
+        ),
         ("no cluster", Via::Socks(floor.proxy, floor.origin), None),
     ];
     let mut columns: Vec<Column> = ways.iter().map(|(name, ..)| Column::new(name)).collect();
@@ -68,7 +87,10 @@ async fn run(door: &str) {
             measure(column, via, *running, mib).await;
         }
     }
-    println!("\n### Through the door `{door}` ({})\n", process::kubectl_version());
+    println!(
+        "\n### Through the door `{door}` ({})\n",
+        process::kubectl_version()
+    );
     println!("{}", report::table(&columns));
 }
 
@@ -81,7 +103,10 @@ async fn measure(column: &mut Column, via: &Via, running: Option<&Running>, mib:
         (Figure::Closed32, 32, false),
         (Figure::ToEnd32, 32, true),
     ] {
-        column.add(figure, closed_requests(via, at_once, to_end, CLOSED_TIME).await);
+        column.add(
+            figure,
+            closed_requests(via, at_once, to_end, CLOSED_TIME).await,
+        );
     }
     let cpu = |running: Option<&Running>| running.map(Running::cpu_seconds);
     for (figure, cost, streams) in [

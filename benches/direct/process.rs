@@ -23,34 +23,59 @@ pub(crate) struct Running {
 pub(crate) fn kubeconfig(door: &str) -> PathBuf {
     let state = PathBuf::from(std::env::var_os("KDEV_LAB_STATE").unwrap());
     let suffix = if door == "front" { "-front" } else { "" };
-    state.join("kubeconfig").join(format!("dev{suffix}.kubeconfig"))
+    state
+        .join("kubeconfig")
+        .join(format!("dev{suffix}.kubeconfig"))
 }
 
 /// The first pod with the label `app=NAME`.
 pub(crate) fn pod(kubeconfig: &PathBuf, app: &str) -> Pod {
     let output = Command::new("kubectl")
         .args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()])
-        .args(["-n", "shop", "get", "pods", "-l", &format!("app={app}"), "-o"])
+        .args([
+            "-n",
+            "shop",
+            "get",
+            "pods",
+            "-l",
+            &format!("app={app}"),
+            "-o",
+        ])
         .arg("jsonpath={.items[0].metadata.name} {.items[0].status.podIP}")
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let (name, ip) = text.split_once(' ').expect("a pod of the shop");
-    Pod { name: name.to_owned(), ip: ip.to_owned() }
+    Pod {
+        name: name.to_owned(),
+        ip: ip.to_owned(),
+    }
 }
 
 /// Which kubectl this is.
 pub(crate) fn kubectl_version() -> String {
-    let output = Command::new("kubectl").args(["version", "--client"]).output().unwrap();
+    let output = Command::new("kubectl")
+        .args(["version", "--client"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().next().unwrap_or_default().replace("Client Version:", "kubectl")
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .replace("Client Version:", "kubectl")
 }
 
 impl Running {
     pub(crate) async fn kubectl(kubeconfig: &PathBuf, pod: &Pod) -> Self {
         let mut command = tokio::process::Command::new("kubectl");
         command.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
-        command.args(["-n", "shop", "port-forward", &format!("pod/{}", pod.name), ":8080"]);
+        command.args([
+            "-n",
+            "shop",
+            "port-forward",
+            &format!("pod/{}", pod.name),
+            ":8080",
+        ]);
         // "Forwarding from 127.0.0.1:39001 -> 8080"
         Self::start(command, |line| line.split(' ').nth(2)?.parse().ok()).await
     }
@@ -89,7 +114,11 @@ impl Running {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next_line().await.unwrap().expect("a line once it is ready");
+        let first = lines
+            .next_line()
+            .await
+            .unwrap()
+            .expect("a line once it is ready");
         let address = address(&first).unwrap_or_else(|| panic!("no address in {first:?}"));
         // kubectl writes a line per connection and stops when nobody reads them.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
@@ -105,7 +134,12 @@ impl Running {
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = self.proc("stat");
         // The name in parentheses may hold anything; utime and stime are the 12th and 13th after.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
         let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
         // USER_HZ, which Linux shows to every program as 100.
         ticks / 100.0

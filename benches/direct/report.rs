@@ -49,7 +49,10 @@ pub(crate) struct Column {
 
 impl Column {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, values: BTreeMap::new() }
+        Self {
+            name,
+            values: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, figure: Figure, value: f64) {
@@ -89,5 +92,9 @@ pub(crate) fn table(columns: &[Column]) -> String {
 }
 
 fn round(value: f64) -> String {
-    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
 }

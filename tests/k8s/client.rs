@@ -1,12 +1,17 @@
 //! Requests: answers, errors in the user's words, a server that goes away.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kdev::dial::DialError;
+use kdev::addr::Target;
+use kdev::dial::{Dial, DialError, Laptop};
 use kdev::k8s::access::{self, Permission};
 use kdev::k8s::{ClientError, UpgradeError, discovery};
+use kdev::proxy::{self, Access, Config};
 use kdev_sim::{Options, Rule, User};
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::World;
 
@@ -101,15 +106,7 @@ fn certificate_line(config: &str) -> String {
 async fn refused_upgrades_tell_kubernetes_from_others() {
     let world = World::new(Options::default()).await;
     let client = world.client("viewer").await;
-    let request = || {
-        hyper::Request::post("/api/v1/namespaces/shop/pods/web-1/portforward")
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "SPDY/3.1")
-            .header("X-Stream-Protocol-Version", "portforward.k8s.io")
-            .body(())
-            .unwrap()
-    };
-    let error = client.upgrade(request()).await.unwrap_err();
+    let error = client.upgrade(spdy()).await.unwrap_err();
     let UpgradeError::Status {
         code: 403, message, ..
     } = &error
@@ -120,7 +117,7 @@ async fn refused_upgrades_tell_kubernetes_from_others() {
 
     let client = world.client("admin").await;
     world.cluster.faults().refuse_upgrades(Some((403, "")));
-    let error = client.upgrade(request()).await.unwrap_err();
+    let error = client.upgrade(spdy()).await.unwrap_err();
     assert!(
         matches!(error, UpgradeError::Bare { code: 403, .. }),
         "{error:?}"
@@ -128,7 +125,63 @@ async fn refused_upgrades_tell_kubernetes_from_others() {
 
     world.cluster.stop_api().await;
     let begun = std::time::Instant::now();
-    let error = client.upgrade(request()).await.unwrap_err();
+    let error = client.upgrade(spdy()).await.unwrap_err();
     assert!(matches!(error, UpgradeError::Network(_)), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(1), "fails fast");
+}
+
+fn spdy() -> hyper::Request<()> {
+    hyper::Request::post("/api/v1/namespaces/shop/pods/web-1/portforward")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "SPDY/3.1")
+        .header("X-Stream-Protocol-Version", "portforward.k8s.io")
+        .body(())
+        .unwrap()
+}
+
+/// The laptop's network, with a count of what was dialled.
+#[derive(Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Dial for Counted {
+    type Io = TcpStream;
+
+    async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Laptop { loopback: true }.dial(target).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kubeconfigs_proxy_carries_requests_and_upgrades() {
+    let world = World::new(Options::default()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let dialled = Counted::default();
+    let access = Access::SameUser { password: None };
+    let serving = proxy::serve(
+        listener,
+        dialled.clone(),
+        Config::new(access),
+        world.tasks.clone(),
+    );
+    world.tasks.spawn(serving);
+    let config = world.cluster.kubeconfig("admin", "shop");
+    let ca = certificate_line(&config);
+    let (indent, _) = ca.split_once("certificate-authority-data").unwrap();
+    for scheme in ["http", "socks5", "socks5h"] {
+        let before = dialled.0.load(Ordering::SeqCst);
+        let proxied = config.replace(
+            &ca,
+            &format!("{ca}\n{indent}proxy-url: {scheme}://{address}"),
+        );
+        let client = world.connect(&proxied).await.unwrap();
+        client.get::<Value>("/version").await.unwrap();
+        client.upgrade(spdy()).await.unwrap();
+        let count = dialled.0.load(Ordering::SeqCst) - before;
+        assert_eq!(
+            count, 2,
+            "{scheme}: one for the request, one for the upgrade"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use kdev::dial::{DialError, Endpoints, Resolution, Resolve as _};
 use kdev::k8s::catalog::DEFAULT_DOMAIN;
 use kdev::k8s::{Catalog, Client};
 use kdev::task::Tasks;
+use serde_json::json;
 
 use crate::lab;
 
@@ -162,4 +163,83 @@ async fn without_a_verb_it_works_or_the_verb_is_named() {
             println!("{door} {account}: {error}");
         }
     }
+}
+
+/// A namespace of this test's own, gone with it.
+struct Namespace<'a> {
+    admin: &'a Client,
+    name: &'static str,
+}
+
+impl Namespace<'_> {
+    async fn send(&self, method: &str, path: &str, body: serde_json::Value) -> u16 {
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Content-Type", "application/json")
+            .body(serde_json::to_vec(&body).unwrap().into())
+            .unwrap();
+        self.admin.send(request).await.unwrap().status().as_u16()
+    }
+
+    async fn create(&self, plural: &str, body: serde_json::Value) {
+        let path = format!("/api/v1/namespaces/{}/{plural}", self.name);
+        assert_eq!(self.send("POST", &path, body).await, 201, "{plural}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn a_pod_that_is_deleted_takes_no_more_dials() {
+    let tasks = Tasks::new();
+    let admin = Client::connect(lab::options("admin", "api"), &tasks)
+        .await
+        .unwrap();
+    let web: serde_json::Value = admin
+        .get("/api/v1/namespaces/shop/pods?labelSelector=app%3Dweb")
+        .await
+        .unwrap();
+    let image = &web["items"][0]["spec"]["containers"][0]["image"];
+    let namespace = Namespace {
+        admin: &admin,
+        name: "kdev-catalog-test",
+    };
+    let meta = json!({"name": namespace.name});
+    let created = namespace
+        .send("POST", "/api/v1/namespaces", json!({"metadata": meta}))
+        .await;
+    assert_eq!(created, 201, "left by an earlier run?");
+    let catalog = synced("admin", "front", &tasks).await;
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    let spec = json!({"selector": {"app": "one"}, "ports": ports});
+    namespace
+        .create(
+            "services",
+            json!({"metadata": {"name": "one"}, "spec": spec}),
+        )
+        .await;
+    let sleep = json!({"name": "main", "image": image, "command": ["sleep", "600"], "imagePullPolicy": "Never"});
+    let pod = json!({
+        "metadata": {"name": "one", "labels": {"app": "one"}},
+        "spec": {"containers": [sleep], "terminationGracePeriodSeconds": 5, "automountServiceAccountToken": false},
+    });
+    // The namespace's service account is made a moment after the namespace.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    namespace.create("pods", pod).await;
+    let target = "one.kdev-catalog-test:80".parse().unwrap();
+    let ready = || matches!(catalog.resolve(&target), Resolution::Pods(_));
+    let wait = |what: &'static str, limit: Duration, wanted: bool| async move {
+        let begun = Instant::now();
+        while ready() != wanted {
+            assert!(begun.elapsed() < limit, "not {what} in time");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        println!("{what} after {:?}", begun.elapsed());
+    };
+    wait("ready", Duration::from_secs(60), true).await;
+    let path = "/api/v1/namespaces/kdev-catalog-test/pods/one";
+    assert_eq!(namespace.send("DELETE", path, json!({})).await, 200);
+    wait("terminating", Duration::from_secs(1), false).await;
+    let path = "/api/v1/namespaces/kdev-catalog-test";
+    assert_eq!(namespace.send("DELETE", path, json!({})).await, 200);
 }

@@ -92,7 +92,7 @@ impl KubeconfigError {
             Kube::Parse(e) => Self::Malformed {
                 file,
                 line: e.location().map(|l| l.line()),
-                reason: first_line(&e.to_string()),
+                reason: without_place(&e.to_string()),
             },
             other => Self::Malformed {
                 file,
@@ -129,8 +129,12 @@ fn data(error: LoadDataError) -> String {
     }
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// The parser's first line without `error: line 5 column 1:`, which is said before.
+fn without_place(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let place = line.strip_prefix("error: line ");
+    let reason = place.and_then(|rest| rest.split_once(": "));
+    reason.map_or(line, |(_, reason)| reason).to_owned()
 }
 
 fn line_suffix(line: Option<u64>) -> String {

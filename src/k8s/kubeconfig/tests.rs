@@ -160,6 +160,7 @@ fn failures_say_where_and_what_to_do() {
     home.write("broken", "apiVersion: v1\nclusters:\n- name: [\n");
     let broken = fails(&plain, &["broken"]);
     assert!(broken.contains("broken, line "), "{broken}");
+    assert_eq!(broken.matches("line ").count(), 1, "{broken}");
 
     home.write("x", &one("x", "https://x:1", "current-context: x"));
     let unknown = fails(&context("y"), &["x"]);
