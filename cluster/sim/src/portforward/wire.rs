@@ -57,17 +57,19 @@ impl<W: AsyncWrite + Unpin> Wire<W> {
 
     async fn write(&self, frame: &[u8]) -> io::Result<()> {
         let mut writer = self.writer.lock().await;
-        let Some(writer) = writer.as_mut() else {
+        let Some(open) = writer.as_mut() else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        if let Some(length) = self.world.faults.take_truncation() {
-            writer.write_all(&frame[..length.min(frame.len())]).await?;
-            writer.flush().await?;
-            self.cut.cancel();
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        writer.write_all(frame).await?;
-        writer.flush().await
+        let Some(length) = self.world.faults.take_truncation() else {
+            open.write_all(frame).await?;
+            return open.flush().await;
+        };
+        open.write_all(&frame[..length.min(frame.len())]).await?;
+        open.flush().await?;
+        // Nobody may send anything after the stump.
+        *writer = None;
+        self.cut.cancel();
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 
     /// Plays the faults that come by themselves; ends when one of them ended the connection.

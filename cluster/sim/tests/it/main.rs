@@ -1,0 +1,15 @@
+//! The simulation against what is known of the real servers: raw bytes on the wire, the API's
+//! answers, and a current kubectl. Only loopback, every wait bounded.
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod endpoints;
+mod faults;
+mod forms;
+mod kubectl;
+mod lifecycle;
+mod rbac;
+mod runtime;
+mod stall;
+mod support;
+mod watch;
