@@ -49,6 +49,7 @@ async fn run_command(config: &Config, argv: &[OsString], notes: Notes<'_>) -> an
     let Some(command) = Command::new(argv, variables.set) else {
         anyhow::bail!("there is no command to run; write it after --");
     };
+    session.client.release_terminal();
     let code = match Child::spawn(command) {
         Ok(mut child) => child.wait().await?,
         Err(error) => not_started(&error, notes),
@@ -91,6 +92,7 @@ async fn run_container(
     let variables = plan.variables(&settings);
     note_dropped(&variables, notes);
     let (command, started) = plan.command(&id, &variables.set)?;
+    session.client.release_terminal();
     let mut code = match Child::spawn(command) {
         Ok(mut child) => child.wait().await?,
         Err(error) => not_started(&error, notes),

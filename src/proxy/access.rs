@@ -61,6 +61,14 @@ impl Access {
         }
     }
 
+    /// Whether `ip` needs no password, or will not need one within `patience`.
+    pub(super) async fn admits_soon(&self, ip: IpAddr, patience: Duration) -> bool {
+        match self {
+            Self::Peers { allowed, .. } => allowed.admits(ip, patience).await,
+            Self::SameUser { .. } | Self::OnlyFrom { .. } => false,
+        }
+    }
+
     /// Whether `password` is the one that opens this listener.
     pub(super) fn admits(&self, password: &[u8]) -> bool {
         match self {

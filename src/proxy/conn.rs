@@ -1,7 +1,7 @@
 //! One connection of an app: who it is, which protocol it speaks, and the end of it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,10 @@ use crate::task::Tasks;
 /// Bytes of a handshake that are read at once. Holds any SOCKS message, and the head of most
 /// CONNECT requests; it is freed when the handshake is over.
 const HANDSHAKE_BUFFER: usize = 1 << 10;
+
+/// How long a program without a password may be one of a container that was started this moment,
+/// and of which the engine has not told yet.
+const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long, and how much, an app that was turned away may go on sending. Closing at once would
 /// reset the connection, and the app could lose the answer that says why.
@@ -63,20 +67,29 @@ impl<D: Dial> Session<D> {
                 self.config.stats.refuse();
                 debug!("refused the peer");
             }
-            trust => self.serve(stream, trust).await,
+            trust => self.serve(stream, trust, Some(peer.ip())).await,
         }
     }
 
-    /// Serves an app of which only its trust is known.
-    pub(super) async fn serve<T: Io>(&self, stream: T, trust: Trust) {
+    /// Serves an app of which its trust is known, and its address where it has one.
+    pub(super) async fn serve<T: Io>(&self, stream: T, mut trust: Trust, peer: Option<IpAddr>) {
         let _live = self.config.stats.connection();
         let stream = Counted::new(stream, self.config.stats.clone());
         let mut stream = BufReader::with_capacity(HANDSHAKE_BUFFER, stream);
-        let first = match timeout(HANDSHAKE_TIMEOUT, stream.fill_buf()).await {
-            Ok(Ok(bytes)) => bytes.first().copied(),
+        let (first, offered) = match timeout(HANDSHAKE_TIMEOUT, stream.fill_buf()).await {
+            Ok(Ok(bytes)) => (bytes.first().copied(), offers_password(bytes)),
             Ok(Err(error)) => return debug!(%error, "the app broke the connection"),
             Err(_) => return debug!("the app sent nothing"),
         };
+        if trust == Trust::NeedsPassword && !offered {
+            let known = match peer {
+                Some(ip) => self.config.access.admits_soon(ip, NEWCOMER_PATIENCE).await,
+                None => false,
+            };
+            if known {
+                trust = Trust::Full;
+            }
+        }
         match first {
             Some(socks5::VERSION) => socks5::serve(self, stream, trust).await,
             Some(socks4::VERSION) => socks4::serve(self, stream, trust).await,
@@ -135,6 +148,23 @@ impl<D: Dial> Session<D> {
             debug!(%error, "dial failed");
         }
         result
+    }
+}
+
+/// Whether the beginning of a handshake promises a password: the method of SOCKS5, the header of
+/// HTTP, as far as it arrived at once.
+fn offers_password(bytes: &[u8]) -> bool {
+    match bytes {
+        [socks5::VERSION, count, methods @ ..] => methods
+            .iter()
+            .take(usize::from(*count))
+            .any(|method| *method == 2),
+        [socks4::VERSION, ..] => false,
+        text => {
+            let header = b"proxy-authorization:";
+            text.windows(header.len())
+                .any(|window| window.eq_ignore_ascii_case(header))
+        }
     }
 }
 

@@ -35,7 +35,7 @@ fn app(size: usize) -> (DuplexStream, Tasks) {
     let config = Config::new(Access::SameUser { password: None });
     let session = Session::new(Echo(tasks.clone()), config, tasks.clone());
     let (app, stream) = duplex(size);
-    tasks.spawn(async move { session.serve(stream, Trust::Full).await });
+    tasks.spawn(async move { session.serve(stream, Trust::Full, None).await });
     (app, tasks)
 }
 
@@ -130,7 +130,40 @@ fn an_idle_connection_is_small() {
     let config = Config::new(Access::SameUser { password: None });
     let session = Session::new(Echo(tasks.clone()), config, tasks);
     let (stream, _app) = duplex(8);
-    let future = session.serve(stream, Trust::Full);
+    let future = session.serve(stream, Trust::Full, None);
     // Thousands of them may be open; the buffers of a splice come with its first byte.
     assert!(size_of_val(&future) < 2048, "{}", size_of_val(&future));
+}
+
+/// What a SOCKS5 client without a password is told by a container's listener whose engine names
+/// the container after `delay`.
+async fn newcomer(delay: Duration) -> Vec<u8> {
+    let tasks = Tasks::new();
+    let allowed = AllowedPeers::new();
+    let access = Access::Peers {
+        allowed: allowed.clone(),
+        password: Password::new("secret"),
+    };
+    let session = Session::new(Echo(tasks.clone()), Config::new(access), tasks.clone());
+    let (mut app, stream) = duplex(64);
+    let container = "172.17.0.2".parse().unwrap();
+    tasks.spawn(async move {
+        session
+            .serve(stream, Trust::NeedsPassword, Some(container))
+            .await;
+    });
+    tasks.spawn(async move {
+        tokio::time::sleep(delay).await;
+        allowed.insert(container);
+    });
+    app.write_all(b"\x05\x01\x00").await.unwrap();
+    let mut answer = vec![0; 2];
+    app.read_exact(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_may_be_faster_than_the_engine_tells_of_it() {
+    assert_eq!(newcomer(Duration::from_millis(300)).await, [5, 0]);
+    assert_eq!(newcomer(Duration::from_secs(30)).await, [5, 0xff]);
 }

@@ -21,8 +21,10 @@ use super::websocket::{self, Event};
 use crate::dial::DialError;
 use crate::task::Tasks;
 
-/// Bytes asked for with one read: four TLS records.
-const READ_SIZE: usize = 64 << 10;
+/// Bytes of a receive buffer: four TLS records.
+const BUFFER: usize = 64 << 10;
+/// Room below which a new receive buffer is taken: a TLS record fills it.
+const MIN_READ: usize = 16 << 10;
 
 /// How long nothing may arrive before a ping goes out, and how long each ping may go unanswered.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -359,7 +361,9 @@ impl<'a> Reader<'a> {
         tokio::pin!(timer);
         let mut life = Instant::now();
         loop {
-            buffer.reserve(READ_SIZE);
+            if buffer.capacity() < MIN_READ {
+                buffer.reserve(BUFFER);
+            }
             tokio::select! {
                 biased;
                 () = self.shared.over.cancelled() => return "it was closed".to_owned(),

@@ -32,9 +32,11 @@ const BULK: u64 = 1 << 20;
 /// Longest error text that is kept. The runtime sends one line.
 const MAX_ERROR_TEXT: usize = 4 << 10;
 
-/// Pieces smaller than this are copied together, so that a tiny one does not keep the whole read
-/// buffer alive that it arrived in.
-const SMALL_PIECE: usize = 2 << 10;
+/// Pieces smaller than this are copied together, so that a tiny one does not keep the whole
+/// receive buffer alive that it arrived in.
+const SMALL_PIECE: usize = 8 << 10;
+/// Bytes that are copied together at most.
+const COPIED_TOGETHER: usize = 64 << 10;
 
 /// How long an end without any byte waits for the error stream to say why. The runtime sends both
 /// ends together.
@@ -110,7 +112,7 @@ impl StreamState {
         incoming.queued += payload.len();
         match incoming.queue.back_mut() {
             Some(Piece::Copied(tail))
-                if payload.len() < SMALL_PIECE && tail.len() < 8 * SMALL_PIECE =>
+                if payload.len() < SMALL_PIECE && tail.len() < COPIED_TOGETHER =>
             {
                 tail.extend_from_slice(&payload);
             }

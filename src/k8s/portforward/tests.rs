@@ -65,7 +65,11 @@ fn connected(room: usize) -> (Connection, Server, Tasks) {
     let (io, peer) = duplex(room);
     let tasks = Tasks::new();
     let connection = Connection::start(io, Framing::Plain, Arc::<Traffic>::default(), &tasks);
-    let server = Server { io: peer, decoder: Decoder::new(), unread: Bytes::new() };
+    let server = Server {
+        io: peer,
+        decoder: Decoder::new(),
+        unread: Bytes::new(),
+    };
     (connection, server, tasks)
 }
 
@@ -79,7 +83,11 @@ async fn a_stream_carries_both_ways_through_a_tiny_pipe() {
     loop {
         match server.next_but_pings().await.unwrap() {
             Frame::SynStream { .. } => {}
-            Frame::Data { stream: 3, payload, fin } => {
+            Frame::Data {
+                stream: 3,
+                payload,
+                fin,
+            } => {
                 asked.extend_from_slice(&payload);
                 if fin {
                     break;
@@ -100,7 +108,13 @@ async fn a_stream_carries_both_ways_through_a_tiny_pipe() {
 async fn a_late_refusal_is_an_error_that_names_its_cause() {
     let (connection, mut server, _tasks) = connected(4096);
     let mut stream = connection.open(81, "web:81").unwrap();
-    server.data(1, b"dial tcp4 127.0.0.1:81: connect: connection refused", false).await;
+    server
+        .data(
+            1,
+            b"dial tcp4 127.0.0.1:81: connect: connection refused",
+            false,
+        )
+        .await;
     for id in [1, 3] {
         server.send(|out| encode::rst_stream(out, id, 5)).await;
     }
@@ -164,7 +178,11 @@ async fn a_dropped_full_stream_lets_the_others_go_on() {
         server
     };
     tokio::pin!(sending);
-    assert!(tokio::time::timeout(Duration::from_millis(100), &mut sending).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), &mut sending)
+            .await
+            .is_err()
+    );
     drop(slow);
     let mut greeting = [0; 5];
     let (read, _server) = tokio::join!(other.read_exact(&mut greeting), sending);
@@ -189,7 +207,11 @@ async fn a_silent_path_is_dead_after_two_pings_and_takes_no_stream_before() {
     assert_eq!(connection.fitness(), Fitness::Suspect);
     let began = tokio::time::Instant::now();
     let error = stream.read(&mut [0; 1]).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(error.to_string().contains("lost"), "{error}");
     assert_eq!(connection.fitness(), Fitness::Closed);
     assert!(connection.open(80, "web:80").is_none());
@@ -209,10 +231,13 @@ async fn pings_behind_a_stuck_upload_prove_nothing() {
 
 #[tokio::test]
 async fn garbage_ends_the_connection_and_its_streams() {
-    let garbage: [&[u8]; 5] =
-        [b"HTTP/1.1 500 no\r\n\r\n\0\0\0\0\0\0\0\0", &[0xff; 64], &[0x80; 64], &[0x80, 2, 0, 1, 0, 0, 0, 0], &[
-            0x80, 3, 0, 99, 0, 0, 0, 0,
-        ]];
+    let garbage: [&[u8]; 5] = [
+        b"HTTP/1.1 500 no\r\n\r\n\0\0\0\0\0\0\0\0",
+        &[0xff; 64],
+        &[0x80; 64],
+        &[0x80, 2, 0, 1, 0, 0, 0, 0],
+        &[0x80, 3, 0, 99, 0, 0, 0, 0],
+    ];
     for (n, bytes) in garbage.into_iter().enumerate() {
         let (connection, mut server, _tasks) = connected(4096);
         let mut stream = connection.open(80, "web:80").unwrap();
@@ -220,7 +245,10 @@ async fn garbage_ends_the_connection_and_its_streams() {
         // What looks like the frame of an unknown stream is skipped until the peer leaves.
         server.io.shutdown().await.unwrap();
         let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 1])).await;
-        assert!(read.expect("the stream hangs").is_err(), "garbage {n} was taken for bytes");
+        assert!(
+            read.expect("the stream hangs").is_err(),
+            "garbage {n} was taken for bytes"
+        );
         assert_eq!(connection.fitness(), Fitness::Closed);
     }
 }
@@ -245,7 +273,10 @@ async fn dropping_a_stream_tells_the_server_once() {
     connection.close();
     while let Some(frame) = server.next_but_pings().await {
         match frame {
-            Frame::Reset { stream: 3, status: 5 } => resets += 1,
+            Frame::Reset {
+                stream: 3,
+                status: 5,
+            } => resets += 1,
             Frame::SynStream { .. } => {}
             Frame::GoAway => break,
             other => panic!("{other:?}"),
