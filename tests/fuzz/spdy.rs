@@ -32,7 +32,9 @@ fn meaning(frames: &[Frame]) -> (usize, Vec<&Frame>) {
         Frame::Data { payload, .. } => payload.len(),
         _ => 0,
     });
-    let control = frames.iter().filter(|frame| !matches!(frame, Frame::Data { .. }));
+    let control = frames
+        .iter()
+        .filter(|frame| !matches!(frame, Frame::Data { .. }));
     (payload.sum(), control.collect())
 }
 
@@ -54,7 +56,11 @@ fn spdy() {
     fuzz("spdy", seeds, |input, random| {
         let whole = decode(input, random);
         let again = decode(input, random);
-        assert_eq!(meaning(&whole), meaning(&again), "the cuts changed what was read");
+        assert_eq!(
+            meaning(&whole),
+            meaning(&again),
+            "the cuts changed what was read"
+        );
         assert!(meaning(&whole).0 <= input.len());
     });
 }

@@ -16,7 +16,10 @@ fn decode(input: &[u8], random: &mut Random) -> (Vec<u8>, Vec<usize>, bool) {
         let mut piece = Bytes::copy_from_slice(piece);
         loop {
             match decoder.next(&mut piece) {
-                Ok(Some(Event::Data { payload: bytes, first })) => {
+                Ok(Some(Event::Data {
+                    payload: bytes,
+                    first,
+                })) => {
                     assert!(!bytes.is_empty());
                     if first {
                         starts.push(payload.len());
@@ -43,7 +46,11 @@ fn websocket() {
     ];
     fuzz("websocket", seeds, |input, random| {
         let whole = decode(input, random);
-        assert_eq!(whole, decode(input, random), "the cuts changed what was read");
+        assert_eq!(
+            whole,
+            decode(input, random),
+            "the cuts changed what was read"
+        );
         assert!(whole.0.len() <= input.len());
     });
 }
