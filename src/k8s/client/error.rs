@@ -206,7 +206,7 @@ fn trust(error: &rustls::Error) -> (String, String) {
 }
 
 /// The innermost cause, with the step that failed where its text alone says too little.
-pub(crate) fn innermost(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
     let mut texts = Vec::new();
     walk(error, &mut |e| {
         let text = e.to_string();
