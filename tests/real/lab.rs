@@ -1,16 +1,29 @@
-//! Where the lab is.
+//! Where the lab is, and what a scenario does to it.
 
 use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use kdev::k8s::KubeOptions;
 
-/// Options for the account `name` through `door`, which is `api` or `front`.
-pub(crate) fn options(name: &str, door: &str) -> KubeOptions {
+/// The name of the pods' image in Docker: curl, psql, redis-cli, socat, python3, busybox.
+pub(crate) const TOOLS: &str = "kdev-lab/tools:1";
+
+/// How long the shop may take to be as it was.
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// The kubeconfig of the account `name` that leads through `door`, which is `api` or `front`.
+pub(crate) fn kubeconfig(name: &str, door: &str) -> PathBuf {
     let state = std::env::var_os("KDEV_LAB_STATE").expect("cluster/lab/env sets KDEV_LAB_STATE");
     let suffix = if door == "front" { "-front" } else { "" };
     let file = format!("{name}{suffix}.kubeconfig");
+    PathBuf::from(state).join("kubeconfig").join(file)
+}
+
+/// Options for the account `name` through `door`.
+pub(crate) fn options(name: &str, door: &str) -> KubeOptions {
     KubeOptions {
-        kubeconfig: Some(PathBuf::from(state).join("kubeconfig").join(file)),
+        kubeconfig: Some(kubeconfig(name, door)),
         ..KubeOptions::default()
     }
 }
@@ -19,4 +32,166 @@ pub(crate) fn options(name: &str, door: &str) -> KubeOptions {
 pub(crate) fn doors() -> Vec<String> {
     let doors = std::env::var("KDEV_LAB_DOORS").unwrap_or_else(|_| "api front".to_owned());
     doors.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Runs a program to its end; `Err` has what it said.
+fn run(command: &mut Command) -> Result<String, String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{command:?}: {e}"))?;
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    if status.success() {
+        Ok(text)
+    } else {
+        let said = String::from_utf8_lossy(&stderr);
+        Err(format!("{command:?}: {status}: {text}{said}"))
+    }
+}
+
+/// `kubectl` as the administrator, straight to the API server.
+pub(crate) fn kubectl(args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig("admin", "api"));
+    run(command.args(args))
+}
+
+/// `docker`, with the engine that `DOCKER_HOST` names.
+pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
+    run(Command::new("docker").args(args))
+}
+
+/// A script of `cluster/lab`.
+fn script(name: &str, args: &[&str]) -> Result<String, String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/lab");
+    run(Command::new(PathBuf::from(path).join(name)).args(args))
+}
+
+/// `cluster/lab/ctl`: stops, kills, starts a component.
+pub(crate) fn ctl(verb: &str, component: &str) {
+    script("ctl", &[verb, component]).unwrap();
+}
+
+/// Names of the pods of shop's `app` that are ready and not about to end.
+pub(crate) fn ready_pods(app: &str) -> Vec<String> {
+    let wanted = r#"{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+    let list = kubectl(&[
+        "-n",
+        "shop",
+        "get",
+        "pods",
+        "-l",
+        &format!("app={app}"),
+        "-o",
+        &format!("jsonpath={wanted}"),
+    ])
+    .unwrap();
+    let pods = list
+        .lines()
+        .filter_map(|line| line.strip_suffix("  True"))
+        .map(str::to_owned);
+    pods.collect()
+}
+
+/// A field of an object in `shop`, by its JSON path.
+pub(crate) fn field(object: &str, path: &str) -> String {
+    let path = format!("jsonpath={{{path}}}");
+    kubectl(&["-n", "shop", "get", object, "-o", &path]).unwrap()
+}
+
+/// The address of one pod of shop's `app`, with its name.
+pub(crate) fn pod_address(app: &str) -> (String, String) {
+    let name = ready_pods(app).into_iter().next().expect("a ready pod");
+    let ip = field(&format!("pod/{name}"), ".status.podIP");
+    (name, ip)
+}
+
+/// Waits until `web` has its four replicas and no other.
+pub(crate) fn settle() {
+    let end = Instant::now() + SETTLE;
+    let all = || kubectl(&["-n", "shop", "get", "pods", "-l", "app=web", "-o", "name"]).unwrap();
+    while ready_pods("web").len() != 4 || all().lines().count() != 4 {
+        assert!(Instant::now() < end, "web did not settle: {}", all());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// A component that is down, or may be: it is started again when this is dropped, so that a
+/// scenario that fails leaves a lab that works.
+pub(crate) struct Fault(pub(crate) &'static str);
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        // Already running is fine; what else fails shows in the next scenario.
+        if let Err(error) = script("ctl", &["start", self.0]) {
+            eprintln!("cannot start {} again: {error}", self.0);
+        }
+    }
+}
+
+/// A container, by its name; removed when this is dropped.
+pub(crate) struct Container(pub(crate) String);
+
+impl Container {
+    /// A name that nothing else has.
+    pub(crate) fn name(what: &str) -> Self {
+        Self(unique(what))
+    }
+
+    /// Starts `command` in a container of the default network.
+    pub(crate) fn start(what: &str, command: &[&str]) -> Self {
+        let container = Self::name(what);
+        let flags = [
+            "run",
+            "-d",
+            "--pull",
+            "never",
+            "--name",
+            &container.0,
+            TOOLS,
+        ];
+        docker(&[&flags, command].concat()).unwrap();
+        container
+    }
+
+    /// Its address in the default network.
+    pub(crate) fn address(&self) -> String {
+        let format = "{{.NetworkSettings.IPAddress}}";
+        let address = docker(&["inspect", "--format", format, &self.0]).unwrap();
+        address.trim().to_owned()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = docker(&["rm", "-f", &self.0]);
+    }
+}
+
+/// A Docker network; removed when this is dropped.
+pub(crate) struct Network(pub(crate) String);
+
+impl Network {
+    pub(crate) fn create() -> Self {
+        let name = unique("net");
+        docker(&["network", "create", &name]).unwrap();
+        Self(name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = docker(&["network", "rm", &self.0]);
+    }
+}
+
+fn unique(what: &str) -> String {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("kdev-real-{what}-{}-{count}", std::process::id())
 }

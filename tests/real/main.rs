@@ -1,8 +1,18 @@
 //! Scenarios against a real Kubernetes: `cluster/lab/test` brings one up and runs them.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod app;
+mod balance;
 mod catalog;
 mod client;
 mod container;
+mod faults;
+mod garbage;
 mod lab;
+mod names;
 mod portforward;
+mod program;
+mod rights;
+mod run;
+mod slow;
+mod traffic;

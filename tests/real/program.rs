@@ -1,0 +1,227 @@
+//! The program under test, started as a user starts it.
+
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::app::Way;
+use crate::lab;
+
+/// How long a command that ends by itself may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// How long `connect` and `forward` may take until they are ready.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long they may take to end: the grace for open streams is 2 s.
+const END_LIMIT: Duration = Duration::from_secs(6);
+
+/// `kdev` with the credentials of `account` through `door`.
+pub(crate) fn kdev(account: &str, door: &str) -> Command {
+    let binary = std::env::var_os("KDEV_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kdev").into());
+    let mut command = Command::new(binary);
+    for name in [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "RUST_LOG",
+    ] {
+        command.env_remove(name);
+        command.env_remove(name.to_ascii_lowercase());
+    }
+    // Nothing learned by an earlier run, which may have been another account's.
+    command.env("XDG_CACHE_HOME", "/dev/null/cache");
+    command.env_remove("KUBECONFIG");
+    command
+        .arg("--kubeconfig")
+        .arg(lab::kubeconfig(account, door));
+    command.stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `kdev run -- ARGV`.
+pub(crate) fn run(account: &str, door: &str, argv: &[&str]) -> Done {
+    finish(kdev(account, door).arg("run").arg("--").args(argv), b"")
+}
+
+/// What a command that ended said.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Done {
+    /// What it printed, once it is sure that it went well.
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
+    }
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+pub(crate) fn finish(command: &mut Command, input: &'static [u8]) -> Done {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // From threads: a pipe that nobody reads would hold the program up.
+    std::thread::spawn(move || stdin.write_all(input));
+    let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > COMMAND_LIMIT {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} did not end: {}", err.lock().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    // The pipes end with the program, unless it left a child behind that holds them.
+    std::thread::sleep(Duration::from_millis(20));
+    let (out, err) = (out.lock().unwrap().clone(), err.lock().unwrap().clone());
+    assert!(!err.contains("panicked"), "{err}");
+    Done {
+        code: status.code().unwrap_or(-1),
+        out,
+        err,
+    }
+}
+
+/// Reads in the background, so that what was read is there whatever happens.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let (collected, mut pipe) = (text.clone(), pipe.unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+            let piece = String::from_utf8_lossy(&buffer[..n]);
+            collected.lock().unwrap().push_str(&piece);
+        }
+    });
+    text
+}
+
+/// A `kdev connect` or `kdev forward` that is ready; killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    ready: Value,
+    err: Arc<Mutex<String>>,
+}
+
+impl Running {
+    pub(crate) fn connect(account: &str, door: &str) -> Self {
+        Self::start(kdev(account, door).args(["connect", "--json"]))
+    }
+
+    /// Free local ports that lead to `targets`, in their order.
+    pub(crate) fn forward(account: &str, door: &str, targets: &[&str]) -> Self {
+        let mut command = kdev(account, door);
+        command.args(["forward", "--json"]);
+        command.args(targets.iter().map(|target| format!("{target}=0")));
+        Self::start(&mut command)
+    }
+
+    /// Starts what prints a line of JSON once it is ready.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let err = collect(child.stderr.take());
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (line, ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for text in out.lines().map_while(Result::ok) {
+                let _ = line.send(text);
+            }
+        });
+        let mut running = Self {
+            child,
+            ready: Value::Null,
+            err,
+        };
+        match ready.recv_timeout(READY_LIMIT) {
+            Ok(line) => running.ready = serde_json::from_str(&line).unwrap(),
+            Err(e) => panic!("{command:?} is not ready: {e}: {}", running.said()),
+        }
+        running
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where `connect` listens.
+    pub(crate) fn proxy(&self) -> SocketAddr {
+        self.ready["proxy"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Where `forward` listens for its `i`th target.
+    pub(crate) fn port(&self, i: usize) -> SocketAddr {
+        let local = &self.ready["ports"][i]["local"];
+        local.as_str().unwrap().parse().unwrap()
+    }
+
+    /// The ways through the port of `connect`.
+    pub(crate) fn ways(&self) -> [Way; 3] {
+        let proxy = self.proxy();
+        [
+            Way::Socks5(proxy),
+            Way::Connect(proxy),
+            Way::Absolute(proxy),
+        ]
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn said(&self) -> String {
+        self.err.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|l| l.split_whitespace().next()).unwrap();
+        kib.parse::<u64>().unwrap() << 10
+    }
+
+    /// Ends it as Ctrl-C does, and looks whether it did so in order. Gives what it had said.
+    pub(crate) fn stop(mut self) -> String {
+        self.signal(Signal::SIGINT);
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < END_LIMIT, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let said = self.said();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("kdev said:\n{}", self.said());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Accounts that lack one verb: each works all the same, or the error names what is missing.
+
+use crate::lab;
+use crate::program::run;
+
+/// What becomes of an account.
+enum Outcome {
+    Works,
+    /// The error names this verb on this resource.
+    Names(&'static str, &'static str),
+}
+
+/// Each account that lacks one of the eight verbs, and what that means behind `door`.
+fn accounts(door: &str) -> [(&'static str, Outcome); 8] {
+    use Outcome::{Names, Works};
+    [
+        // Asked for one by one or as a list, whichever is allowed.
+        ("dev-no-get-pods", Works),
+        ("dev-no-list-pods", Names("list", "pods")),
+        ("dev-no-watch-pods", Works),
+        ("dev-no-get-services", Works),
+        ("dev-no-list-services", Works),
+        ("dev-no-watch-services", Works),
+        // A port-forward is made by POST (create) or GET (get), whichever is allowed...
+        ("dev-no-get-portforward", Works),
+        (
+            "dev-no-create-portforward",
+            match door {
+                "api" => Works,
+                // ... but servers of today ask for `create` on both.
+                _ => Names("create", "pods/portforward"),
+            },
+        ),
+    ]
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_missing_verb_hurts_nothing_or_is_named() {
+    let pods = lab::ready_pods("web");
+    for door in lab::doors() {
+        for (account, outcome) in accounts(&door) {
+            for host in ["web.shop", "web", "web.shop.svc.cluster.local"] {
+                let url = format!("http://{host}/");
+                let done = run(account, &door, &["curl", "-sS", "-m", "20", &url]);
+                match outcome {
+                    Outcome::Works => {
+                        let pod = done.out.trim();
+                        assert!(pods.iter().any(|p| p == pod), "{door} {account}: {done:?}");
+                    }
+                    Outcome::Names(verb, resource) => {
+                        let named = format!("not allowed to {verb} {resource} in namespace shop");
+                        assert!(
+                            done.out.contains(&named),
+                            "{door} {account} {host}: {done:?}"
+                        );
+                        let advice = format!("ask for the verb {verb:?} on {resource}");
+                        assert!(
+                            done.out.contains(&advice),
+                            "{door} {account} {host}: {done:?}"
+                        );
+                        println!("{door} {account} {host}: {}", done.out.trim());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn what_one_may_not_see_is_said() {
+    for door in lab::doors() {
+        // Surely the cluster's, so the cluster's refusal is the answer.
+        let done = run(
+            "dev",
+            &door,
+            &["curl", "-sS", "-m", "20", "http://web.other.svc/"],
+        );
+        let named = "not allowed to get services in namespace other";
+        assert!(done.out.contains(named), "{door}: {done:?}");
+        let done = run(
+            "nobody",
+            &door,
+            &["curl", "-sS", "-m", "20", "http://web.shop.svc/"],
+        );
+        let named = "not allowed to get services in namespace shop";
+        assert!(done.out.contains(named), "{door}: {done:?}");
+        // Perhaps a host of the laptop's network: dialled there, and the message has both.
+        let done = run(
+            "dev",
+            &door,
+            &["curl", "-sS", "-m", "20", "http://web.other/"],
+        );
+        assert!(
+            done.out.contains("neither a Service that you may see"),
+            "{door}: {done:?}"
+        );
+    }
+}
