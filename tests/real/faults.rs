@@ -1,1 +1,343 @@
-//! Soon.
+//! What breaks on the way to the pods comes back without a restart of kdev: new dials work within
+//! two seconds after the way is there again, and what was open fails instead of hanging.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::Request;
+use kdev::k8s::Client;
+use kdev::task::Tasks;
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::app::{Stream, Way};
+use crate::lab::{self, Fault};
+use crate::program::Running;
+
+/// What a new dial may take once the way is back.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+/// How long dials are watched after that.
+const WATCHED: Duration = Duration::from_secs(4);
+/// Pause between two dials, and between two looks whether the way is back.
+const POLL: Duration = Duration::from_millis(100);
+/// Liveness is judged within 6 s, plus a second for a busy machine.
+const FAILS_WITHIN: Duration = Duration::from_secs(7);
+/// How long a component may take to be back.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A dial that was tried.
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    begun: Instant,
+    ended: Instant,
+    ok: bool,
+}
+
+/// A `connect` and a `forward` behind one door.
+struct Session {
+    door: String,
+    connect: Running,
+    forward: Running,
+}
+
+/// Streams that an app has open: an echo server behind each.
+type Open = Vec<(String, Stream)>;
+
+impl Session {
+    async fn start(door: &str) -> (Self, Open) {
+        let connect = Running::connect("dev", door);
+        let forward = Running::forward("dev", door, &["web.shop:80", "peer.shop:9001"]);
+        let mut open = Vec::new();
+        for way in [
+            Way::Socks5(connect.proxy()),
+            Way::Connect(connect.proxy()),
+            Way::Port(forward.port(1)),
+        ] {
+            let mut stream = way.open("peer.shop:9001").await.unwrap();
+            echo(&mut stream).await.unwrap();
+            open.push((format!("{door} {way:?}"), stream));
+        }
+        let session = Self {
+            door: door.to_owned(),
+            connect,
+            forward,
+        };
+        (session, open)
+    }
+
+    /// Ways to `web`.
+    fn ways(&self) -> Vec<Way> {
+        let [socks5, _, absolute] = self.connect.ways();
+        vec![socks5, absolute, Way::Port(self.forward.port(0))]
+    }
+
+    fn stop(self) {
+        self.connect.stop();
+        self.forward.stop();
+    }
+}
+
+/// Whether a stream may live through what happened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Ends,
+    EndsOrLives,
+}
+
+/// Looks what becomes of open streams. None may hang.
+async fn await_end(open: Open, fate: Fate) {
+    let mut all = JoinSet::new();
+    for (what, mut stream) in open {
+        all.spawn(async move {
+            let begun = Instant::now();
+            let echoed = tokio::time::timeout(FAILS_WITHIN, echo(&mut stream)).await;
+            let took = begun.elapsed();
+            match echoed {
+                Ok(Err(error)) => println!("{what}: the open stream failed in {took:?}: {error}"),
+                Ok(Ok(())) => {
+                    assert!(fate == Fate::EndsOrLives, "{what}: an echo without a way");
+                    println!("{what}: the open stream lives");
+                }
+                Err(_) => panic!("{what}: the open stream hangs"),
+            }
+        });
+    }
+    all.join_all().await;
+}
+
+/// Sends a line to an echo server and awaits it.
+async fn echo(stream: &mut Stream) -> std::io::Result<()> {
+    stream.write_all(b"are you there?\n").await?;
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await?;
+    assert_eq!(&answer, b"are you there?\n");
+    Ok(())
+}
+
+/// Dials `web` through `way` every 100 ms until told to stop; gives all tries.
+async fn dial_all_the_time(way: Way, stop: Arc<AtomicBool>) -> Vec<Try> {
+    let mut tries = JoinSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        tries.spawn(async move {
+            let begun = Instant::now();
+            let answer = way.get("web.shop:80", "/").await;
+            Try {
+                begun,
+                ended: Instant::now(),
+                ok: answer.is_ok_and(|a| a.status == 200),
+            }
+        });
+        tokio::time::sleep(POLL).await;
+    }
+    tries.join_all().await
+}
+
+/// Dials through all ways while `fault` runs, which ends when the way is back; then looks at what
+/// became of the dials.
+async fn survive(sessions: &[Session], what: &str, fault: impl Future<Output = Instant>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut dialling = JoinSet::new();
+    for session in sessions {
+        for way in session.ways() {
+            let (door, stop) = (session.door.clone(), stop.clone());
+            dialling.spawn(async move { (door, way, dial_all_the_time(way, stop).await) });
+        }
+    }
+    let back = fault.await;
+    tokio::time::sleep(WATCHED).await;
+    stop.store(true, Ordering::Relaxed);
+    while let Some(joined) = dialling.join_next().await {
+        let (door, way, mut tries) = joined.unwrap();
+        let what = format!("{what}: {door} {way:?}");
+        tries.sort_by_key(|t| t.begun);
+        judge(&what, &tries, back);
+    }
+}
+
+fn judge(what: &str, tries: &[Try], back: Instant) {
+    let good = tries.iter().filter(|t| t.ok);
+    // The first dial that ended well after the way was back, waiting ones included...
+    let first = good.filter(|t| t.ended >= back).map(|t| t.ended).min();
+    let first = first.unwrap_or_else(|| panic!("{what}: no dial worked again"));
+    // ... and the last one that did not, or took long.
+    let bad = tries
+        .iter()
+        .filter(|t| t.begun >= back && (!t.ok || t.ended - t.begun > BACK_WITHIN));
+    let worst = bad.map(|t| t.begun.saturating_duration_since(back)).max();
+    let late = tries.iter().filter(|t| t.begun >= back);
+    let slowest = late.map(|t| t.ended - t.begun).max().unwrap();
+    let failed = tries.iter().filter(|t| !t.ok).count();
+    println!(
+        "{what}: first good dial {:?} after the way was back, the last bad one begun {worst:?} \
+         after, the slowest took {slowest:?}; {failed} of {} failed in all",
+        first - back,
+        tries.len()
+    );
+    assert!(first - back <= BACK_WITHIN, "{what}: {:?}", first - back);
+    let worst = worst.unwrap_or_default();
+    assert!(
+        worst <= BACK_WITHIN,
+        "{what}: a dial begun {worst:?} after the way was back"
+    );
+}
+
+/// Waits until a port-forward can be opened at `door` by somebody who comes anew.
+async fn way_is_back(door: &str, pod: &str) -> Instant {
+    let end = Instant::now() + START_LIMIT;
+    loop {
+        let asked = tokio::time::timeout(Duration::from_secs(1), async {
+            let tasks = Tasks::new();
+            let client = Client::connect(lab::options("dev", door), &tasks).await;
+            let upgrade = Request::post(format!("/api/v1/namespaces/shop/pods/{pod}/portforward"))
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "SPDY/3.1")
+                .header("X-Stream-Protocol-Version", "portforward.k8s.io")
+                .body(())
+                .unwrap();
+            match client {
+                Ok(client) => client.upgrade(upgrade).await.is_ok(),
+                Err(_) => false,
+            }
+        });
+        if asked.await.unwrap_or(false) {
+            return Instant::now();
+        }
+        assert!(Instant::now() < end, "{door} is not back");
+        tokio::time::sleep(POLL / 2).await;
+    }
+}
+
+/// Waits for the way through all `doors`.
+async fn ways_are_back(doors: &[String]) -> Instant {
+    let pod = a_pod();
+    let mut back = Instant::now();
+    for door in doors {
+        back = back.max(way_is_back(door, &pod).await);
+    }
+    back
+}
+
+/// A pod to try the way with. Remembered, since the API server may not be there to ask.
+fn a_pod() -> String {
+    use std::sync::OnceLock;
+    static POD: OnceLock<String> = OnceLock::new();
+    POD.get_or_init(|| lab::ready_pods("peer").remove(0))
+        .clone()
+}
+
+async fn start(doors: &[String]) -> (Vec<Session>, Open) {
+    lab::settle();
+    a_pod();
+    let (mut sessions, mut open) = (Vec::new(), Open::new());
+    for door in doors {
+        let (session, streams) = Session::start(door).await;
+        sessions.push(session);
+        open.extend(streams);
+    }
+    (sessions, open)
+}
+
+async fn ctl(verb: &'static str, component: &'static str) {
+    let done = tokio::task::spawn_blocking(move || lab::ctl(verb, component)).await;
+    done.unwrap();
+}
+
+/// Takes `component` away by `verb` until `open` streams have failed and `pause` is over, brings
+/// it back by the opposite, and looks what sessions behind `doors` make of it.
+async fn outage(component: &'static str, verb: &'static str, pause: Duration, doors: &[String]) {
+    let (sessions, open) = start(doors).await;
+    let again = if verb == "pause" { "continue" } else { "start" };
+    let guard = Fault { component, again };
+    survive(&sessions, &format!("{component} {verb}"), async {
+        ctl(verb, component).await;
+        let away = Instant::now();
+        // What was open fails while the way is away, not only when it is back.
+        await_end(open, Fate::Ends).await;
+        tokio::time::sleep(pause.saturating_sub(away.elapsed())).await;
+        // `start` returns when the component says that it is ready, which is later than this.
+        let (back, ()) = tokio::join!(ways_are_back(doors), ctl(again, component));
+        back
+    })
+    .await;
+    drop(guard);
+    sessions.into_iter().for_each(Session::stop);
+}
+
+/// The doors among those to go through that lead past `component`.
+fn doors_behind(component: &str) -> Vec<String> {
+    let mut doors = lab::doors();
+    doors.retain(|door| component != "front" || door == "front");
+    doors
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn the_api_server_is_killed_and_started_again() {
+    outage("apiserver", "kill", Duration::from_secs(3), &lab::doors()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn the_kubelet_is_restarted() {
+    outage("kubelet", "stop", Duration::from_secs(1), &lab::doors()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn what_stands_before_the_api_server_is_killed() {
+    let doors = doors_behind("front");
+    outage("front", "kill", Duration::from_secs(1), &doors).await;
+}
+
+/// Nothing answers and nothing is closed, as when a laptop loses its network.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn the_way_goes_silent() {
+    for component in ["front", "apiserver"] {
+        let mut doors = doors_behind(component);
+        doors.retain(|door| component == "front" || door == "api");
+        outage(component, "pause", Duration::from_secs(8), &doors).await;
+    }
+}
+
+/// As when a laptop sleeps.
+async fn asleep(span: Duration, meanwhile: impl Future<Output = ()>, fate: Fate) {
+    let doors = lab::doors();
+    let (sessions, open) = start(&doors).await;
+    let all = || sessions.iter().flat_map(|s| [&s.connect, &s.forward]);
+    all().for_each(|kdev| kdev.signal(Signal::SIGSTOP));
+    let stopped = Instant::now();
+    meanwhile.await;
+    tokio::time::sleep(span.saturating_sub(stopped.elapsed())).await;
+    let what = format!("stopped for {} s", span.as_secs());
+    survive(&sessions, &what, async {
+        all().for_each(|kdev| kdev.signal(Signal::SIGCONT));
+        Instant::now()
+    })
+    .await;
+    await_end(open, fate).await;
+    sessions.into_iter().for_each(Session::stop);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn kdev_is_stopped_for_a_minute() {
+    asleep(Duration::from_secs(60), async {}, Fate::EndsOrLives).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn kdev_is_stopped_while_its_connections_break() {
+    let meanwhile = async {
+        let _guard = Fault {
+            component: "apiserver",
+            again: "start",
+        };
+        ctl("kill", "apiserver").await;
+        ctl("start", "apiserver").await;
+        ways_are_back(&lab::doors()).await;
+    };
+    asleep(Duration::from_secs(5), meanwhile, Fate::Ends).await;
+}

@@ -110,25 +110,34 @@ pub(crate) fn pod_address(app: &str) -> (String, String) {
     (name, ip)
 }
 
-/// Waits until `web` has its four replicas and no other.
+/// Waits until the shop is as `cluster/lab/shop` left it: all pods ready, and no other about to
+/// end. After a restart of the kubelet, for example, none is ready until it was probed again.
 pub(crate) fn settle() {
     let end = Instant::now() + SETTLE;
-    let all = || kubectl(&["-n", "shop", "get", "pods", "-l", "app=web", "-o", "name"]).unwrap();
-    while ready_pods("web").len() != 4 || all().lines().count() != 4 {
-        assert!(Instant::now() < end, "web did not settle: {}", all());
-        std::thread::sleep(Duration::from_millis(500));
+    let all = |app| {
+        let label = format!("app={app}");
+        kubectl(&["-n", "shop", "get", "pods", "-l", &label, "-o", "name"]).unwrap()
+    };
+    for (app, replicas) in [("web", 4), ("pg", 1), ("redis", 1), ("peer", 1)] {
+        while ready_pods(app).len() != replicas || all(app).lines().count() != replicas {
+            assert!(Instant::now() < end, "{app} did not settle: {}", all(app));
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 
-/// A component that is down, or may be: it is started again when this is dropped, so that a
-/// scenario that fails leaves a lab that works.
-pub(crate) struct Fault(pub(crate) &'static str);
+/// A component that is away, or may be: it is brought back by the verb `again` when this is
+/// dropped, so that a scenario that fails leaves a lab that works.
+pub(crate) struct Fault {
+    pub(crate) component: &'static str,
+    pub(crate) again: &'static str,
+}
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // Already running is fine; what else fails shows in the next scenario.
-        if let Err(error) = script("ctl", &["start", self.0]) {
-            eprintln!("cannot start {} again: {error}", self.0);
+        // There already is fine too; what else fails shows in the next scenario.
+        if let Err(error) = script("ctl", &[self.again, self.component]) {
+            eprintln!("cannot {} {}: {error}", self.again, self.component);
         }
     }
 }
