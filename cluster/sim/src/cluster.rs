@@ -17,7 +17,7 @@ use crate::pod::Pod;
 use crate::rbac::{Rule, User};
 use crate::server::Server;
 use crate::service::Service;
-use crate::tls;
+use crate::tls::Authority;
 use crate::world::World;
 
 /// A running simulated cluster. Dropping it stops everything; [`SimCluster::shutdown`] also waits.
@@ -26,7 +26,7 @@ use crate::world::World;
 pub struct SimCluster {
     world: Arc<World>,
     server: Server,
-    ca_pem: String,
+    authority: Authority,
 }
 
 impl SimCluster {
@@ -42,13 +42,13 @@ impl SimCluster {
                 .group("system:masters")
                 .rule(Rule::new(&["*"], &["*"])),
         );
-        let tls::Identity { ca_pem, acceptor } = tls::identity()?;
-        let server = Server::new(world.clone(), acceptor)?;
+        let authority = Authority::new()?;
+        let server = Server::new(world.clone(), authority.acceptor()?)?;
         server.start()?;
         Ok(Self {
             world,
             server,
-            ca_pem,
+            authority,
         })
     }
 
@@ -67,7 +67,7 @@ impl SimCluster {
     /// The certificate authority, in PEM.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+        &self.authority.ca_pem
     }
 
     /// A kubeconfig for a user, with `namespace` as the context's default. An unknown user gets
@@ -85,13 +85,32 @@ impl SimCluster {
     /// A kubeconfig with any token.
     #[must_use]
     pub fn kubeconfig_with_token(&self, user: &str, token: &str, namespace: &str) -> String {
+        self.kubeconfig_of(user, &format!("token: {token}"), namespace)
+    }
+
+    /// A kubeconfig with a client certificate in place of a token.
+    ///
+    /// # Errors
+    /// When no certificate can be made for the name.
+    pub fn kubeconfig_with_certificate(&self, user: &str, namespace: &str) -> io::Result<String> {
+        let client = self.authority.client(user)?;
+        self.world.rbac.add_certificate(client.der, user);
+        let credentials = format!(
+            "client-certificate-data: {}\n    client-key-data: {}",
+            STANDARD.encode(client.certificate_pem),
+            STANDARD.encode(client.key_pem),
+        );
+        Ok(self.kubeconfig_of(user, &credentials, namespace))
+    }
+
+    fn kubeconfig_of(&self, user: &str, credentials: &str, namespace: &str) -> String {
         format!(
             "apiVersion: v1\nkind: Config\nclusters:\n- name: sim\n  cluster:\n    server: {url}\n    \
-             certificate-authority-data: {ca}\nusers:\n- name: {user}\n  user:\n    token: {token}\n\
+             certificate-authority-data: {ca}\nusers:\n- name: {user}\n  user:\n    {credentials}\n\
              contexts:\n- name: sim\n  context:\n    cluster: sim\n    user: {user}\n    \
              namespace: {namespace}\ncurrent-context: sim\n",
             url = self.url(),
-            ca = STANDARD.encode(&self.ca_pem),
+            ca = STANDARD.encode(self.ca_pem()),
         )
     }
 
@@ -137,21 +156,40 @@ impl SimCluster {
     /// Ends a pod as `kubectl delete` does: it is no endpoint from now on, goes on serving for
     /// `grace` (a preStop hook, say), and is gone when this returns.
     pub async fn terminate_pod(&self, namespace: &str, name: &str, grace: Duration) {
-        if self.world.set_terminating(namespace, name, grace.as_secs()) {
+        let seconds = grace.as_secs();
+        if self
+            .world
+            .change_pod(namespace, name, |pod| pod.terminating = Some(seconds))
+        {
             tokio::time::sleep(grace).await;
+            // Its containers have ended: the last that is seen of it.
+            self.world
+                .change_pod(namespace, name, |pod| pod.set_ready(false));
             self.world.remove_pod(namespace, name);
         }
     }
 
     /// Passes or fails a pod's readiness probe; false when there is no such pod.
     pub fn set_ready(&self, namespace: &str, name: &str, ready: bool) -> bool {
-        self.world.set_ready(namespace, name, ready)
+        self.world
+            .change_pod(namespace, name, |pod| pod.set_ready(ready))
+    }
+
+    /// Sets a label of a pod, and so which Services it belongs to; false when there is no such
+    /// pod.
+    pub fn set_label(&self, namespace: &str, name: &str, label: (&str, &str)) -> bool {
+        self.world.change_pod(namespace, name, |running| {
+            running
+                .pod
+                .labels
+                .insert(label.0.to_owned(), label.1.to_owned());
+        })
     }
 
     /// Cuts all connections into a pod, as a restart of its containers does; false when there is
     /// no such pod.
     pub fn cut_pod(&self, namespace: &str, name: &str) -> bool {
-        self.world.cut_pod(namespace, name)
+        self.world.change_pod(namespace, name, |pod| pod.cut())
     }
 
     /// Replaces the pods that carry a label, one after the other as a Deployment does: the new

@@ -8,7 +8,7 @@
 //! server       port, TLS, connections    link     the network in between, with its faults
 //! api/         who asks, may they, discovery, get, list, watch, reviews
 //! portforward/ the three wire forms: tunnel, SPDY (spdy/), v4; pairing and copying
-//! world        the state: pods and what serves their ports      store    objects and changes
+//! world        the state and its changes    node   pods at work    store   objects, changes
 //! endpoints    what selectors amount to                         rbac     users and rules
 //! shop         a ready-made small shop for the demo and for tests
 //! ```
@@ -21,6 +21,7 @@ mod endpoints;
 mod faults;
 mod http;
 mod link;
+mod node;
 mod options;
 mod pod;
 mod portforward;

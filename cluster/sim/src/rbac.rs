@@ -207,6 +207,7 @@ pub(crate) struct Rbac {
 struct Inner {
     users: HashMap<String, User>,
     tokens: HashMap<String, String>,
+    certificates: HashMap<Vec<u8>, String>,
 }
 
 impl Rbac {
@@ -233,6 +234,17 @@ impl Rbac {
     pub(crate) fn identify(&self, token: &str) -> Option<Identity> {
         let inner = self.lock();
         let name = inner.tokens.get(token)?;
+        Some(inner.identity(name, None))
+    }
+
+    pub(crate) fn add_certificate(&self, der: Vec<u8>, name: &str) {
+        self.lock().certificates.insert(der, name.to_owned());
+    }
+
+    /// Whose certificate this is; any other that the authority signed is nobody's.
+    pub(crate) fn certified(&self, der: &[u8]) -> Option<Identity> {
+        let inner = self.lock();
+        let name = inner.certificates.get(der)?;
         Some(inner.identity(name, None))
     }
 

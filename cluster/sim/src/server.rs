@@ -157,8 +157,14 @@ async fn connection(socket: TcpStream, world: Arc<World>, acceptor: TlsAcceptor,
         let Ok(tls) = acceptor.accept(far).await else {
             return;
         };
+        let certificate = tls
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first());
+        let certified = certificate.and_then(|der| world.rbac.certified(der));
         let service = service_fn(|request| {
-            let answer = api::answer(world.clone(), tasks.clone(), request);
+            let answer = api::answer(world.clone(), tasks.clone(), certified.clone(), request);
             async { Ok::<_, std::convert::Infallible>(answer.await) }
         });
         let _ = hyper::server::conn::http1::Builder::new()

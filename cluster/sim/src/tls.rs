@@ -1,4 +1,4 @@
-//! The cluster's certificate authority and the server's side of TLS.
+//! The cluster's certificate authority: the server's certificate, and users' own.
 
 use std::io;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 /// Names that the server certificate is valid for, as real API servers have them.
@@ -19,49 +20,91 @@ const NAMES: [&str; 4] = [
     "kubernetes.default.svc",
 ];
 
-/// What clients must trust, and what the server answers with.
-pub(crate) struct Identity {
+/// What clients must trust, and what they may be trusted by.
+pub(crate) struct Authority {
     pub(crate) ca_pem: String,
-    pub(crate) acceptor: TlsAcceptor,
+    issuer: Issuer<'static, KeyPair>,
+    roots: Arc<RootCertStore>,
 }
 
-/// Makes a new authority and one certificate signed by it.
-pub(crate) fn identity() -> io::Result<Identity> {
-    let ca_key = KeyPair::generate().map_err(io::Error::other)?;
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name
-        .push(DnType::CommonName, "kdev simulated cluster");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
-    let ca_certificate = ca.self_signed(&ca_key).map_err(io::Error::other)?;
-    let issuer = Issuer::new(ca, ca_key);
+/// A user's certificate and key.
+pub(crate) struct ClientCertificate {
+    pub(crate) der: Vec<u8>,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+}
 
-    let key = KeyPair::generate().map_err(io::Error::other)?;
-    let mut server = CertificateParams::new(NAMES.map(str::to_owned)).map_err(io::Error::other)?;
-    server
-        .distinguished_name
-        .push(DnType::CommonName, "kube-apiserver");
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    server.use_authority_key_identifier_extension = true;
-    let certificate = server.signed_by(&key, &issuer).map_err(io::Error::other)?;
+impl Authority {
+    pub(crate) fn new() -> io::Result<Self> {
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "kdev simulated cluster");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let certificate = params.self_signed(&key).map_err(io::Error::other)?;
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(certificate.der().clone())
+            .map_err(io::Error::other)?;
+        let issuer = Issuer::new(params, key);
+        Ok(Self {
+            ca_pem: certificate.pem(),
+            issuer,
+            roots: Arc::new(roots),
+        })
+    }
 
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        )
-        .map_err(io::Error::other)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    Ok(Identity {
-        ca_pem: ca_certificate.pem(),
-        acceptor,
-    })
+    /// The server's side of TLS, which takes clients with certificates and without.
+    pub(crate) fn acceptor(&self) -> io::Result<TlsAcceptor> {
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let mut params =
+            CertificateParams::new(NAMES.map(str::to_owned)).map_err(io::Error::other)?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "kube-apiserver");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(io::Error::other)?;
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(io::Error::other)?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .map_err(io::Error::other)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// A certificate for a user, as kubeadm makes them: the name is the common name.
+    pub(crate) fn client(&self, name: &str) -> io::Result<ClientCertificate> {
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(io::Error::other)?;
+        Ok(ClientCertificate {
+            der: certificate.der().to_vec(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
 }

@@ -1,23 +1,22 @@
 //! The state of one simulated cluster, shared by the API server and the nodes.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use crate::counters::{Counters, Gauge, PodCounts};
+use crate::counters::{Counters, PodCounts};
 use crate::endpoints::{self, Derived};
 use crate::faults::Faults;
+use crate::node::{DialError, Running};
 use crate::options::{Habits, Options};
-use crate::pod::{Backend, Phase, Pod};
+use crate::pod::{Phase, Pod};
 use crate::rbac::Rbac;
 use crate::resources::{ENDPOINTS, NAMESPACES, PODS, SERVICES, SLICES};
 use crate::service::Service;
 use crate::store::{Key, Store};
+use crate::stream::RuntimeEnd;
 use crate::task::Tasks;
-use crate::{clock, stream};
 
 /// Everything that outlives a restart of the API server.
 pub(crate) struct World {
@@ -29,6 +28,7 @@ pub(crate) struct World {
     /// What runs on the nodes: connections into pods, and the runtime's copying.
     pub(crate) node: Tasks,
     habits: RwLock<Habits>,
+    /// Held through every change, so that two never derive endpoints from each other's half.
     state: Mutex<State>,
 }
 
@@ -37,47 +37,6 @@ struct State {
     pods: BTreeMap<(String, String), Running>,
     addresses: u32,
     sandboxes: u64,
-}
-
-/// A pod as its node knows it.
-#[derive(Clone)]
-struct Running {
-    pod: Pod,
-    ip: String,
-    started: String,
-    sandbox: String,
-    terminating: Option<u64>,
-    gone: CancellationToken,
-    connections: Gauge,
-}
-
-/// Why a forward into a pod failed.
-#[derive(Debug)]
-pub(crate) enum DialError {
-    /// The pod is gone, and its network with it.
-    NoNetwork,
-    Refused(u16),
-    /// An established connection broke.
-    Broken(u16, std::io::Error),
-}
-
-impl DialError {
-    /// The container runtime's words for it.
-    pub(crate) fn text(&self, sandbox: &str) -> String {
-        let within = "failed to execute portforward in network namespace \
-                      \"/var/run/netns/cni-sim\"";
-        match self {
-            Self::NoNetwork => format!("network namespace for sandbox \"{sandbox}\" is closed"),
-            Self::Refused(port) => format!(
-                "{within}: failed to connect to localhost:{port} inside namespace \"{sandbox}\", \
-                 IPv4: dial tcp4 127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6: \
-                 address localhost: no suitable address found "
-            ),
-            Self::Broken(port, error) => {
-                format!("{within}: read tcp4 127.0.0.1:40000->127.0.0.1:{port}: {error}")
-            }
-        }
-    }
 }
 
 impl World {
@@ -126,9 +85,8 @@ impl World {
             .store
             .get(SERVICES.plural, &service.namespace, &service.name);
         let kept = old.and_then(|old| old["spec"]["clusterIP"].as_str().map(str::to_owned));
-        let ip = kept
-            .filter(|ip| ip != "None")
-            .unwrap_or_else(|| state.next_address("10.96"));
+        let kept = kept.filter(|ip| ip != "None");
+        let ip = kept.unwrap_or_else(|| state.next_address("10.96"));
         let place = key(SERVICES.plural, &service.namespace, &service.name);
         self.store.put(place, service.object(&ip));
         self.derive(&service.namespace);
@@ -143,24 +101,12 @@ impl World {
 
     pub(crate) fn add_pod(&self, pod: Pod) {
         self.add_namespace(&pod.namespace);
+        self.remove_pod(&pod.namespace, &pod.name);
         let mut state = self.lock();
         let place = (pod.namespace.clone(), pod.name.clone());
-        if let Some(old) = state.pods.remove(&place) {
-            old.gone.cancel();
-        }
         state.sandboxes += 1;
-        let running = Running {
-            ip: state.next_address("10.244"),
-            started: clock::now(),
-            sandbox: format!(
-                "{:064x}",
-                u128::from(state.sandboxes) * 0x9e37_79b9_7f4a_7c15
-            ),
-            terminating: None,
-            gone: CancellationToken::new(),
-            connections: Gauge::default(),
-            pod,
-        };
+        let ip = state.next_address("10.244");
+        let running = Running::new(pod, ip, state.sandboxes);
         self.show(&running);
         state.pods.insert(place, running);
     }
@@ -168,45 +114,30 @@ impl World {
     /// Ends the pod at once: its connections are cut and the object is gone.
     pub(crate) fn remove_pod(&self, namespace: &str, name: &str) {
         let mut state = self.lock();
-        if let Some(running) = state.pods.remove(&(namespace.to_owned(), name.to_owned())) {
-            running.gone.cancel();
+        if let Some(mut running) = state.pods.remove(&place(namespace, name)) {
+            running.cut();
             self.store.remove(&key(PODS.plural, namespace, name));
             self.derive(namespace);
         }
     }
 
     /// Changes a pod and shows the change; false when there is no such pod.
-    fn change_pod(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Running)) -> bool {
+    pub(crate) fn change_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut Running),
+    ) -> bool {
         let mut state = self.lock();
-        let place = (namespace.to_owned(), name.to_owned());
-        let Some(running) = state.pods.get_mut(&place) else {
+        let Some(running) = state.pods.get_mut(&place(namespace, name)) else {
             return false;
         };
         change(running);
-        let shown = running.clone();
-        self.show(&shown);
+        self.show(running);
         true
     }
 
-    pub(crate) fn set_ready(&self, namespace: &str, name: &str, ready: bool) -> bool {
-        self.change_pod(namespace, name, |running| {
-            running.pod.ready = ready && running.pod.phase == Phase::Running;
-        })
-    }
-
-    /// Marks the pod as terminating: still running, no longer an endpoint.
-    pub(crate) fn set_terminating(&self, namespace: &str, name: &str, grace: u64) -> bool {
-        self.change_pod(namespace, name, |running| running.terminating = Some(grace))
-    }
-
-    /// Cuts what is connected to a pod, as when its containers restart.
-    pub(crate) fn cut_pod(&self, namespace: &str, name: &str) -> bool {
-        self.change_pod(namespace, name, |running| {
-            std::mem::take(&mut running.gone).cancel();
-        })
-    }
-
-    /// The pods whose labels include this one, oldest name first.
+    /// The pods whose labels include this one, by name, without those on their way out.
     pub(crate) fn pods_with(&self, namespace: &str, label: (&str, &str)) -> Vec<Pod> {
         let state = self.lock();
         let matches = |running: &&Running| {
@@ -227,8 +158,7 @@ impl World {
     }
 
     pub(crate) fn pod_counts(&self, namespace: &str, name: &str) -> Option<PodCounts> {
-        let state = self.lock();
-        let running = state.pods.get(&(namespace.to_owned(), name.to_owned()))?;
+        let running = self.running(namespace, name)?;
         Some(running.connections.counts())
     }
 
@@ -239,89 +169,79 @@ impl World {
                 .unwrap_or_default()
                 .to_owned()
         };
-        let place = (resource.to_owned(), field("namespace"), field("name"));
-        let namespace = place.1.clone();
+        let (namespace, name) = (field("namespace"), field("name"));
         let _state = self.lock();
-        self.store.put(place, object);
+        self.store.put(key(resource, &namespace, &name), object);
         if resource == SERVICES.plural {
             self.derive(&namespace);
         }
     }
 
+    /// The sandbox of a pod that runs.
     pub(crate) fn sandbox(&self, namespace: &str, name: &str) -> Option<String> {
-        let state = self.lock();
-        let running = state.pods.get(&(namespace.to_owned(), name.to_owned()))?;
-        (running.pod.phase == Phase::Running).then(|| running.sandbox.clone())
+        let running = self.running(namespace, name)?;
+        (running.pod.phase == Phase::Running).then_some(running.sandbox)
     }
 
-    /// Connects to a port of a pod as the container runtime does: `localhost` in its network.
+    /// Connects to a port of the pod that lives in this sandbox; a new pod of the same name lives
+    /// in another.
     pub(crate) async fn dial(
         &self,
         namespace: &str,
         name: &str,
         sandbox: &str,
         port: u16,
-    ) -> Result<stream::RuntimeEnd, DialError> {
-        let place = (namespace.to_owned(), name.to_owned());
-        let found = self.lock().pods.get(&place).cloned();
-        // A new pod of the same name is another sandbox.
-        let running = found.filter(|running| running.sandbox == sandbox);
-        let running = running.ok_or(DialError::NoNetwork)?;
-        let backend = running.pod.backends.get(&port).cloned();
-        let backend = backend.ok_or(DialError::Refused(port))?;
-        let (pod_end, runtime_end) = stream::pair();
-        match backend {
-            Backend::Serve(serve) => self.serve(&running, serve(pod_end)),
-            Backend::Address(address) => {
-                let dialled = tokio::net::TcpStream::connect(address).await;
-                let socket = dialled.map_err(|_| DialError::Refused(port))?;
-                // Only latency is at stake, and only in tests.
-                let _ = socket.set_nodelay(true);
-                self.serve(&running, stream::join(pod_end, socket));
-            }
-        }
-        Ok(runtime_end)
+    ) -> Result<RuntimeEnd, DialError> {
+        let running = self
+            .running(namespace, name)
+            .filter(|r| r.sandbox == sandbox);
+        running
+            .ok_or(DialError::NoNetwork)?
+            .dial(port, &self.node)
+            .await
     }
 
-    fn serve(&self, running: &Running, work: impl Future<Output = ()> + Send + 'static) {
-        let held = running.connections.enter();
-        let gone = running.gone.clone();
-        self.node.spawn(async move {
-            gone.run_until_cancelled(work).await;
-            drop(held);
-        });
+    fn running(&self, namespace: &str, name: &str) -> Option<Running> {
+        self.lock().pods.get(&place(namespace, name)).cloned()
     }
 
     fn show(&self, running: &Running) {
         let pod = &running.pod;
-        let object = pod.object(&running.ip, &running.started, running.terminating);
-        self.store
-            .put(key(PODS.plural, &pod.namespace, &pod.name), object);
+        self.store.put(
+            key(PODS.plural, &pod.namespace, &pod.name),
+            running.object(),
+        );
         self.derive(&pod.namespace);
     }
 
-    /// Does the endpoint controllers' work for one namespace. The caller holds the state's lock,
-    /// so that two changes never derive from each other's half.
+    /// Does the endpoint controllers' work for one namespace; the caller holds the state.
     fn derive(&self, namespace: &str) {
+        let beta = self.options.v1beta1_slices;
         let (_, services) = self.store.list(SERVICES.plural, Some(namespace));
         let (_, pods) = self.store.list(PODS.plural, Some(namespace));
+        let named = |resource: &str, object: &Value| {
+            key(
+                resource,
+                namespace,
+                object["metadata"]["name"].as_str().unwrap_or_default(),
+            )
+        };
         let mut wanted = Vec::new();
         for service in &services {
-            let beta = self.options.v1beta1_slices;
             let Derived { endpoints, slices } = endpoints::derive(service, &pods, beta);
             if let Some(endpoints) = endpoints {
                 self.store
-                    .put(place(ENDPOINTS.plural, namespace, &endpoints), endpoints);
+                    .put(named(ENDPOINTS.plural, &endpoints), endpoints);
             }
             for slice in slices {
-                let place = place(SLICES.plural, namespace, &slice);
+                let place = named(SLICES.plural, &slice);
                 wanted.push(place.clone());
                 self.store.put(place, slice);
             }
         }
         let (_, slices) = self.store.list(SLICES.plural, Some(namespace));
         for slice in slices.iter().filter(|slice| endpoints::is_managed(slice)) {
-            let place = place(SLICES.plural, namespace, slice);
+            let place = named(SLICES.plural, slice);
             if !wanted.contains(&place) {
                 self.store.remove(&place);
             }
@@ -349,10 +269,6 @@ fn key(resource: &str, namespace: &str, name: &str) -> Key {
     (resource.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
-fn place(resource: &str, namespace: &str, object: &Value) -> Key {
-    key(
-        resource,
-        namespace,
-        object["metadata"]["name"].as_str().unwrap_or_default(),
-    )
+fn place(namespace: &str, name: &str) -> (String, String) {
+    (namespace.to_owned(), name.to_owned())
 }

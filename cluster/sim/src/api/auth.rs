@@ -8,12 +8,16 @@ use crate::http::Failure;
 use crate::rbac::{Ask, Identity};
 use crate::world::World;
 
-/// Who sent these headers. Without credentials that is somebody anonymous, who may do little.
+/// Who sent these headers: a certificate counts before a token. Without credentials that is somebody anonymous, who may do little.
 pub(crate) fn authenticate(
     world: &World,
+    certified: Option<Identity>,
     headers: &HeaderMap,
     path: &str,
 ) -> Result<Identity, Failure> {
+    if let Some(who) = certified {
+        return impersonate(world, who, headers, path);
+    }
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Ok(Identity::anonymous());
     };

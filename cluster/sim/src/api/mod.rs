@@ -9,6 +9,7 @@ mod read;
 mod review;
 mod route;
 mod selector;
+mod table;
 mod watch;
 
 use std::sync::Arc;
@@ -31,9 +32,11 @@ use crate::world::World;
 const ENDPOINTS_DEPRECATED: u32 = 33;
 
 /// Answers one request. `connection` owns what outlives the answer: watches and upgrades.
+/// `certified` is who the client's certificate says it is.
 pub(crate) async fn answer(
     world: Arc<World>,
     connection: Tasks,
+    certified: Option<Identity>,
     request: Request<Incoming>,
 ) -> Answer {
     world.faults.pass_api().await;
@@ -46,7 +49,7 @@ pub(crate) async fn answer(
     }
     let deprecated = matches!(&route, Route::Resource(target) if target.resource == &ENDPOINTS)
         && world.options.minor() >= ENDPOINTS_DEPRECATED;
-    let mut answer = match serve(world, connection, request, route, query).await {
+    let mut answer = match serve(world, connection, certified, request, route, query).await {
         Ok(answer) => answer,
         Err(failure) => failure.answer(),
     };
@@ -65,11 +68,12 @@ pub(crate) async fn answer(
 async fn serve(
     world: Arc<World>,
     connection: Tasks,
+    certified: Option<Identity>,
     request: Request<Incoming>,
     route: Route,
     query: Query,
 ) -> Result<Answer, Failure> {
-    let who = auth::authenticate(&world, request.headers(), request.uri().path())?;
+    let who = auth::authenticate(&world, certified, request.headers(), request.uri().path())?;
     match route {
         Route::Path(path) => {
             auth::may_read_path(&world, &who, request.method(), &path)?;
@@ -100,18 +104,25 @@ async fn dispatch(
     if !target.ask.subresource.is_empty() {
         return Ok(http::page_not_found());
     }
+    let as_table = table::is_wanted(request.headers());
     match target.ask.verb.as_str() {
         "create" if target.resource.served("create") => {
             review::answer(&world, who, &target, request.into_body()).await
         }
-        "get" if target.resource.served("get") => read::get(&world, &target),
+        "get" if target.resource.served("get") => read::get(&world, &target, as_table),
         "list" if target.resource.served("list") => {
             let options = ListOptions::parse(target.resource, &query)?;
-            read::list(&world, &target, options)
+            read::list(&world, &target, options, as_table)
         }
         "watch" if target.resource.served("watch") => {
             let options = ListOptions::parse(target.resource, &query)?;
-            Ok(watch::answer(&world, &connection, &target, options))
+            Ok(watch::answer(
+                &world,
+                &connection,
+                &target,
+                options,
+                as_table,
+            ))
         }
         _ => Err(Failure::new(
             StatusCode::METHOD_NOT_ALLOWED,

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::options::{ListOptions, Token};
 use super::route::Target;
+use super::table;
 use crate::http::{self, Answer, Failure};
 use crate::world::World;
 
-pub(crate) fn get(world: &World, target: &Target) -> Result<Answer, Failure> {
+pub(crate) fn get(world: &World, target: &Target, as_table: bool) -> Result<Answer, Failure> {
     let resource = target.resource;
     let namespace = if resource.namespaced {
         target.ask.namespace.as_str()
@@ -20,6 +21,11 @@ pub(crate) fn get(world: &World, target: &Target) -> Result<Answer, Failure> {
     let name = &target.ask.name;
     let object = world.store.get(resource.plural, namespace, name);
     let object = object.ok_or_else(|| Failure::not_found(resource.plural, resource.group, name))?;
+    if as_table {
+        let version = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        let table = table::of(resource.kind, [&*object], &version);
+        return Ok(http::document(StatusCode::OK, &table));
+    }
     Ok(http::document(StatusCode::OK, &object))
 }
 
@@ -27,6 +33,7 @@ pub(crate) fn list(
     world: &World,
     target: &Target,
     options: ListOptions,
+    as_table: bool,
 ) -> Result<Answer, Failure> {
     let gone = world.faults.api().gone_lists;
     let forgotten = |version: u64| gone || !world.store.remembers(version);
@@ -74,6 +81,11 @@ pub(crate) fn list(
             );
             metadata["remainingItemCount"] = json!(left);
         }
+    }
+    if as_table {
+        let objects = objects.iter().map(AsRef::as_ref);
+        let table = table::of(target.resource.kind, objects, &metadata);
+        return Ok(http::document(StatusCode::OK, &table));
     }
     // Items of a list carry neither kind nor version: the list's own say it.
     let items: Vec<Value> = objects.iter().map(|object| without_kind(object)).collect();

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::options::ListOptions;
 use super::read::View;
 use super::route::Target;
+use super::table;
 use crate::http::{self, Answer, Failure};
 use crate::store::Change;
 use crate::task::Tasks;
@@ -30,6 +31,7 @@ pub(crate) fn answer(
     connection: &Tasks,
     target: &Target,
     options: ListOptions,
+    as_table: bool,
 ) -> Answer {
     let (events, receiver) = mpsc::channel(AHEAD);
     let watch = Watch {
@@ -38,6 +40,7 @@ pub(crate) fn answer(
         initial_end: options.initial_events && world.options.minor() >= STREAMED_LISTS,
         ends: Instant::now() + options.timeout.map_or(LIFETIME, Duration::from_secs),
         view: View::of(target, options),
+        as_table,
         events,
     };
     let world = world.clone();
@@ -55,6 +58,7 @@ struct Watch {
     /// The reader wants the present state as events and a bookmark after them.
     initial_end: bool,
     ends: Instant,
+    as_table: bool,
     events: mpsc::Sender<Bytes>,
 }
 
@@ -146,6 +150,10 @@ impl Watch {
     }
 
     async fn send(&self, kind: &str, object: &Value) -> Result<(), Left> {
+        let version = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        let table = (self.as_table && object["kind"] == self.kind)
+            .then(|| table::of(self.kind, [object], &version));
+        let object = table.as_ref().unwrap_or(object);
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         self.events.send(Bytes::from(line)).await.map_err(|_| Left)
     }

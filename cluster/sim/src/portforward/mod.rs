@@ -21,11 +21,12 @@ use crate::api::auth;
 use crate::api::query::Query;
 use crate::counters::Form;
 use crate::http::{self, Answer, Failure};
+use crate::node::DialError;
 use crate::options::Habits;
 use crate::rbac::{Ask, Identity};
 use crate::resources::PODS;
 use crate::task::Tasks;
-use crate::world::{DialError, World};
+use crate::world::World;
 
 /// Answers a port-forward request whose own verb is authorised already.
 pub(crate) fn answer(

@@ -109,6 +109,25 @@ async fn it_is_told_what_it_may_do() {
 }
 
 #[tokio::test]
+async fn it_may_come_with_a_certificate() {
+    let cluster = shop().await;
+    let Some(kubectl) = Kubectl::for_user(&cluster, "viewer", "kubectl-certificate") else {
+        return;
+    };
+    let config = cluster
+        .kubeconfig_with_certificate("viewer", "shop")
+        .unwrap();
+    std::fs::write(kubectl.home.join("config"), config).unwrap();
+    let (ok, text) = kubectl.run(&["get", "pods", "--watch=false"]).await;
+    assert!(ok && text.contains("web-1"), "{text}");
+    let (ok, text) = kubectl.run(&["get", "namespaces"]).await;
+    assert!(
+        !ok && text.contains("User \"viewer\" cannot list"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn it_forwards_ports_over_websockets_and_without() {
     let cluster = shop().await;
     let Some(kubectl) = Kubectl::for_user(&cluster, "dev", "kubectl-forward") else {

@@ -95,11 +95,18 @@ async fn leaving_a_selectors_view_is_a_deletion() {
     let from = version(&cluster).await;
     let query = format!("labelSelector=app%3Dweb&resourceVersion={from}");
     let mut watch = Watch::start(&cluster, &query).await;
-    cluster.add_pod(Pod::new("shop", "web-1").label("app", "old"));
+    cluster.set_label("shop", "web-1", ("app", "old"));
     let event = watch.event().await.unwrap();
     assert_eq!(event["type"], "DELETED");
     assert_eq!(event["object"]["metadata"]["labels"]["app"], "web");
+    cluster.set_label("shop", "web-1", ("app", "web"));
+    assert_eq!(watch.next().await, "ADDED web-1");
     cluster.add_pod(web("web-1"));
+    assert_eq!(
+        watch.next().await,
+        "DELETED web-1",
+        "another pod of that name"
+    );
     assert_eq!(watch.next().await, "ADDED web-1");
 }
 
