@@ -5,6 +5,8 @@
 //! * [`client`]: requests and upgrades to the API server, with credentials that stay fresh
 //! * [`discovery`]: what the API server is and has
 //! * [`access`]: what the user may do
+//! * [`identity`]: who the user is to the API server
+//! * [`measure`]: how fast the way to the API server is
 //! * [`catalog`]: what names and addresses mean, kept current
 //! * [`portforward`]: streams to the ports of pods
 
@@ -13,7 +15,9 @@ pub mod catalog;
 pub mod client;
 pub mod discovery;
 pub mod exec;
+pub mod identity;
 pub mod kubeconfig;
+pub mod measure;
 pub mod portforward;
 
 pub use catalog::Catalog;

@@ -255,8 +255,13 @@ impl Rbac {
     }
 
     pub(crate) fn allows(&self, who: &Identity, ask: &Ask) -> bool {
-        let reviews = ["selfsubjectaccessreviews", "selfsubjectrulesreviews"];
-        let asks_itself = ask.group == "authorization.k8s.io"
+        let reviews = [
+            "selfsubjectaccessreviews",
+            "selfsubjectrulesreviews",
+            "selfsubjectreviews",
+        ];
+        let asks_itself = ["authorization.k8s.io", "authentication.k8s.io"]
+            .contains(&ask.group.as_str())
             && ask.verb == "create"
             && reviews.contains(&ask.resource.as_str());
         if asks_itself && !who.is_anonymous() {

@@ -1,5 +1,7 @@
 //! The resources that the simulated API server knows.
 
+use crate::options::Options;
+
 /// One row of the discovery documents.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
@@ -99,6 +101,15 @@ pub(crate) static RULES_REVIEWS: Resource = Resource {
     ..REVIEW
 };
 
+/// Who the caller is; servers from 1.28 have it.
+pub(crate) static SELF_REVIEWS: Resource = Resource {
+    group: "authentication.k8s.io",
+    plural: "selfsubjectreviews",
+    singular: "selfsubjectreview",
+    kind: "SelfSubjectReview",
+    ..REVIEW
+};
+
 const CORE: Resource = Resource {
     group: "",
     version: "v1",
@@ -135,13 +146,13 @@ impl Resource {
 }
 
 /// Everything that a server serves, in discovery's order.
-pub(crate) fn all(v1beta1_slices: bool) -> [&'static Resource; 7] {
-    let slices = if v1beta1_slices {
+pub(crate) fn all(options: &Options) -> Vec<&'static Resource> {
+    let slices = if options.v1beta1_slices {
         &SLICES_BETA
     } else {
         &SLICES
     };
-    [
+    let mut all = vec![
         &ENDPOINTS,
         &NAMESPACES,
         &PODS,
@@ -149,5 +160,9 @@ pub(crate) fn all(v1beta1_slices: bool) -> [&'static Resource; 7] {
         slices,
         &ACCESS_REVIEWS,
         &RULES_REVIEWS,
-    ]
+    ];
+    if options.minor() >= 28 {
+        all.push(&SELF_REVIEWS);
+    }
+    all
 }

@@ -4,6 +4,7 @@
 //! off the async threads.
 
 mod error;
+mod expiry;
 mod proxy;
 #[cfg(test)]
 mod tests;
@@ -94,12 +95,35 @@ pub struct Loaded {
     pub namespace: String,
     /// The API server.
     pub server: Uri,
+    /// The files that were read; none for a pod's service account.
+    pub files: Vec<PathBuf>,
     /// The credential plugin, which `config` no longer names: kube would run it blocking, thrice.
     pub(super) exec: Option<ExecConfig>,
     /// The proxy on the way to `server`.
     pub(super) proxy: Option<Intercept>,
     /// The rest, as kube takes it.
     pub(super) config: Config,
+}
+
+impl Loaded {
+    /// The proxy on the way to the API server, without its password.
+    #[must_use]
+    pub fn proxy(&self) -> Option<String> {
+        self.proxy.as_ref().map(|p| p.uri().to_string())
+    }
+
+    /// The credential plugin's program.
+    #[must_use]
+    pub fn plugin(&self) -> Option<&str> {
+        self.exec.as_ref()?.command.as_deref()
+    }
+
+    /// When the credentials in the kubeconfig end, where they say so themselves: a token that is
+    /// a JWT, a client certificate. May read files.
+    #[must_use]
+    pub fn expires(&self) -> Option<std::time::SystemTime> {
+        expiry::of(&self.config.auth_info)
+    }
 }
 
 /// Reads what `options` and `environment` mean.
@@ -230,6 +254,7 @@ fn from_files(
     Ok(finish(Parts {
         options,
         context: name,
+        files: files.found,
         cluster: context.cluster,
         user: user.unwrap_or_else(|| "anonymous".to_owned()),
         config,
@@ -244,6 +269,7 @@ fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded
     Ok(finish(Parts {
         options,
         context: "in-cluster".to_owned(),
+        files: Vec::new(),
         cluster: "in-cluster".to_owned(),
         user: "the pod's service account".to_owned(),
         config,
@@ -254,6 +280,7 @@ fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded
 struct Parts<'a> {
     options: &'a KubeOptions,
     context: String,
+    files: Vec<PathBuf>,
     cluster: String,
     user: String,
     config: Config,
@@ -294,6 +321,7 @@ fn finish(parts: Parts<'_>) -> Loaded {
         user,
         namespace: config.default_namespace.clone(),
         server: config.cluster_url.clone(),
+        files: parts.files,
         exec,
         proxy: parts.proxy,
         config,

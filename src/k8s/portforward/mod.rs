@@ -13,6 +13,7 @@ mod form;
 mod open;
 mod outgoing;
 mod pool;
+mod probe;
 pub mod spdy;
 mod stream;
 mod traffic;
@@ -23,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use form::{Form, KnownForm};
 pub use pool::{PortForward, PortForwardStatus};
+pub use probe::{PING_LIMIT, Probe, ProbeError, probe, ready_pods};
 pub use stream::PodStream;
 pub use traffic::{Traffic, TrafficSnapshot};
 

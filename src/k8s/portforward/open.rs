@@ -76,7 +76,14 @@ pub(super) async fn open(
     })
 }
 
-fn start<T>(form: Form, io: T, target: &str, traffic: Arc<Traffic>, tasks: &Tasks) -> Opened
+/// Speaks `form` over an upgraded `io`.
+pub(super) fn start<T>(
+    form: Form,
+    io: T,
+    target: &str,
+    traffic: Arc<Traffic>,
+    tasks: &Tasks,
+) -> Opened
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
 {

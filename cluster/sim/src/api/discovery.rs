@@ -9,7 +9,7 @@ use crate::world::World;
 
 pub(crate) fn answer(world: &World, path: &str) -> Answer {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let known = resources::all(world.options.v1beta1_slices);
+    let known = resources::all(&world.options);
     let of = |group: &str, version: Option<&str>| -> Vec<&'static Resource> {
         let fits = |r: &&Resource| r.group == group && version.is_none_or(|v| v == r.version);
         known.iter().copied().filter(fits).collect()

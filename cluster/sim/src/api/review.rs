@@ -9,7 +9,7 @@ use super::protobuf;
 use super::route::Target;
 use crate::http::{self, Answer, Failure};
 use crate::rbac::{Ask, Identity};
-use crate::resources::ACCESS_REVIEWS;
+use crate::resources::{ACCESS_REVIEWS, SELF_REVIEWS};
 use crate::world::World;
 
 /// A review is a few hundred bytes; real servers take 3 MiB of anything.
@@ -44,6 +44,8 @@ pub(crate) async fn answer(
     }
     review["status"] = if target.resource == &ACCESS_REVIEWS {
         access(world, who, &review["spec"])?
+    } else if target.resource == &SELF_REVIEWS {
+        json!({"userInfo": {"username": who.name, "groups": who.groups}})
     } else {
         rules(world, who, &review["spec"])
     };

@@ -74,11 +74,9 @@ pub(crate) fn parse(world: &World, method: &Method, path: &str, query: &Query) -
         // A list of one name is authorised as that name.
         ask.name = single;
     }
-    let known = resources::all(world.options.v1beta1_slices)
-        .into_iter()
-        .find(|resource| {
-            resource.group == group && resource.version == version && resource.plural == plural
-        });
+    let known = resources::all(&world.options).into_iter().find(|resource| {
+        resource.group == group && resource.version == version && resource.plural == plural
+    });
     match known {
         Some(resource) if rest.len() <= 2 => Route::Resource(Target { resource, ask }),
         _ => Route::Unknown(ask),
