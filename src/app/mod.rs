@@ -5,10 +5,12 @@
 //! * [`connect`]: a proxy until Ctrl-C
 //! * [`forward`]: plain local ports
 //! * [`registry`]: the sessions of this machine, each answering on a socket of its own
+//! * [`doctor`]: what works here, and what to do about the rest
 //! * [`demo`]: the main jobs against a simulated cluster
 
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod forward;
 pub mod registry;
 pub mod run;

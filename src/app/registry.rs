@@ -132,6 +132,21 @@ pub async fn sessions() -> io::Result<Vec<Report>> {
     Ok(reports)
 }
 
+/// The folder, after a socket could be made in it.
+///
+/// # Errors
+/// When sessions cannot be shown: the folder is not ours, not writable, or its path too long for
+/// a socket.
+pub fn try_folder() -> io::Result<PathBuf> {
+    let folder = folder()?;
+    // Not `.sock`: nobody shall take it for a session.
+    let path = folder.join(format!("{}.probe", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let bound = std::os::unix::net::UnixListener::bind(&path);
+    let _ = std::fs::remove_file(&path);
+    bound.map(|_| folder)
+}
+
 async fn ask(path: &Path) -> io::Result<Report> {
     let mut text = Vec::new();
     UnixStream::connect(path)

@@ -2,6 +2,7 @@
 
 mod connect;
 mod demo;
+mod doctor;
 mod forward;
 mod logging;
 mod output;
@@ -45,6 +46,7 @@ enum Command {
     Forward(forward::ForwardArgs),
     Connect(connect::ConnectArgs),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -189,6 +191,7 @@ pub fn main() -> ExitCode {
             Command::Forward(args) => forward::run(args, &cli.global).await,
             Command::Connect(args) => connect::run(args, &cli.global).await,
             Command::Status(args) => status::run(args).await,
+            Command::Doctor(args) => doctor::run(args, &cli.global).await,
             Command::Demo(args) => demo::run(args).await,
         }
     });

@@ -8,6 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// How long a step may take before it shows that it goes on.
 const PATIENCE: Duration = Duration::from_millis(800);
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Prints an error on standard error: what failed, why, and what to do, each once.
 pub(super) fn error(error: &anyhow::Error) {
@@ -49,22 +51,51 @@ pub(super) fn colour(terminal: bool, code: &str, text: &str) -> String {
 
 /// Shows on a terminal that `what` goes on, once it takes longer than a moment.
 pub(super) async fn progress<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
-        return done;
+    Spinner::new(what).during(work).await
+}
+
+/// A spinner on a terminal, under lines that are printed while the work goes on.
+pub(super) struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    /// One that shows nothing yet.
+    pub(super) fn new(what: &str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self(terminal.then(|| spinner(what)))
     }
-    if !std::io::stderr().is_terminal() {
-        return work.await;
+
+    /// Prints a line above the spinner.
+    pub(super) fn above(&self, print: impl FnOnce()) {
+        match &self.0 {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
     }
+
+    /// Waits for `work`, spinning once it takes longer than a moment.
+    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
+            return done;
+        }
+        if let Some(bar) = &self.0 {
+            bar.enable_steady_tick(TICK);
+        }
+        let done = work.await;
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+        done
+    }
+}
+
+fn spinner(what: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(format!("{what} …"));
     bar.set_style(
         ProgressStyle::with_template("{spinner} {msg} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let done = work.await;
-    bar.finish_and_clear();
-    done
+    bar
 }
 
 /// Bytes as people read them.

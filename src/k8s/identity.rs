@@ -49,7 +49,7 @@ pub async fn whoami(client: &Client) -> Result<Option<Identity>, ClientError> {
     match client.post::<Reviewed>(path, &review).await {
         Ok(answer) => Ok(Some(answer.status.user_info)),
         // 403: a server that knows the path only as one to be authorized.
-        Err(error) if matches!(error.code(), Some(403 | 404 | 405)) => Ok(None),
+        Err(error) if matches!(error.code(), Some(403..=405)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -23,6 +23,7 @@ mod listen;
 mod network;
 mod plan;
 mod reach;
+pub mod trial;
 
 use std::ffi::OsString;
 use std::path::Path;

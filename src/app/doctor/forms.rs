@@ -1,0 +1,163 @@
+//! Which wire forms of port-forward work, tried on a pod that is ready.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::check::Check;
+use super::{millis, within};
+use crate::dial::PodPort;
+use crate::k8s::portforward::{Form, PING_LIMIT, Probe, ProbeError, probe, ready_pods};
+use crate::k8s::{Client, ClientError, UpgradeError};
+use crate::task::Tasks;
+
+/// How long finding a pod may take.
+const FIND_LIMIT: Duration = Duration::from_secs(3);
+/// How long the forms may take, all at once: the API server connects to the node meanwhile.
+const LIMIT: Duration = Duration::from_secs(6);
+/// Pods that are tried: the first may be on a node that is gone.
+const PODS: usize = 2;
+
+const ID: &str = "port-forward";
+const TITLE: &str = "port-forward";
+
+pub(super) fn skipped(why: &str) -> Check {
+    Check::skipped(ID, TITLE, why).needed()
+}
+
+/// Tries every form on a ready pod of the client's namespace.
+pub(super) async fn checks(client: &Client, until: Instant, tasks: &Tasks) -> Vec<Check> {
+    let namespace = client.namespace();
+    let found = within(FIND_LIMIT, until, ready_pods(client, namespace, PODS)).await;
+    let pods = match found {
+        Ok(Ok(pods)) => pods,
+        Ok(Err(ClientError::Status { code: 403, .. })) => {
+            return vec![skipped(&format!(
+                "without list pods in {namespace} there is no pod to try it on"
+            ))];
+        }
+        Ok(Err(error)) => return vec![skipped(&format!("no pod to try it on: {error}"))],
+        Err(_) => return vec![skipped("no pod to try it on: the API server is too slow")],
+    };
+    if pods.is_empty() {
+        return vec![no_pod(client, until).await];
+    }
+    let mut last = None;
+    for pod in &pods {
+        let tried = try_all(client, pod, until, tasks).await;
+        let check = judge(pod, &tried);
+        if !check.is_fatal() {
+            return vec![check];
+        }
+        last.get_or_insert(check);
+    }
+    last.into_iter().collect()
+}
+
+type Tried = (Form, Result<Probe, ProbeError>);
+
+async fn try_all(client: &Client, pod: &PodPort, until: Instant, tasks: &Tasks) -> Vec<Tried> {
+    let each = Form::ALL.map(|form| async move {
+        let tried = within(LIMIT, until, probe(client, pod, form, tasks)).await;
+        let tried = tried.unwrap_or_else(|_| {
+            let text = format!("no answer within {} s", LIMIT.as_secs());
+            Err(UpgradeError::Network(text).into())
+        });
+        (form, tried)
+    });
+    futures_util::future::join_all(each).await
+}
+
+fn judge(pod: &PodPort, tried: &[Tried]) -> Check {
+    let refused: Vec<String> = tried
+        .iter()
+        .filter_map(|(form, result)| Some(format!("{}: {}", form.id(), result.as_ref().err()?)))
+        .collect();
+    let mut works = tried
+        .iter()
+        .filter_map(|(f, r)| Some((f, r.as_ref().ok()?)));
+    let on = &pod.pod.name;
+    let Some((form, probe)) = works.next() else {
+        let detail = format!("no form works on pod {on}: {}", refused.join("; "));
+        return Check::fail(ID, TITLE, detail).fix(fix(tried));
+    };
+    let mut detail = format!("{form}: opened in {}", millis(probe.handshake));
+    if let Some(round_trip) = probe.round_trip {
+        detail.push_str(&format!(", round trip {}", millis(round_trip)));
+    }
+    detail.push_str(&format!(" (pod {on})"));
+    let others: Vec<&str> = works.map(|(form, _)| form.id()).collect();
+    if !others.is_empty() {
+        detail.push_str(&format!("; {} would do as well", others.join(", ")));
+    }
+    if !refused.is_empty() {
+        detail.push_str(&format!("; refused: {}", refused.join("; ")));
+    }
+    if probe.round_trip.is_none() && *form != Form::V4 {
+        return Check::warn(ID, TITLE, format!("{detail}; pings are not answered"))
+            .needed()
+            .fix(format!(
+                "something between here and the node holds answers back for more than {} s; kdev \
+                 would take the connection for dead",
+                PING_LIMIT.as_secs()
+            ));
+    }
+    if *form == Form::V4 {
+        return Check::warn(ID, TITLE, detail).needed().fix(
+            "each stream costs a connection of its own in this form; have the proxy before the \
+             API server let WebSockets with SPDY/3.1+portforward.k8s.io through",
+        );
+    }
+    Check::ok(ID, TITLE, detail).needed()
+}
+
+/// What would help, by the commonest reasons.
+fn fix(tried: &[Tried]) -> &'static str {
+    let any = |fits: fn(&ProbeError) -> bool| {
+        let mut errors = tried.iter().filter_map(|(_, r)| r.as_ref().err());
+        errors.any(fits)
+    };
+    let is_denied = |e: &ProbeError| {
+        matches!(
+            e,
+            ProbeError::Upgrade(UpgradeError::Status { code: 403, .. })
+        )
+    };
+    let is_node = |e: &ProbeError| {
+        matches!(
+            e,
+            ProbeError::Upgrade(
+                UpgradeError::Status { code: 500.., .. } | UpgradeError::Bare { code: 500.., .. }
+            )
+        )
+    };
+    if any(is_denied) {
+        "get the rights on pods/portforward that are missing"
+    } else if any(is_node) {
+        "the API server does not reach the pod's node: `kubectl get nodes` shows whether it is \
+         ready; whoever runs the cluster can mend it"
+    } else {
+        "a proxy before the API server probably lets no upgrades through: `kubectl port-forward` \
+         should fail the same way; whoever runs it has to allow WebSockets"
+    }
+}
+
+/// Why there is no pod.
+async fn no_pod(client: &Client, until: Instant) -> Check {
+    #[derive(Deserialize)]
+    struct Anything {}
+    let namespace = client.namespace();
+    let path = format!("/api/v1/namespaces/{namespace}");
+    let asked = within(FIND_LIMIT, until, client.get::<Anything>(&path)).await;
+    match asked {
+        Ok(Err(ClientError::Status { code: 404, .. })) => {
+            let detail = format!("there is no namespace {namespace}");
+            Check::fail(ID, TITLE, detail).fix("pass --namespace NAME")
+        }
+        _ => skipped(&format!(
+            "there is no ready pod in namespace {namespace} to try it on"
+        ))
+        .fix("pass the --namespace of a pod that runs"),
+    }
+}

@@ -1,0 +1,136 @@
+//! `kdev doctor`: what this machine, this kubeconfig and this cluster allow kdev to do, and what
+//! to do about the rest.
+//!
+//! Checks are data ([`Check`]). Sections run at the same time where they do not disturb each
+//! other; what depends on something that failed is skipped and names it.
+//!
+//! * `kubeconfig`: which cluster, user and namespace, from which files
+//! * `server`: names, TCP, TLS, HTTP and login
+//! * `permissions`: each right by verb and resource
+//! * `forms`: which wire forms of port-forward work, on a pod
+//! * `speed`: round trip and throughput
+//! * `containers`: the engine, and a container that asks a listener of ours
+//! * `local`: proxies of the environment, other sessions, the runtime folder
+
+mod board;
+mod check;
+mod containers;
+mod forms;
+mod kubeconfig;
+mod local;
+mod permissions;
+mod server;
+mod speed;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use board::Say;
+pub use check::{Check, Report, Status};
+
+use self::board::{Board, Section};
+use self::server::Reached;
+use crate::config::Config;
+use crate::k8s::kubeconfig::Loaded;
+use crate::task::Tasks;
+
+/// How long all questions to the cluster may take together. A credential plugin that has to ask
+/// the user is not counted: it has limits of its own.
+pub const CLUSTER_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long connections may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// Looks at everything, calling `say` with each check as soon as it and all before it are done.
+pub async fn run(config: &Config, say: Say<'_>) -> Report {
+    let tasks = Tasks::new();
+    let board = Board::new(say);
+    let (loaded, check) = kubeconfig::check(&config.kube).await;
+    board.put(Section::Kubeconfig, vec![check]);
+    let (role, (), ()) = tokio::join!(
+        cluster(config, loaded.as_ref(), &board, &tasks),
+        async { board.put(Section::Containers, containers::checks().await) },
+        async { board.put(Section::Local, local::checks(loaded.as_ref()).await) },
+    );
+    tasks.shutdown(GOODBYE).await;
+    let checks = board.finish();
+    Report {
+        ok: !checks.iter().any(Check::is_fatal),
+        checks,
+        role,
+    }
+}
+
+/// The sections that talk to the cluster. Gives the Role to ask for where a right is missing.
+async fn cluster(
+    config: &Config,
+    loaded: Option<&Loaded>,
+    board: &Board<'_>,
+    tasks: &Tasks,
+) -> Option<String> {
+    let reached = match loaded {
+        Some(loaded) => server::reach(&config.kube, loaded, board, tasks).await,
+        None => {
+            board.put(
+                Section::ApiServer,
+                vec![server::skipped_server("the kubeconfig cannot be used")],
+            );
+            Err("the kubeconfig cannot be used")
+        }
+    };
+    let reached = match reached {
+        Ok(reached) => reached,
+        Err(why) => {
+            if loaded.is_none() {
+                board.put(Section::Login, vec![server::skipped_login(why)]);
+            }
+            board.put(Section::Permissions, vec![permissions::skipped(why)]);
+            board.put(Section::PortForward, vec![forms::skipped(why)]);
+            board.put(Section::Speed, vec![speed::skipped(why)]);
+            return None;
+        }
+    };
+    let Reached {
+        client,
+        identity,
+        until,
+    } = reached;
+    // Alone, since what else is sent would lengthen it.
+    let round_trip = speed::round_trip(&client, until).await;
+    let permissions = async {
+        let found = permissions::checks(&client, identity.as_ref(), until).await;
+        board.put(Section::Permissions, found.checks);
+        found.role
+    };
+    let forms = async {
+        let checks = forms::checks(&client, until, tasks).await;
+        board.put(Section::PortForward, checks);
+    };
+    let (role, ()) = tokio::join!(permissions, forms);
+    board.put(
+        Section::Speed,
+        vec![speed::check(&client, round_trip, until).await],
+    );
+    role
+}
+
+/// Waits for `work` until its own `limit` or the end of it all, whichever comes first.
+async fn within<T>(
+    limit: Duration,
+    until: Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, tokio::time::error::Elapsed> {
+    let end = until.min(Instant::now() + limit);
+    tokio::time::timeout_at(end, work).await
+}
+
+/// A time as people read it.
+fn millis(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    if ms < 10.0 {
+        format!("{ms:.1} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
+}

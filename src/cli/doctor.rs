@@ -1,0 +1,172 @@
+//! `kdev doctor`.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::Args;
+
+use super::{Global, ProxyArgs, ViaArg, output};
+use crate::app::doctor::{self, Check, Report, Status};
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev doctor                what works with this kubeconfig, and what to do about the rest
+  kdev doctor -n shop        the same for another namespace
+  kdev doctor --json | jq -r '.checks[] | select(.status == \"fail\") | .id'
+
+It changes nothing in the cluster. On this machine it starts one container of an image that is
+already here, and removes it.
+
+Exit code: 1 when something that kdev needs is missing, else 0.";
+
+/// Check the kubeconfig, the way to the cluster, permissions and containers
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<u8> {
+    let proxy = ProxyArgs {
+        via: ViaArg::Auto,
+        proxy_listen: None,
+    };
+    let config = proxy.config(global);
+    let spinner = output::Spinner::new("Checking");
+    let look = Look::of_stdout();
+    let mut say = |check: &Check| {
+        if !args.json {
+            spinner.above(|| print(&look.lines(check)));
+        }
+    };
+    let report = spinner.during(doctor::run(&config, &mut say)).await;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&summary(&report));
+    }
+    Ok(u8::from(!report.ok))
+}
+
+/// Prints at once, also into a pipe. A reader that went away is no reason to stop.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// What the output can show.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    terminal: bool,
+    signs: bool,
+}
+
+impl Look {
+    fn of_stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        // The first that is set decides, as in setlocale(3).
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .iter()
+            .filter_map(|name| std::env::var(name).ok())
+            .find(|value| !value.is_empty())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        Self {
+            terminal,
+            signs: terminal && (locale.contains("utf-8") || locale.contains("utf8")),
+        }
+    }
+
+    fn lines(self, check: &Check) -> String {
+        let (sign, word, code) = match check.status {
+            Status::Ok => ("✓", "ok  ", "32"),
+            Status::Warn => ("!", "warn", "33"),
+            Status::Fail => ("✗", "FAIL", "31"),
+            Status::Skipped => ("-", "skip", "2"),
+        };
+        let sign = if self.signs { sign } else { word };
+        let sign = output::colour(self.terminal, code, sign);
+        let skipped = match check.status {
+            Status::Skipped => "not checked: ",
+            _ => "",
+        };
+        let mut text = format!("{sign} {}: {skipped}{}\n", check.title, check.detail);
+        if let Some(fix) = &check.fix {
+            let fix = format!("fix: {fix}");
+            text.push_str(&format!(
+                "    {}\n",
+                output::colour(self.terminal, "1", &fix)
+            ));
+        }
+        text
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let count = |status| report.checks.iter().filter(|c| c.status == status).count();
+    let missing = report.checks.iter().filter(|c| c.is_fatal()).count();
+    let mut text = String::new();
+    if let Some(role) = &report.role {
+        text.push_str("\nWhoever runs the cluster can give all rights at once with this:\n\n");
+        for line in role.lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text.push('\n');
+    text.push_str(&match (missing, count(Status::Warn)) {
+        (0, 0) => "kdev has all that it needs here.\n".to_owned(),
+        (0, warnings) => format!("kdev has what it needs here; to look at: {warnings}.\n"),
+        (missing, _) => format!("kdev does not work here yet; to be mended: {missing}.\n"),
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: Status) -> Check {
+        Check {
+            id: "login".to_owned(),
+            title: "credentials".to_owned(),
+            status,
+            detail: "they expired".to_owned(),
+            fix: Some("log in".to_owned()),
+            needed: true,
+        }
+    }
+
+    #[test]
+    fn signs_are_for_terminals_that_can_show_them() {
+        let plain = Look {
+            terminal: false,
+            signs: false,
+        };
+        assert_eq!(
+            plain.lines(&check(Status::Fail)),
+            "FAIL credentials: they expired\n    fix: log in\n"
+        );
+        let rich = Look {
+            terminal: false,
+            signs: true,
+        };
+        assert!(
+            rich.lines(&check(Status::Ok))
+                .starts_with("✓ credentials: ")
+        );
+    }
+
+    #[test]
+    fn the_end_says_whether_it_works() {
+        let report = |status| Report {
+            ok: true,
+            checks: vec![check(status)],
+            role: None,
+        };
+        assert!(summary(&report(Status::Ok)).contains("all that it needs"));
+        assert!(summary(&report(Status::Warn)).contains("to look at: 1"));
+        assert!(summary(&report(Status::Fail)).contains("to be mended: 1"));
+    }
+}
