@@ -106,7 +106,8 @@ impl Look {
 
 fn summary(report: &Report) -> String {
     let count = |status| report.checks.iter().filter(|c| c.status == status).count();
-    let missing = report.checks.iter().filter(|c| c.is_fatal()).count();
+    let fatal = report.checks.iter().filter(|c| c.is_fatal());
+    let missing: Vec<&str> = fatal.map(|c| c.title.as_str()).collect();
     let mut text = String::new();
     if let Some(role) = &report.role {
         text.push_str("\nWhoever runs the cluster can give all rights at once with this:\n\n");
@@ -115,10 +116,14 @@ fn summary(report: &Report) -> String {
         }
     }
     text.push('\n');
-    text.push_str(&match (missing, count(Status::Warn)) {
-        (0, 0) => "kdev has all that it needs here.\n".to_owned(),
-        (0, warnings) => format!("kdev has what it needs here; to look at: {warnings}.\n"),
-        (missing, _) => format!("kdev does not work here yet; to be mended: {missing}.\n"),
+    text.push_str(&match (missing.as_slice(), count(Status::Warn)) {
+        ([], 0) => "kdev has all that it needs here.\n".to_owned(),
+        ([], 1) => "kdev has what it needs here; one thing could be better.\n".to_owned(),
+        ([], n) => format!("kdev has what it needs here; {n} things could be better.\n"),
+        (missing, _) => format!(
+            "Something that kdev needs is missing: {}.\n",
+            missing.join(", ")
+        ),
     });
     text
 }
@@ -166,7 +171,7 @@ mod tests {
             role: None,
         };
         assert!(summary(&report(Status::Ok)).contains("all that it needs"));
-        assert!(summary(&report(Status::Warn)).contains("to look at: 1"));
-        assert!(summary(&report(Status::Fail)).contains("to be mended: 1"));
+        assert!(summary(&report(Status::Warn)).contains("one thing could"));
+        assert!(summary(&report(Status::Fail)).contains("missing: credentials"));
     }
 }

@@ -86,7 +86,7 @@ pub struct Report {
     pub ok: bool,
     /// The checks.
     pub checks: Vec<Check>,
-    /// Where a permission is missing: a Role and its binding, as YAML, that whoever runs the
+    /// Where a permission is missing that kdev needs: a Role and its binding, as YAML, that whoever runs the
     /// cluster can apply.
     pub role: Option<String>,
 }

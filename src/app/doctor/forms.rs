@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::check::Check;
 use super::{millis, within};
-use crate::dial::PodPort;
+use crate::dial::{DialError, PodPort};
 use crate::k8s::portforward::{Form, PING_LIMIT, Probe, ProbeError, probe, ready_pods};
-use crate::k8s::{Client, ClientError, UpgradeError};
+use crate::k8s::{Client, ClientError, UpgradeError, access};
 use crate::task::Tasks;
 
 /// How long finding a pod may take.
 const FIND_LIMIT: Duration = Duration::from_secs(3);
-/// How long the forms may take, all at once: the API server connects to the node meanwhile.
+/// How long one form may take: the API server connects to the node meanwhile.
 const LIMIT: Duration = Duration::from_secs(6);
 /// Pods that are tried: the first may be on a node that is gone.
 const PODS: usize = 2;
@@ -58,21 +58,34 @@ pub(super) async fn checks(client: &Client, until: Instant, tasks: &Tasks) -> Ve
 type Tried = (Form, Result<Probe, ProbeError>);
 
 async fn try_all(client: &Client, pod: &PodPort, until: Instant, tasks: &Tasks) -> Vec<Tried> {
-    let each = Form::ALL.map(|form| async move {
+    let one = |form| async move {
         let tried = within(LIMIT, until, probe(client, pod, form, tasks)).await;
         let tried = tried.unwrap_or_else(|_| {
             let text = format!("no answer within {} s", LIMIT.as_secs());
             Err(UpgradeError::Network(text).into())
         });
         (form, tried)
-    });
-    futures_util::future::join_all(each).await
+    };
+    let mut all = Vec::new();
+    let mut forms = Form::ALL.into_iter();
+    // The form that kdev will take is measured alone.
+    for form in forms.by_ref() {
+        all.push(one(form).await);
+        if matches!(all.last(), Some((_, Ok(_)))) {
+            break;
+        }
+    }
+    all.extend(futures_util::future::join_all(forms.map(one)).await);
+    all
 }
 
 fn judge(pod: &PodPort, tried: &[Tried]) -> Check {
     let refused: Vec<String> = tried
         .iter()
-        .filter_map(|(form, result)| Some(format!("{}: {}", form.id(), result.as_ref().err()?)))
+        .filter_map(|(form, result)| {
+            let why = reason(*form, result.as_ref().err()?, &pod.pod.namespace);
+            Some(format!("{}: {why}", form.id()))
+        })
         .collect();
     let mut works = tried
         .iter()
@@ -110,6 +123,22 @@ fn judge(pod: &PodPort, tried: &[Tried]) -> Check {
         );
     }
     Check::ok(ID, TITLE, detail).needed()
+}
+
+/// Why a form does not work, in fewer words than the API server's.
+fn reason(form: Form, error: &ProbeError, namespace: &str) -> String {
+    match error {
+        ProbeError::Upgrade(UpgradeError::Status {
+            code: 403, message, ..
+        }) => match access::denied(message, form.verb(), "pods/portforward", namespace) {
+            DialError::Denied { verb, resource, .. } => format!("{verb} {resource} is not allowed"),
+            other => other.to_string(),
+        },
+        ProbeError::Upgrade(UpgradeError::Bare { code: 400, .. }) if form == Form::Tunnel => {
+            "this server does not have it (1.31 and later do)".to_owned()
+        }
+        error => error.to_string(),
+    }
 }
 
 /// What would help, by the commonest reasons.

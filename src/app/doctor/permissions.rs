@@ -24,7 +24,7 @@ struct Right {
 /// What was found about rights.
 pub(super) struct Found {
     pub(super) checks: Vec<Check>,
-    /// The Role to ask for, where one is missing.
+    /// The Role to ask for, where one that is needed is missing.
     pub(super) role: Option<String>,
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn checks(client: &Client, identity: Option<&Identity>, until: 
         .iter()
         .zip(&answers)
         .map(|(right, answer)| {
-            missing |= matches!(answer, Ok(verdict) if !verdict.allowed);
+            missing |= right.needed && matches!(answer, Ok(verdict) if !verdict.allowed);
             judge(right, answer)
         })
         .collect();
@@ -98,7 +98,7 @@ fn rights(namespace: &str, slices: bool) -> Vec<Right> {
             true,
             "get",
             "pods/portforward",
-            "no port-forward in a WebSocket, which is asked for by GET",
+            "servers may refuse port-forward in a WebSocket, which is asked for by GET",
         ),
         right(
             true,
@@ -178,9 +178,8 @@ fn judge(right: &Right, answer: &Result<Verdict, ClientError>) -> Check {
             };
             let bare = right.permission.full_resource();
             check.fix(format!(
-                "have this rule added to a Role of yours in {namespace}: {{apiGroups: \
-                 [{group:?}], resources: [{bare:?}], verbs: [{verb:?}]}}; `kubectl auth can-i \
-                 {verb} {resource} -n {namespace}` says whether it holds"
+                "ask whoever runs the cluster for this rule in a Role of {namespace}: \
+                 {{apiGroups: [{group:?}], resources: [{bare:?}], verbs: [{verb:?}]}}"
             ))
         }
         Err(error) => Check::warn(&id, &title, format!("could not be asked: {error}")),
@@ -206,8 +205,8 @@ fn judge_everywhere(answers: &[Result<Verdict, ClientError>]) -> Check {
         "allowed: kdev knows the names and addresses of all namespaces at once".to_owned()
     } else {
         format!(
-            "not allowed ({}): kdev asks for other namespaces as they are named, and addresses \
-             lead only to what it knows; nothing needs it",
+            "not allowed and not needed: kdev asks for other namespaces as they are named \
+             (missing: {})",
             missing.join(", ")
         )
     };

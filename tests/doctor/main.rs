@@ -1,0 +1,8 @@
+//! `kdev doctor` as a user runs it, against a simulated cluster.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod broken;
+mod containers;
+mod rights;
+mod sound;
+mod support;
