@@ -28,7 +28,9 @@ esac
 "#;
 
 fn which(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
+    // The system's own first: version managers put scripts in their places.
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("/usr/bin:/bin:{path}");
     let mut all = std::env::split_paths(&path).map(|folder| folder.join(program));
     all.find(|file| file.is_file())
         .unwrap_or_else(|| panic!("{program} is not installed"))

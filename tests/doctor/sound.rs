@@ -64,7 +64,7 @@ async fn all_is_well() {
     assert!(found.get("speed").detail.starts_with("round trip "));
     let streams = cluster.counts().streams;
     assert_eq!(
-        streams, 0,
+        streams, 1,
         "only the form that cannot do without dials the pod"
     );
 }

@@ -31,7 +31,7 @@ impl Folder {
 
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.write(name, text);
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
 }

@@ -134,9 +134,9 @@ fn reason(form: Form, error: &ProbeError, namespace: &str) -> String {
             DialError::Denied { verb, resource, .. } => format!("{verb} {resource} is not allowed"),
             other => other.to_string(),
         },
-        ProbeError::Upgrade(UpgradeError::Bare { code: 400, .. }) if form == Form::Tunnel => {
-            "this server does not have it (1.31 and later do)".to_owned()
-        }
+        ProbeError::Upgrade(
+            UpgradeError::Bare { code: 400, .. } | UpgradeError::Status { code: 400, .. },
+        ) if form == Form::Tunnel => "this server does not have it (1.31 and later do)".to_owned(),
         error => error.to_string(),
     }
 }
