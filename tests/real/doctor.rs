@@ -8,10 +8,9 @@ use crate::lab;
 
 /// The document for `account` through `door`; its `ok` is what the exit code says.
 fn doctor(account: &str, door: &str) -> Value {
-    let kubeconfig = lab::options(account, door).kubeconfig.unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_kdev"))
         .args(["doctor", "--json", "--kubeconfig"])
-        .arg(kubeconfig)
+        .arg(lab::kubeconfig(account, door))
         .output()
         .unwrap();
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -66,11 +65,8 @@ fn the_doctor_sees_a_container_reach_the_listener() {
     let reach = detail(&found, "container.reach");
     println!("{engine}; {reach}");
     assert!(with(&found, "ok").contains(&"container.reach"), "{found:#}");
-    let left = Command::new("docker")
-        .args(["ps", "--all", "--quiet", "--filter", "name=kdev-doctor-"])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "it is removed");
+    let left = lab::docker(&["ps", "--all", "--quiet", "--filter", "name=kdev-doctor-"]);
+    assert_eq!(left.unwrap(), "", "it is removed");
 }
 
 #[test]

@@ -19,6 +19,9 @@ const LIMIT: Duration = Duration::from_secs(6);
 /// Pods that are tried: the first may be on a node that is gone.
 const PODS: usize = 2;
 
+/// Characters that are shown of a refusal in nobody's known words.
+const MAX_REASON: usize = 160;
+
 const ID: &str = "port-forward";
 const TITLE: &str = "port-forward";
 
@@ -137,7 +140,11 @@ fn reason(form: Form, error: &ProbeError, namespace: &str) -> String {
         ProbeError::Upgrade(
             UpgradeError::Bare { code: 400, .. } | UpgradeError::Status { code: 400, .. },
         ) if form == Form::Tunnel => "this server does not have it (1.31 and later do)".to_owned(),
-        error => error.to_string(),
+        // What no Kubernetes says may be a page of HTML.
+        error => match error.to_string().char_indices().nth(MAX_REASON) {
+            Some((end, _)) => format!("{}…", &error.to_string()[..end]),
+            None => error.to_string(),
+        },
     }
 }
 
