@@ -26,7 +26,14 @@ async fn discovery_names_what_is_served() {
         .iter()
         .map(|g| &g["name"])
         .collect();
-    assert_eq!(names, ["discovery.k8s.io", "authorization.k8s.io"]);
+    assert_eq!(
+        names,
+        [
+            "discovery.k8s.io",
+            "authorization.k8s.io",
+            "authentication.k8s.io"
+        ]
+    );
     let core = get(&cluster, "dev-token", "/api/v1").await.json();
     let resources = core["resources"].as_array().unwrap();
     let forward = resources

@@ -1,10 +1,10 @@
 //! Who may do what, and how the server says no.
 
-use kdev_sim::{Rule, User};
+use kdev_sim::{Options, Rule, User};
 use serde_json::json;
 
 use crate::support::http::{Answer, ask, get};
-use crate::support::shop;
+use crate::support::{shop, shop_with};
 
 #[tokio::test]
 async fn unknown_and_revoked_tokens_are_unauthorized_and_none_is_anonymous() {
@@ -129,6 +129,21 @@ async fn rules_reviews_list_the_rules_of_the_namespace() {
             .any(|rule| rule["resources"].to_string().contains("portforward"))
     );
     assert_eq!(answer["status"]["incomplete"], false);
+}
+
+#[tokio::test]
+async fn a_token_learns_who_it_stands_for_where_the_server_knows_the_question() {
+    let line = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let cluster = shop().await;
+    let answer = ask(&cluster, "dev-token", line, &[], "{}").await.json();
+    let user = &answer["status"]["userInfo"];
+    assert_eq!(user["username"], "dev");
+    assert_eq!(
+        user["groups"],
+        json!(["developers", "system:authenticated"])
+    );
+    let cluster = shop_with(Options::old()).await;
+    assert_ne!(ask(&cluster, "dev-token", line, &[], "{}").await.code, 201);
 }
 
 #[tokio::test]
