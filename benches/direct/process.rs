@@ -1,7 +1,7 @@
 //! The programs under comparison.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -29,7 +29,7 @@ pub(crate) fn kubeconfig(door: &str) -> PathBuf {
 }
 
 /// The first pod with the label `app=NAME`.
-pub(crate) fn pod(kubeconfig: &PathBuf, app: &str) -> Pod {
+pub(crate) fn pod(kubeconfig: &Path, app: &str) -> Pod {
     let output = Command::new("kubectl")
         .args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()])
         .args([
@@ -66,7 +66,7 @@ pub(crate) fn kubectl_version() -> String {
 }
 
 impl Running {
-    pub(crate) async fn kubectl(kubeconfig: &PathBuf, pod: &Pod) -> Self {
+    pub(crate) async fn kubectl(kubeconfig: &Path, pod: &Pod) -> Self {
         let mut command = tokio::process::Command::new("kubectl");
         command.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
         command.args([
@@ -80,14 +80,14 @@ impl Running {
         Self::start(command, |line| line.split(' ').nth(2)?.parse().ok()).await
     }
 
-    pub(crate) async fn forward(kubeconfig: &PathBuf, pod: &Pod) -> Self {
+    pub(crate) async fn forward(kubeconfig: &Path, pod: &Pod) -> Self {
         let mut command = Self::kdev(kubeconfig);
         command.args(["forward", &format!("{}:8080=0", pod.ip)]);
         // "127.0.0.1:39001 -> 10.244.0.5:8080"
         Self::start(command, |line| line.split(' ').next()?.parse().ok()).await
     }
 
-    pub(crate) async fn connect(kubeconfig: &PathBuf) -> Self {
+    pub(crate) async fn connect(kubeconfig: &Path) -> Self {
         let mut command = Self::kdev(kubeconfig);
         command.args(["connect", "--json"]);
         Self::start(command, |line| {
@@ -97,7 +97,7 @@ impl Running {
         .await
     }
 
-    fn kdev(kubeconfig: &PathBuf) -> tokio::process::Command {
+    fn kdev(kubeconfig: &Path) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kdev"));
         command.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
         command
