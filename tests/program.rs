@@ -1,0 +1,237 @@
+//! The program as a whole against the simulated cluster.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use kdev_sim::{Options, SimCluster, shop};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+/// Longer than any of these commands takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Stage {
+    cluster: SimCluster,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn set_up(options: Options) -> Self {
+        let cluster = SimCluster::start(options).await.unwrap();
+        shop::furnish(&cluster);
+        let folder = tempfile::tempdir().unwrap();
+        for user in ["dev", "viewer"] {
+            let path = folder.path().join(user);
+            cluster.write_kubeconfig(&path, user, "shop").unwrap();
+        }
+        Self { cluster, folder }
+    }
+
+    fn kdev(&self, user: &str, args: &[&str]) -> Command {
+        let kubeconfig: PathBuf = self.folder.path().join(user);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kdev"));
+        command
+            .args(args)
+            .env("KUBECONFIG", kubeconfig)
+            .env("XDG_RUNTIME_DIR", self.folder.path())
+            .env("XDG_CACHE_HOME", self.folder.path())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn output(&self, user: &str, args: &[&str]) -> Output {
+        let output = self.kdev(user, args).output();
+        tokio::time::timeout(PATIENCE, output)
+            .await
+            .expect("kdev hangs")
+            .unwrap()
+    }
+}
+
+/// The first line of a running command, and the command.
+async fn ready(mut command: Command) -> (String, Child) {
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    let read = BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .await;
+    read.unwrap();
+    assert!(!line.is_empty(), "kdev ended before it was ready");
+    (line, child)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_the_main_jobs_and_ends() {
+    let began = Instant::now();
+    let demo = Command::new(env!("CARGO_BIN_EXE_kdev"))
+        .arg("demo")
+        .output();
+    let output = tokio::time::timeout(PATIENCE, demo)
+        .await
+        .expect("the demo hangs")
+        .unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    for part in [
+        "hello from web-",
+        "+PONG",
+        "pods/portforward",
+        "kdev doctor",
+    ] {
+        assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
+    }
+    println!("the demo took {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_are_the_childs_or_say_who_failed() {
+    let stage = Stage::set_up(Options::default()).await;
+    for (command, code) in [
+        (&["sh", "-c", "exit 7"][..], 7),
+        (&["sh", "-c", "kill -TERM $$"], 128 + 15),
+        (&["no-such-command-here"], 127),
+        (&["/"], 126),
+        (&["docker", "create", "busybox"], 125),
+    ] {
+        let output = stage
+            .output("dev", &[&["run", "--"], command].concat())
+            .await;
+        let shown = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {shown}");
+    }
+    let nowhere = ["--kubeconfig", "/no/such/file", "run", "--", "true"];
+    let output = stage.output("dev", &nowhere).await;
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        text(&output.stderr).contains("/no/such/file"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(
+        stage.output("dev", &["forward", "web"]).await.status.code(),
+        Some(2)
+    );
+    assert_eq!(
+        stage
+            .output("dev", &["run", "--via", "pigeon", "x"])
+            .await
+            .status
+            .code(),
+        Some(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_is_said_before_the_command_starts() {
+    let stage = Stage::set_up(Options::default()).await;
+    stage.cluster.stop_api().await;
+    let output = stage.output("dev", &["run", "--", "echo", "started"]).await;
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(text(&output.stdout), "");
+    assert!(text(&output.stderr).contains("cannot reach the API server"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarded_ports_show_up_in_status_and_end_with_the_signal() {
+    let stage = Stage::set_up(Options::default()).await;
+    let (line, mut child) = ready(stage.kdev("dev", &["forward", "redis:6379=0", "--json"])).await;
+    let port: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let local: SocketAddr = port["ports"][0]["local"].as_str().unwrap().parse().unwrap();
+    let mut redis = TcpStream::connect(local).await.unwrap();
+    redis.write_all(b"PING\r\n").await.unwrap();
+    let mut answer = [0; 7];
+    redis.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"+PONG\r\n");
+
+    let output = stage.output("dev", &["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let session = &status[0];
+    assert_eq!(session["command"], "forward");
+    assert_eq!(session["listening"][0]["target"], "redis:6379");
+    assert_eq!(session["streams"], 1);
+    assert_eq!(session["bytes_sent"], 6);
+    assert_eq!(session["bytes_received"], 7);
+    assert!(session["transport"].as_str().unwrap().contains("WebSocket"));
+
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let status = tokio::time::timeout(PATIENCE, child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+    let output = stage.output("dev", &["status", "--json"]).await;
+    assert_eq!(text(&output.stdout).trim(), "[]");
+}
+
+/// What a SOCKS5 proxy at `proxy` gets for `request` to `host`; an error's text when it is cut.
+async fn through(
+    proxy: SocketAddr,
+    host: &str,
+    port: u16,
+    request: &[u8],
+) -> Result<String, String> {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    let mut hello = vec![5, 1, 0, 5, 1, 0, 3, host.len() as u8];
+    hello.extend_from_slice(host.as_bytes());
+    hello.extend_from_slice(&port.to_be_bytes());
+    stream.write_all(&hello).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    stream
+        .read_exact(&mut answer)
+        .await
+        .map_err(|e| e.to_string())?;
+    if answer[3] != 0 {
+        return Err(format!("reply {}", answer[3]));
+    }
+    let mut body = vec![0; 64];
+    match stream.read(&mut body).await {
+        Ok(n) => Ok(text(&body[..n])),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_dials_with_bytes_sent_ahead_leave_later_ones_alone() {
+    for options in [Options::default(), Options::old()] {
+        let stage = Stage::set_up(options).await;
+        // The Service's port leads to one that nobody listens on, in the pod of another that works.
+        stage.cluster.add_service(
+            kdev_sim::Service::new("shop", "shut")
+                .selector("app", "web")
+                .port("x", 81, 1081),
+        );
+        let (line, _child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let proxy: SocketAddr = line["proxy"].as_str().unwrap().parse().unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+        for round in 0..10 {
+            for _ in 0..3 {
+                let refused = through(proxy, "shut.shop", 81, request);
+                let refused = tokio::time::timeout(PATIENCE, refused)
+                    .await
+                    .expect("it hangs");
+                assert!(refused.is_err(), "{refused:?}");
+            }
+            for _ in 0..3 {
+                let good = through(proxy, "web.shop", 80, request);
+                let good = tokio::time::timeout(Duration::from_secs(10), good).await;
+                let good = good.unwrap_or_else(|_| panic!("a good dial hangs in round {round}"));
+                assert!(good.unwrap().starts_with("HTTP/1.1 200"));
+            }
+        }
+    }
+}
