@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -55,20 +56,27 @@ pub(super) async fn progress<T>(what: &str, work: impl Future<Output = T>) -> T 
 }
 
 /// A spinner on a terminal, under lines that are printed while the work goes on.
-pub(super) struct Spinner(Option<ProgressBar>);
+pub(super) struct Spinner {
+    bar: Option<ProgressBar>,
+    /// Before it spins there is nothing to draw around.
+    spinning: AtomicBool,
+}
 
 impl Spinner {
     /// One that shows nothing yet.
     pub(super) fn new(what: &str) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self(terminal.then(|| spinner(what)))
+        Self {
+            bar: terminal.then(|| spinner(what)),
+            spinning: AtomicBool::new(false),
+        }
     }
 
     /// Prints a line above the spinner.
     pub(super) fn above(&self, print: impl FnOnce()) {
-        match &self.0 {
-            Some(bar) => bar.suspend(print),
-            None => print(),
+        match &self.bar {
+            Some(bar) if self.spinning.load(Ordering::Relaxed) => bar.suspend(print),
+            _ => print(),
         }
     }
 
@@ -78,11 +86,12 @@ impl Spinner {
         if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
             return done;
         }
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
+            self.spinning.store(true, Ordering::Relaxed);
             bar.enable_steady_tick(TICK);
         }
         let done = work.await;
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         done
