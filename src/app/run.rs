@@ -18,41 +18,58 @@ use crate::run::environment::{self, Credentials, ProxyAddress, Settings, Variabl
 /// The user name in the proxy URL of a container; only the password matters.
 const PROXY_USER: &str = "kdev";
 
-/// What the user should hear while the command runs.
-pub type Notes<'a> = &'a (dyn Fn(&str) + Sync);
+/// What the user hears and sees beside the command itself.
+pub trait Observer {
+    /// A line that the user should read.
+    fn note(&self, text: &str);
+
+    /// Waits for `work`, and shows that `what` goes on when it takes long.
+    fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> impl Future<Output = T>;
+}
+
+/// What opening a session is called while it goes on.
+const CONNECTING: &str = "Connecting to the cluster";
 
 /// Runs `argv` with a way into the cluster and gives its exit code.
 ///
 /// # Errors
 /// When the cluster cannot be reached, or the command cannot work with kdev. A command that does
 /// not exist or cannot be executed is an exit code, 127 or 126, with a note.
-pub async fn run(config: &Config, argv: &[OsString], notes: Notes<'_>) -> anyhow::Result<u8> {
+pub async fn run(
+    config: &Config,
+    argv: &[OsString],
+    observer: &impl Observer,
+) -> anyhow::Result<u8> {
     match container::detect(argv)? {
         Detected::Command { note } => {
-            note.iter().for_each(|note| notes(note));
-            run_command(config, argv, notes).await
+            note.iter().for_each(|note| observer.note(note));
+            run_command(config, argv, observer).await
         }
-        Detected::Container(run) => run_container(config, &run, notes).await,
+        Detected::Container(run) => run_container(config, &run, observer).await,
     }
 }
 
-async fn run_command(config: &Config, argv: &[OsString], notes: Notes<'_>) -> anyhow::Result<u8> {
+async fn run_command(
+    config: &Config,
+    argv: &[OsString],
+    observer: &impl Observer,
+) -> anyhow::Result<u8> {
     let listener = listen(config.proxy_listen).await?;
     let address = listener.local_addr()?;
-    let session = Session::open(config).await?;
+    let session = observer.during(CONNECTING, Session::open(config)).await?;
     serve_laptop(&session, listener, address);
     let registration = session.register("run", vec![listening(&address.to_string())]);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
     let variables =
         environment::variables(&settings(&session, proxy), |name| std::env::var(name).ok());
-    note_dropped(&variables, notes);
+    note_dropped(&variables, observer);
     let Some(command) = Command::new(argv, variables.set) else {
         anyhow::bail!("there is no command to run; write it after --");
     };
     session.client.release_terminal();
     let code = match Child::spawn(command) {
         Ok(mut child) => child.wait().await?,
-        Err(error) => not_started(&error, notes),
+        Err(error) => not_started(&error, observer),
     };
     drop(registration);
     session.close(Duration::ZERO).await;
@@ -62,16 +79,16 @@ async fn run_command(config: &Config, argv: &[OsString], notes: Notes<'_>) -> an
 async fn run_container(
     config: &Config,
     run: &ContainerRun,
-    notes: Notes<'_>,
+    observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     // Before the cluster: what the engine refuses costs no login.
     let plan = run.plan().await?;
-    plan.notes.iter().for_each(|note| notes(note));
+    plan.notes.iter().for_each(|note| observer.note(note));
     let listener = plan
         .listen
         .bind(config.proxy_listen.map_or(0, |address| address.port()))?;
     let address = listener.local_addr()?;
-    let session = Session::open(config).await?;
+    let session = observer.during(CONNECTING, Session::open(config)).await?;
     let secret = password();
     // Unique among all sessions that use this engine.
     let id = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
@@ -90,19 +107,19 @@ async fn run_container(
     };
     let settings = settings(&session, plan.proxy(address.port(), credentials));
     let variables = plan.variables(&settings);
-    note_dropped(&variables, notes);
+    note_dropped(&variables, observer);
     let (command, started) = plan.command(&id, &variables.set)?;
     session.client.release_terminal();
     let mut code = match Child::spawn(command) {
         Ok(mut child) => child.wait().await?,
-        Err(error) => not_started(&error, notes),
+        Err(error) => not_started(&error, observer),
     };
     if code == 0 && started.detached() {
         let mut ending = Ending::listen()?;
         code = tokio::select! {
             code = started.follow() => code?,
             number = ending.next() => {
-                notes(&started.farewell());
+                observer.note(&started.farewell());
                 128 + number
             }
         };
@@ -165,17 +182,17 @@ fn listening(address: &str) -> Listening {
     }
 }
 
-fn note_dropped(variables: &Variables, notes: Notes<'_>) {
+fn note_dropped(variables: &Variables, observer: &impl Observer) {
     if !variables.dropped_no_proxy.is_empty() {
-        notes(&format!(
+        observer.note(&format!(
             "left out of NO_PROXY, since it would keep the program from the cluster: {}",
             variables.dropped_no_proxy.join(", ")
         ));
     }
 }
 
-fn not_started(error: &SpawnError, notes: Notes<'_>) -> u8 {
-    notes(&error.to_string());
+fn not_started(error: &SpawnError, observer: &impl Observer) -> u8 {
+    observer.note(&error.to_string());
     error.exit_code()
 }
 

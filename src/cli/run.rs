@@ -16,12 +16,13 @@ const EXAMPLES: &str = "\
 Examples:
   kdev run -- curl http://orders.shop/             a command that sees the cluster
   kdev run -- docker run --rm my/api               a container that sees the cluster
-  kdev run -n shop -- psql -h pg -U shop           bare names mean Services of namespace shop
+  kdev run -n shop -- npm start                    bare names mean Services of namespace shop
   kdev run -- docker run -d my/api                 kdev stays until the container ends
   kdev run --host-loopback -- docker run my/api    the container may reach 127.0.0.1 of this laptop
 
 The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need.
-Names that are not the cluster's are dialled from this laptop as always.
+Names that are not the cluster's are dialled from this laptop as always. Programs that know no
+proxy (psql, redis-cli) take a port of `kdev forward`.
 
 Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed.";
 
@@ -47,9 +48,19 @@ pub(super) struct RunArgs {
 pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<u8> {
     let mut config = args.proxy.config(global);
     config.host_loopback = args.host_loopback;
-    let notes = |note: &str| {
+    app::run::run(&config, &args.command, &Terminal).await
+}
+
+/// The terminal, or what stands in its place.
+struct Terminal;
+
+impl app::run::Observer for Terminal {
+    fn note(&self, text: &str) {
         let kdev = output::colour(std::io::stderr().is_terminal(), "2", "kdev:");
-        eprintln!("{kdev} {note}");
-    };
-    app::run::run(&config, &args.command, &notes).await
+        eprintln!("{kdev} {text}");
+    }
+
+    async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        output::progress(what, work).await
+    }
 }
