@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use super::outgoing::{Framing, Outgoing, Pair};
 use super::spdy::{self, Frame, STATUS_PROTOCOL_ERROR, STATUS_REFUSED_STREAM};
-use super::stream::{Outcome, PodStream, StreamState};
+use super::stream::{PodStream, StreamState};
 use super::traffic::Traffic;
 use super::v4;
 use super::websocket::{self, Event};
@@ -33,10 +33,6 @@ const PINGS_MISSED: u32 = 2;
 /// How long a ping may take before the connection gets no new streams, as a multiple of the round
 /// trip and at least this long.
 const SUSPECT_AFTER: Duration = Duration::from_millis(400);
-
-/// How long before the news that a forward broke DATA may have been sent and still reach the
-/// server after it, beyond two round trips.
-const IN_FLIGHT_MARGIN: Duration = Duration::from_millis(20);
 
 /// Bytes sent since something last arrived, above which silence proves nothing: a ping waits
 /// behind them in the pipe, and the pod may simply not read.
@@ -83,8 +79,8 @@ struct Streams {
     /// Both ids of a pair lead to it.
     by_id: HashMap<u32, Arc<StreamState>>,
     lost: Option<DialError>,
-    /// No new streams: the server said GOAWAY, or one of its workers may be blocked.
-    retired: bool,
+    /// The server said GOAWAY.
+    refused: bool,
 }
 
 /// A handle to a connection, which lives until it fails or is closed.
@@ -117,7 +113,7 @@ impl Connection {
         if let Some(state) = only {
             streams.by_id.insert(state.pair.data, state.clone());
             streams.by_id.insert(state.pair.error, state);
-            streams.retired = true;
+            streams.refused = true;
         }
         let shared = Arc::new(Shared {
             outgoing: Outgoing::new(framing),
@@ -161,7 +157,7 @@ impl Connection {
         let mut opened = None;
         shared.outgoing.open(port, |pair| {
             let mut streams = lock(&shared.streams);
-            if streams.lost.is_some() || streams.retired {
+            if streams.lost.is_some() || streams.refused {
                 return;
             }
             let state = Arc::new(StreamState::new(pair, target.to_owned()));
@@ -209,7 +205,7 @@ impl Connection {
             return Fitness::Busy;
         }
         let streams = lock(&shared.streams);
-        if streams.retired || streams.lost.is_some() {
+        if streams.refused || streams.lost.is_some() {
             return Fitness::Closed;
         }
         if streams.by_id.values().any(|stream| stream.is_bulk()) {
@@ -260,44 +256,15 @@ impl Shared {
         let mut streams = lock(&self.streams);
         streams.by_id.remove(&state.pair.error);
         streams.by_id.remove(&state.pair.data);
-        let over = streams.retired && streams.by_id.is_empty();
         drop(streams);
         *lock(&self.idle_since) = Instant::now();
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.traffic.stream_closed();
-        if over {
+        if self.framing == Framing::V4 {
             self.outgoing.close();
         }
         if state.full.load(Ordering::Acquire) {
             self.resume();
-        }
-    }
-
-    /// Takes no new streams from now on, and ends when those that are open have ended.
-    fn retire(&self) {
-        let mut streams = lock(&self.streams);
-        streams.retired = true;
-        let over = streams.by_id.is_empty();
-        drop(streams);
-        if over {
-            self.outgoing.close();
-        }
-    }
-
-    /// Looks at a stream whose forward is over. DATA that reaches the server after that blocks the
-    /// worker that it falls to, one of five, for the rest of the connection (`moby/spdystream` has
-    /// nobody left to hand it to): then every fifth new stream would hang.
-    fn forward_over(&self, state: &StreamState) {
-        let round_trip = Duration::from_micros(self.round_trip.load(Ordering::Relaxed));
-        let in_flight = match state.outcome() {
-            // The pod answered and left: only what was sent in the last moment crossed its end.
-            Outcome::Ended => round_trip,
-            Outcome::Broken => round_trip * 2 + IN_FLIGHT_MARGIN,
-            // Whatever was sent ahead found nobody.
-            Outcome::Refused => Duration::MAX,
-        };
-        if self.framing != Framing::V4 && state.sent_within(in_flight) {
-            self.retire();
         }
     }
 
@@ -526,9 +493,6 @@ impl<'a> Reader<'a> {
                 };
                 if stream == state.pair.error {
                     state.error_text(&payload, fin);
-                    if fin {
-                        self.shared.forward_over(&state);
-                    }
                     return;
                 }
                 if !payload.is_empty() {
@@ -548,7 +512,6 @@ impl<'a> Reader<'a> {
                 } else {
                     state.reset();
                 }
-                self.shared.forward_over(&state);
             }
             Frame::SynReply { stream, fin } | Frame::Headers { stream, fin } => {
                 if fin && let Some(state) = self.stream(stream) {
@@ -569,7 +532,7 @@ impl<'a> Reader<'a> {
                 };
                 self.shared.outgoing.reset(stream, status);
             }
-            Frame::GoAway => self.shared.retire(),
+            Frame::GoAway => lock(&self.shared.streams).refused = true,
             Frame::Ignored => {}
         }
     }

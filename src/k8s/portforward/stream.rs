@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::connection::Shared;
 use super::lock;
@@ -51,21 +51,8 @@ pub(super) struct StreamState {
     received: AtomicU64,
     sent: AtomicU64,
     incoming: Mutex<Incoming>,
-    /// When payload was last sent, if ever.
-    last_sent: Mutex<Option<Instant>>,
     /// The queue is above [`RECEIVE_HIGH`]; the connection waits for it.
     pub(super) full: AtomicBool,
-}
-
-/// How a forward went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The pod closed in order.
-    Ended,
-    /// It broke after the pod's first byte.
-    Broken,
-    /// The pod never sent a byte, and there is a failure.
-    Refused,
 }
 
 #[derive(Debug, Default)]
@@ -108,7 +95,6 @@ impl StreamState {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             incoming: Mutex::default(),
-            last_sent: Mutex::new(None),
             full: AtomicBool::new(false),
         }
     }
@@ -116,23 +102,6 @@ impl StreamState {
     /// Whether the stream carries bulk; see [`BULK`].
     pub(super) fn is_bulk(&self) -> bool {
         self.received.load(Ordering::Relaxed) + self.sent.load(Ordering::Relaxed) > BULK
-    }
-
-    /// Whether payload was sent not longer ago than `limit`.
-    pub(super) fn sent_within(&self, limit: Duration) -> bool {
-        lock(&self.last_sent).is_some_and(|sent| sent.elapsed() <= limit)
-    }
-
-    /// How the forward went; ask when it is over.
-    pub(super) fn outcome(&self) -> Outcome {
-        let incoming = lock(&self.incoming);
-        if incoming.error_text.is_empty() && !incoming.reset {
-            Outcome::Ended
-        } else if self.received.load(Ordering::Relaxed) == 0 {
-            Outcome::Refused
-        } else {
-            Outcome::Broken
-        }
     }
 
     /// Takes payload in. Returns whether the stream is full now.
@@ -186,9 +155,6 @@ impl StreamState {
             .extend_from_slice(&text[..text.len().min(room)]);
         incoming.error_ended |= end;
         wake(incoming.reader.take());
-        if end {
-            wake(incoming.writer.take());
-        }
     }
 
     /// The connection below was lost.
@@ -357,8 +323,7 @@ impl AsyncWrite for PodStream {
             if let Some(failure) = self.state.failure(&incoming) {
                 return Poll::Ready(Err(failure.into_io()));
             }
-            // The runtime closes both directions together; what comes later has no taker.
-            if incoming.reset || incoming.error_ended || self.write_ended {
+            if incoming.reset || self.write_ended {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             incoming.writer = Some(cx.waker().clone());
@@ -373,7 +338,6 @@ impl AsyncWrite for PodStream {
         ) {
             Some(taken) => {
                 self.state.sent.fetch_add(taken as u64, Ordering::Relaxed);
-                *lock(&self.state.last_sent) = Some(Instant::now());
                 self.connection.traffic.sent(taken as u64);
                 Poll::Ready(Ok(taken))
             }

@@ -127,45 +127,6 @@ async fn a_late_refusal_is_an_error_that_names_its_cause() {
 }
 
 #[tokio::test]
-async fn bytes_that_reach_an_ended_forward_retire_the_connection() {
-    let (connection, mut server, _tasks) = connected(4096);
-    let mut other = connection.open(80, "web:80").unwrap();
-    let mut refused = connection.open(81, "web:81").unwrap();
-    refused.write_all(b"sent ahead").await.unwrap();
-    // The habit of older runtimes: no reset, the text between two ends.
-    server.data(7, b"", true).await;
-    server.data(5, b"connect: connection refused", false).await;
-    server.data(5, b"", true).await;
-    assert!(refused.read(&mut [0; 1]).await.is_err());
-    assert_eq!(connection.fitness(), Fitness::Closed);
-    // What runs is left alone, and the connection ends with it.
-    server.data(3, b"fine", true).await;
-    let mut text = String::new();
-    other.read_to_string(&mut text).await.unwrap();
-    assert_eq!(text, "fine");
-    drop((other, refused));
-    while let Some(frame) = server.next().await {
-        if frame == Frame::GoAway {
-            return;
-        }
-    }
-    panic!("the retired connection did not say goodbye");
-}
-
-#[tokio::test]
-async fn nothing_is_sent_after_the_forward_ended() {
-    let (connection, mut server, _tasks) = connected(4096);
-    let mut stream = connection.open(80, "web:80").unwrap();
-    server.data(3, b"bye", true).await;
-    server.data(1, b"", true).await;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    let error = stream.write_all(b"too late").await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-    assert_eq!(connection.fitness(), Fitness::Fit(1));
-}
-
-#[tokio::test]
 async fn an_empty_end_waits_for_the_error_stream() {
     for (text, refused) in [(&b"unable to do port forwarding"[..], true), (b"", false)] {
         let (connection, mut server, _tasks) = connected(4096);
