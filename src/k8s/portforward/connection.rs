@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use super::outgoing::{Framing, Outgoing, Pair};
 use super::spdy::{self, Frame, STATUS_PROTOCOL_ERROR, STATUS_REFUSED_STREAM};
-use super::stream::{PodStream, StreamState};
+use super::stream::{PodStream, Remains, StreamState};
 use super::traffic::Traffic;
 use super::v4;
 use super::websocket::{self, Event};
@@ -38,6 +38,13 @@ const SUSPECT_AFTER: Duration = Duration::from_millis(400);
 /// behind them in the pipe, and the pod may simply not read.
 const SILENT_UPLOAD: u64 = 64 << 10;
 
+/// Workers to which servers hand the frames of a connection, by the stream's id modulo this
+/// (`FRAME_WORKERS` of spdystream, which every kubelet uses).
+const SERVER_WORKERS: u32 = 5;
+
+/// Ids of refused streams whose end is still awaited. The server ends each within a round trip.
+const MAX_LEAVING: usize = 256;
+
 /// Why a connection takes no new streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fitness {
@@ -57,7 +64,6 @@ pub(super) struct Shared {
     pub(super) outgoing: Outgoing,
     pub(super) traffic: Arc<Traffic>,
     streams: Mutex<Streams>,
-    framing: Framing,
     /// Streams that are open, for a look without a lock.
     live: AtomicUsize,
     /// The reader waits for full streams to be read.
@@ -78,8 +84,10 @@ pub(super) struct Shared {
 struct Streams {
     /// Both ids of a pair lead to it.
     by_id: HashMap<u32, Arc<StreamState>>,
+    /// Refused streams whose owners left before the server said how it ended them.
+    leaving: HashMap<u32, Arc<StreamState>>,
     lost: Option<DialError>,
-    /// The server said GOAWAY.
+    /// No stream is added any more: the server said GOAWAY, or a part of it is stuck.
     refused: bool,
 }
 
@@ -119,7 +127,6 @@ impl Connection {
             outgoing: Outgoing::new(framing),
             traffic,
             streams: Mutex::new(streams),
-            framing,
             live: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
             resumed: Notify::new(),
@@ -252,19 +259,66 @@ impl Shared {
     }
 
     /// Drops what is known of a stream whose owner is gone.
-    pub(super) fn forget(&self, state: &StreamState) {
+    pub(super) fn forget(&self, state: &Arc<StreamState>) {
         let mut streams = lock(&self.streams);
         streams.by_id.remove(&state.pair.error);
         streams.by_id.remove(&state.pair.data);
+        if state.awaits_end() && streams.leaving.len() < MAX_LEAVING {
+            streams.leaving.insert(state.pair.error, state.clone());
+            streams.leaving.insert(state.pair.data, state.clone());
+        }
+        // One stream was all, or there will be no more.
+        let over = streams.refused && streams.by_id.is_empty();
         drop(streams);
         *lock(&self.idle_since) = Instant::now();
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.traffic.stream_closed();
-        if self.framing == Framing::V4 {
+        if over {
             self.outgoing.close();
         }
         if state.full.load(Ordering::Acquire) {
             self.resume();
+        }
+    }
+
+    /// Takes no new streams from now on, and closes with the last one it has.
+    pub(super) fn retire(&self, why: &str) {
+        let mut streams = lock(&self.streams);
+        if std::mem::replace(&mut streams.refused, true) {
+            return;
+        }
+        let over = streams.by_id.is_empty();
+        drop(streams);
+        tracing::debug!(why, "the connection takes no new streams");
+        if over {
+            self.outgoing.close();
+        }
+    }
+
+    /// Looks what a stream that the runtime ended left behind. The server hands the frames of a
+    /// stream to one of a few workers, which waits until somebody reads them, or the stream is
+    /// reset: with neither, the worker is stuck for as long as the connection lives, and with it
+    /// every stream that is its part.
+    fn judge(&self, state: &StreamState) {
+        if !state.awaits_end() {
+            let leaving = &mut lock(&self.streams).leaving;
+            leaving.remove(&state.pair.error);
+            leaving.remove(&state.pair.data);
+        }
+        match state.remains() {
+            Remains::Nothing => {}
+            Remains::Perhaps => self.retire("a stream ended with bytes on the way"),
+            Remains::Bytes => {
+                self.retire("a refused stream left bytes behind");
+                let stuck = |id: u32| id % SERVER_WORKERS == state.pair.data % SERVER_WORKERS;
+                let mut victims: Vec<_> = lock(&self.streams).by_id.values().cloned().collect();
+                victims.retain(|other| {
+                    other.pair.data != state.pair.data && other.needs_worker(stuck)
+                });
+                // They would hang instead.
+                let why = lost("the server is stuck on the bytes of a refused stream");
+                victims.iter().for_each(|victim| victim.lose(&why));
+            }
         }
     }
 
@@ -493,6 +547,9 @@ impl<'a> Reader<'a> {
                 };
                 if stream == state.pair.error {
                     state.error_text(&payload, fin);
+                    if fin {
+                        self.shared.judge(&state);
+                    }
                     return;
                 }
                 if !payload.is_empty() {
@@ -501,6 +558,7 @@ impl<'a> Reader<'a> {
                 }
                 if fin {
                     state.end();
+                    self.shared.judge(&state);
                 }
             }
             Frame::Reset { stream, .. } => {
@@ -512,14 +570,20 @@ impl<'a> Reader<'a> {
                 } else {
                     state.reset();
                 }
+                self.shared.judge(&state);
             }
             Frame::SynReply { stream, fin } | Frame::Headers { stream, fin } => {
-                if fin && let Some(state) = self.stream(stream) {
-                    if stream == state.pair.error {
-                        state.error_text(b"", true);
-                    } else {
-                        state.end();
-                    }
+                let Some(state) = self.stream(stream) else {
+                    return;
+                };
+                let is_error = stream == state.pair.error;
+                if is_error {
+                    state.error_accepted();
+                }
+                if fin && is_error {
+                    state.error_text(b"", true);
+                } else if fin {
+                    state.end();
                 }
             }
             Frame::Ping { id } if id % 2 == 0 => self.shared.outgoing.ping(id),
@@ -545,6 +609,8 @@ impl<'a> Reader<'a> {
     }
 
     fn stream(&self, id: u32) -> Option<Arc<StreamState>> {
-        lock(&self.shared.streams).by_id.get(&id).cloned()
+        let streams = lock(&self.shared.streams);
+        let leaving = || streams.leaving.get(&id);
+        streams.by_id.get(&id).or_else(leaving).cloned()
     }
 }

@@ -12,7 +12,7 @@ use super::connection::{Connection, Fitness};
 use super::form::KnownForm;
 use super::lock;
 use super::open::{OpenError, Opened, open};
-use super::stream::PodStream;
+use super::stream::{PodStream, Refusals};
 use super::traffic::{Traffic, TrafficSnapshot};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, DialPods, Endpoints, PodPort};
@@ -78,6 +78,8 @@ struct Pod {
     in_flight: AtomicUsize,
     /// A connection ahead of need is being made.
     growing: AtomicBool,
+    /// Ports that refused, whose next refusal is awaited before a byte is sent.
+    refusals: Arc<Refusals>,
 }
 
 /// The last attempt's failure, for those who waited for that attempt.
@@ -322,7 +324,10 @@ impl Inner {
             // Counted before the first await, so that dials of the same moment see each other.
             let _in_flight = InFlight::new(&pod);
             let failure = match self.open_on(&pod, at, name).await {
-                Ok(stream) if endpoints.declared => return Ok(stream),
+                Ok(mut stream) if endpoints.declared && !pod.refusals.expects(at.port) => {
+                    stream.note_refusal(pod.refusals.clone(), at.port);
+                    return Ok(stream);
+                }
                 Ok(stream) => match stream.early_failure(UNDECLARED_WAIT).await {
                     None => return Ok(stream),
                     Some(error) => OpenError {

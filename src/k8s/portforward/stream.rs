@@ -1,6 +1,6 @@
 //! One stream to a port of a pod, as the layers above see it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::connection::Shared;
 use super::lock;
@@ -42,6 +42,14 @@ const COPIED_TOGETHER: usize = 64 << 10;
 /// ends together.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Sent bytes that are surely in the pod's socket by the time its runtime ends the stream, and so
+/// do not wait for a reader: less than any socket buffer.
+pub(super) const SMALL_UPLOAD: u64 = 64 << 10;
+
+/// Bytes that are taken and dropped after the runtime ended the stream, while the app still has
+/// to read what came before. An error at once could take the pod's last words with it.
+const MAX_DROPPED: u64 = 4 << 20;
+
 /// What both ends of the code, the connection's reader and the stream's owner, know of a stream.
 #[derive(Debug)]
 pub(super) struct StreamState {
@@ -50,6 +58,12 @@ pub(super) struct StreamState {
     target: String,
     received: AtomicU64,
     sent: AtomicU64,
+    /// Bytes sent since some were last received.
+    unanswered: AtomicU64,
+    /// We ended our direction.
+    finished: AtomicBool,
+    /// The server accepted the error stream, and so its worker was alive.
+    error_accepted: AtomicBool,
     incoming: Mutex<Incoming>,
     /// The queue is above [`RECEIVE_HIGH`]; the connection waits for it.
     pub(super) full: AtomicBool,
@@ -94,6 +108,9 @@ impl StreamState {
             target,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+            error_accepted: AtomicBool::new(false),
             incoming: Mutex::default(),
             full: AtomicBool::new(false),
         }
@@ -108,6 +125,7 @@ impl StreamState {
     pub(super) fn push(&self, payload: Bytes) -> bool {
         self.received
             .fetch_add(payload.len() as u64, Ordering::Relaxed);
+        self.unanswered.store(0, Ordering::Relaxed);
         let mut incoming = lock(&self.incoming);
         incoming.queued += payload.len();
         match incoming.queue.back_mut() {
@@ -157,6 +175,47 @@ impl StreamState {
         wake(incoming.reader.take());
     }
 
+    /// Notes that the server took the error stream.
+    pub(super) fn error_accepted(&self) {
+        self.error_accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server refused the stream and has yet to say whether it drops what was sent.
+    pub(super) fn awaits_end(&self) -> bool {
+        let incoming = lock(&self.incoming);
+        !incoming.error_text.is_empty()
+            && self.sent.load(Ordering::Relaxed) > 0
+            && !incoming.reset
+            && incoming.lost.is_none()
+            && !(incoming.ended && incoming.error_ended)
+    }
+
+    /// What the runtime may have left unread, once it ended both streams without a reset.
+    pub(super) fn remains(&self) -> Remains {
+        let incoming = lock(&self.incoming);
+        let sent = self.sent.load(Ordering::Relaxed);
+        if !incoming.ended || !incoming.error_ended || incoming.reset || sent == 0 {
+            return Remains::Nothing;
+        }
+        let refused = !incoming.error_text.is_empty();
+        if refused && self.received.load(Ordering::Relaxed) == 0 {
+            return Remains::Bytes;
+        }
+        let read_to_our_end = self.finished.load(Ordering::Relaxed) && !refused;
+        let unanswered = self.unanswered.load(Ordering::Relaxed) > 0;
+        if !read_to_our_end && (unanswered || sent > SMALL_UPLOAD) {
+            Remains::Perhaps
+        } else {
+            Remains::Nothing
+        }
+    }
+
+    /// Whether the stream waits for a worker of the server that has to do with it.
+    pub(super) fn needs_worker(&self, of: impl Fn(u32) -> bool) -> bool {
+        let unborn = !self.error_accepted.load(Ordering::Relaxed);
+        of(self.pair.data) || (of(self.pair.error) && unborn)
+    }
+
     /// The connection below was lost.
     pub(super) fn lose(&self, why: &DialError) {
         let mut incoming = lock(&self.incoming);
@@ -183,6 +242,19 @@ impl StreamState {
         (incoming.reset && self.received.load(Ordering::Relaxed) == 0)
             .then(|| refusal(&self.target, ""))
     }
+}
+
+/// How long a refusal is remembered: it costs a dial of this port some milliseconds.
+const REFUSAL_KEPT: Duration = Duration::from_secs(30);
+
+/// What is left of a stream at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remains {
+    Nothing,
+    /// Perhaps bytes that nobody will read.
+    Perhaps,
+    /// Bytes that nobody will read.
+    Bytes,
 }
 
 /// Reads the runtime's text of why it could not connect.
@@ -220,6 +292,10 @@ pub struct PodStream {
     state: Arc<StreamState>,
     connection: Arc<Shared>,
     write_ended: bool,
+    /// Bytes dropped after the runtime ended the stream.
+    dropped: u64,
+    /// Where a refusal is noted.
+    refusals: Option<(Arc<Refusals>, u16)>,
     /// Runs while an empty end waits for the error stream.
     verdict: Option<Pin<Box<Sleep>>>,
 }
@@ -230,7 +306,34 @@ impl PodStream {
             state,
             connection,
             write_ended: false,
+            dropped: 0,
+            refusals: None,
             verdict: None,
+        }
+    }
+
+    /// Notes in `refusals` when the pod refuses its `port`.
+    pub(super) fn note_refusal(&mut self, refusals: Arc<Refusals>, port: u16) {
+        self.refusals = Some((refusals, port));
+    }
+
+    fn fail(&mut self, failure: DialError) -> io::Error {
+        if matches!(failure, DialError::Refused { .. })
+            && let Some((refusals, port)) = self.refusals.take()
+        {
+            refusals.note(port);
+        }
+        failure.into_io()
+    }
+
+    /// Gives the stream up.
+    fn abort(&self) {
+        self.connection
+            .outgoing
+            .reset(self.state.pair.data, STATUS_CANCEL);
+        // A pod that does not read holds up the server's worker, and the reset stands behind it.
+        if self.state.unanswered.load(Ordering::Relaxed) > SMALL_UPLOAD {
+            self.connection.retire("an upload was given up");
         }
     }
 
@@ -289,7 +392,8 @@ impl AsyncRead for PodStream {
             return Poll::Ready(Ok(()));
         }
         if let Some(failure) = this.state.failure(&incoming) {
-            return Poll::Ready(Err(failure.into_io()));
+            drop(incoming);
+            return Poll::Ready(Err(this.fail(failure)));
         }
         if incoming.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -314,17 +418,28 @@ impl AsyncRead for PodStream {
 
 impl AsyncWrite for PodStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
         {
-            let mut incoming = lock(&self.state.incoming);
-            if let Some(failure) = self.state.failure(&incoming) {
-                return Poll::Ready(Err(failure.into_io()));
+            let mut incoming = lock(&this.state.incoming);
+            if let Some(failure) = this.state.failure(&incoming) {
+                drop(incoming);
+                return Poll::Ready(Err(this.fail(failure)));
             }
-            if incoming.reset || self.write_ended {
+            if incoming.reset || this.write_ended {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if incoming.ended {
+                // The runtime ends both directions together. Nobody would read this there, and
+                // it would hold up a worker of the server.
+                if this.dropped > MAX_DROPPED {
+                    return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                }
+                this.dropped += buf.len() as u64;
+                return Poll::Ready(Ok(buf.len()));
             }
             incoming.writer = Some(cx.waker().clone());
         }
@@ -338,6 +453,8 @@ impl AsyncWrite for PodStream {
         ) {
             Some(taken) => {
                 self.state.sent.fetch_add(taken as u64, Ordering::Relaxed);
+                let unanswered = &self.state.unanswered;
+                unanswered.fetch_add(taken as u64, Ordering::Relaxed);
                 self.connection.traffic.sent(taken as u64);
                 Poll::Ready(Ok(taken))
             }
@@ -353,6 +470,7 @@ impl AsyncWrite for PodStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.write_ended {
             self.write_ended = true;
+            self.state.finished.store(true, Ordering::Relaxed);
             self.connection.outgoing.finish(self.state.pair.data);
         }
         Poll::Ready(Ok(()))
@@ -361,9 +479,7 @@ impl AsyncWrite for PodStream {
 
 impl Io for PodStream {
     fn reset(&mut self) {
-        self.connection
-            .outgoing
-            .reset(self.state.pair.data, STATUS_CANCEL);
+        self.abort();
         self.write_ended = true;
     }
 }
@@ -375,11 +491,29 @@ impl Drop for PodStream {
             (incoming.ended && self.write_ended) || incoming.reset
         };
         if !over {
-            self.connection
-                .outgoing
-                .reset(self.state.pair.data, STATUS_CANCEL);
+            self.abort();
         }
         self.connection.forget(&self.state);
+    }
+}
+
+/// Ports of one pod that refused a connection not long ago.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    ports: Mutex<HashMap<u16, Instant>>,
+}
+
+impl Refusals {
+    fn note(&self, port: u16) {
+        let mut ports = lock(&self.ports);
+        ports.retain(|_, at| at.elapsed() < REFUSAL_KEPT);
+        ports.insert(port, Instant::now());
+    }
+
+    /// Whether `port` refused a moment ago, and so may do it again.
+    pub(super) fn expects(&self, port: u16) -> bool {
+        let at = lock(&self.ports).get(&port).copied();
+        at.is_some_and(|at| at.elapsed() < REFUSAL_KEPT)
     }
 }
 

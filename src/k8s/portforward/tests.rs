@@ -284,3 +284,101 @@ async fn dropping_a_stream_tells_the_server_once() {
     }
     assert_eq!(resets, 1);
 }
+
+/// What runtimes do that end a refused stream without a reset.
+async fn refuse_without_reset(server: &mut Server, error: u32, data: u32) {
+    server.data(data, b"", true).await;
+    let text = b"failed to dial 81: connect: connection refused";
+    server.data(error, text, false).await;
+    server.data(error, b"", true).await;
+}
+
+async fn settled(connection: &Connection, fitness: Fitness) {
+    let settling = async {
+        while connection.fitness() != fitness {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_secs(5), settling).await;
+    assert!(settled.is_ok(), "{:?}", connection.fitness());
+}
+
+#[tokio::test]
+async fn a_refusal_that_leaves_bytes_behind_takes_its_worker_with_it() {
+    for app_leaves_first in [false, true] {
+        let (connection, mut server, _tasks) = connected(4096);
+        let mut refused = Some(connection.open(81, "web:81").unwrap()); // 1 and 3
+        let mut streams = Vec::new();
+        for _ in 0..5 {
+            streams.push(connection.open(80, "web:80").unwrap()); // 5 and 7, ..., 21 and 23
+        }
+        for id in [5, 7, 9, 11, 13, 15, 17, 19, 21, 23] {
+            // SYN_REPLY; its headers, of which there are none, are not looked at.
+            let head = [0x80, 3, 0, 2, 0, 0, 0, 4, 0, 0, 0, id];
+            server.send(|out| out.put_slice(&head)).await;
+        }
+        let request = refused.as_mut().unwrap();
+        request.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        if app_leaves_first {
+            server.data(1, b"connect: connection refused", false).await;
+            request.read(&mut [0; 1]).await.unwrap_err();
+            drop(refused.take());
+        }
+        refuse_without_reset(&mut server, 1, 3).await;
+        settled(&connection, Fitness::Closed).await;
+        assert!(connection.open(80, "web:80").is_none());
+        // Of the others, the one whose bytes would wait behind the refused stream's fails...
+        for (i, stream) in streams.iter_mut().enumerate() {
+            let data = 4 * i as u32 + 7;
+            let stuck = data % 5 == 3;
+            assert_eq!(stream.write_all(b"x").await.is_err(), stuck, "{data}");
+        }
+        // ... and the connection goes with the last of them.
+        drop((refused, streams));
+        let ended = async { while server.next().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(5), ended)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_before_a_byte_was_sent_leaves_nothing_behind() {
+    let (connection, mut server, _tasks) = connected(4096);
+    let mut stream = connection.open(81, "web:81").unwrap();
+    refuse_without_reset(&mut server, 1, 3).await;
+    stream.read(&mut [0; 1]).await.unwrap_err();
+    drop(stream);
+    assert_eq!(connection.fitness(), Fitness::Fit(0));
+}
+
+#[tokio::test]
+async fn a_pod_that_hangs_up_on_a_sender_gets_no_more_and_ends_in_order() {
+    let (connection, mut server, _tasks) = connected(64 << 10);
+    let mut stream = connection.open(80, "web:80").unwrap();
+    stream.write_all(b"a long upload").await.unwrap();
+    server.data(3, b"too long", true).await;
+    server.data(1, b"", true).await;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "too long");
+    // Answered, so nothing is known to be left. What follows must not reach the server.
+    stream.write_all(b"goes on").await.unwrap();
+    drop(stream);
+    connection.close();
+    while let Some(frame) = server.next_but_pings().await {
+        if let Frame::Data { payload, .. } = frame {
+            assert_eq!(&payload[..], b"a long upload");
+        }
+    }
+
+    let (connection, mut server, _tasks) = connected(64 << 10);
+    let mut stream = connection.open(80, "web:80").unwrap();
+    server.data(3, b"busy", false).await;
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    stream.write_all(b"unread").await.unwrap();
+    server.data(3, b"", true).await;
+    server.data(1, b"", true).await;
+    settled(&connection, Fitness::Closed).await;
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+}
