@@ -33,7 +33,7 @@ pub(crate) enum Failure {
     Socks(u8),
     /// The proxy's answer to CONNECT.
     Status(u16, String),
-    Io(io::Error),
+    Io(#[expect(dead_code, reason = "shown by Debug")] io::Error),
     Timeout,
 }
 

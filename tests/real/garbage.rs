@@ -30,9 +30,8 @@ const CUT_OFF: Duration = Duration::from_secs(15);
 
 /// What one connection sends.
 fn kinds() -> Vec<Vec<u8>> {
-    let mut kinds: Vec<Vec<u8>> = Vec::new();
     // SOCKS5: greetings, requests, logins that are cut, too long, or say nonsense.
-    kinds.push(vec![5]);
+    let mut kinds: Vec<Vec<u8>> = vec![vec![5]];
     kinds.push(vec![5, 0]);
     kinds.push(vec![5, 1]);
     kinds.push(vec![5, 255]);
