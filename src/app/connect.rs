@@ -8,8 +8,6 @@ use tokio::net::TcpListener;
 
 use super::Session;
 use super::registry::{Listening, Registration};
-use super::session::GRACE;
-use super::signals::Ending;
 use crate::config::Config;
 use crate::proxy::{self, Access, Pac};
 
@@ -60,13 +58,7 @@ impl Connected {
     /// # Errors
     /// When the system refuses signal handlers.
     pub async fn until_signal(self) -> anyhow::Result<u8> {
-        let mut ending = Ending::listen()?;
-        let number = ending.next().await;
-        tokio::select! {
-            () = self.session.close(GRACE) => {}
-            _ = ending.next() => {}
-        }
-        Ok(number)
+        self.session.until_signal().await
     }
 }
 

@@ -15,8 +15,7 @@ use tracing::{Instrument, debug, debug_span, warn};
 
 use super::Session;
 use super::registry::{Listening, Registration};
-use super::session::{Dialer, GRACE};
-use super::signals::Ending;
+use super::session::Dialer;
 use crate::addr::{Host, ServiceForm, Target, service_form, split_port};
 use crate::config::Config;
 use crate::dial::{Dial, DialError};
@@ -179,13 +178,7 @@ impl Forwarding {
     /// # Errors
     /// When the system refuses signal handlers.
     pub async fn until_signal(self) -> anyhow::Result<u8> {
-        let mut ending = Ending::listen()?;
-        let number = ending.next().await;
-        tokio::select! {
-            () = self.session.close(GRACE) => {}
-            _ = ending.next() => {}
-        }
-        Ok(number)
+        self.session.until_signal().await
     }
 }
 

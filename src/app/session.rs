@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::registry::{self, Listening, Registration, Report};
+use super::signals::Ending;
 use crate::config::Config;
 use crate::dial::{Laptop, Router};
 use crate::k8s::catalog::DEFAULT_DOMAIN;
@@ -15,7 +16,7 @@ use crate::task::Tasks;
 mod forms;
 
 /// How long streams may go on after the session was asked to end.
-pub const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(2);
 /// How long saying goodbye to the cluster may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
@@ -121,6 +122,21 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Serves until a signal asks for the end, ends in order, and gives the signal's number. A
+    /// second signal skips what is left of the grace.
+    ///
+    /// # Errors
+    /// When the system refuses signal handlers.
+    pub async fn until_signal(self) -> anyhow::Result<u8> {
+        let mut ending = Ending::listen()?;
+        let number = ending.next().await;
+        tokio::select! {
+            () = self.close(GRACE) => {}
+            _ = ending.next() => {}
+        }
+        Ok(number)
     }
 
     /// Ends the session: nothing new is accepted, connections may finish within `grace`, then the
