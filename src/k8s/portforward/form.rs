@@ -161,7 +161,15 @@ impl Handshake {
 /// Which form works with one cluster, and why not a better one.
 #[derive(Debug, Default)]
 pub struct KnownForm {
-    state: Mutex<Option<(Form, String)>>,
+    state: Mutex<Option<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    form: Form,
+    why: String,
+    /// It worked in this session, not just in an earlier one.
+    confirmed: bool,
 }
 
 impl KnownForm {
@@ -169,18 +177,30 @@ impl KnownForm {
     #[must_use]
     pub fn remembered(form: Form) -> Self {
         Self {
-            state: Mutex::new(Some((form, "worked the last time".to_owned()))),
+            state: Mutex::new(Some(Known {
+                form,
+                why: "worked the last time".to_owned(),
+                confirmed: false,
+            })),
         }
+    }
+
+    /// Whether each stream needs a connection of its own.
+    pub(super) fn is_single(&self) -> bool {
+        lock(&self.state)
+            .as_ref()
+            .is_some_and(|known| known.form == Form::V4)
     }
 
     /// The form that works and why it was taken; `None` before the first connection.
     pub fn current(&self) -> Option<(Form, String)> {
-        lock(&self.state).clone()
+        let state = lock(&self.state);
+        state.as_ref().map(|known| (known.form, known.why.clone()))
     }
 
     /// The forms in the order in which to try them.
     pub(super) fn order(&self) -> Vec<Form> {
-        let known = lock(&self.state).as_ref().map(|(form, _)| *form);
+        let known = lock(&self.state).as_ref().map(|known| known.form);
         known
             .into_iter()
             .chain(Form::ALL.into_iter().filter(|form| Some(*form) != known))
@@ -188,10 +208,19 @@ impl KnownForm {
     }
 
     /// Notes that `form` worked, after the others named in `refused` had not.
+    ///
+    /// A form that worked before in this session stays the known one: servers do not change, and
+    /// what refused it this once will pass, while a worse form would stay for good.
     pub(super) fn worked(&self, form: Form, refused: &[(Form, String)]) {
         let mut state = lock(&self.state);
-        if state.as_ref().is_some_and(|(known, _)| *known == form) {
-            return;
+        if let Some(known) = state.as_mut() {
+            if known.form == form {
+                known.confirmed = true;
+                return;
+            }
+            if known.confirmed {
+                return;
+            }
         }
         let why = match refused {
             [] => "the first choice".to_owned(),
@@ -201,7 +230,11 @@ impl KnownForm {
                 .collect::<Vec<_>>()
                 .join("; "),
         };
-        *state = Some((form, why));
+        *state = Some(Known {
+            form,
+            why,
+            confirmed: true,
+        });
     }
 }
 
@@ -226,6 +259,16 @@ mod tests {
             (form, why.as_str()),
             (Form::SpdyGet, "websocket-spdy: 403; spdy: no")
         );
+    }
+
+    #[test]
+    fn one_refusal_costs_no_form_that_worked() {
+        let known = KnownForm::remembered(Form::Tunnel);
+        // What an earlier run knew may be over.
+        known.worked(Form::Spdy, &[(Form::Tunnel, "403".into())]);
+        assert_eq!(known.current().unwrap().0, Form::Spdy);
+        known.worked(Form::V4, &[(Form::Spdy, "404".into())]);
+        assert_eq!(known.current().unwrap().0, Form::Spdy);
     }
 
     #[test]

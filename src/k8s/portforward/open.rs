@@ -11,6 +11,9 @@ use crate::dial::{DialError, PodPort};
 use crate::k8s::{Client, UpgradeError, access};
 use crate::task::Tasks;
 
+/// What a kubelet answers that does not know a pod (`getPortForward` in its server.go).
+const KUBELET_KNOWS_NO_POD: &str = "pod does not exist";
+
 /// What a successful attempt gives.
 pub(super) enum Opened {
     /// A connection that takes many streams.
@@ -136,6 +139,18 @@ fn judge(error: &UpgradeError, at: &PodPort, target: &str) -> Option<OpenError> 
                 reason: format!("the upgrade was answered {code} {text}")
                     .trim_end()
                     .to_owned(),
+                fix: String::new(),
+            },
+            true,
+        ),
+        // The kubelet's words. One that has just started does not know its pods yet, and would
+        // refuse every form alike.
+        UpgradeError::Bare { code: 404, text } if text.contains(KUBELET_KNOWS_NO_POD) => end(
+            DialError::NotFound {
+                what: format!(
+                    "pod {} in namespace {}, by its node,",
+                    at.pod.name, at.pod.namespace
+                ),
                 fix: String::new(),
             },
             true,

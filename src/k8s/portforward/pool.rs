@@ -251,6 +251,14 @@ impl Inner {
                 }
                 return Ok(stream);
             }
+            if self.form.is_single() {
+                // Nobody else could use what is made here.
+                match self.connect(at, target).await? {
+                    Opened::Stream(stream) => return Ok(stream),
+                    Opened::Connection(connection) => lock(&pod.connections).push(connection),
+                }
+                continue;
+            }
             let mut last_failure = pod.opening.lock().await;
             // Whoever held the lock may have made the connection, or failed for all.
             if let Existing::Stream { stream, .. } = pod.open_on_existing(at.port, target) {
