@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::connection::{Connection, Fitness};
 use super::outgoing::Framing;
 use super::spdy::{Decoder, Frame, encode};
-use super::stream::RECEIVE_HIGH;
+use super::state::RECEIVE_HIGH;
 use super::traffic::Traffic;
 use crate::dial::DialError;
 use crate::task::Tasks;
