@@ -24,6 +24,9 @@ const WATCHED: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(100);
 /// Liveness is judged within 6 s, plus a second for a busy machine.
 const FAILS_WITHIN: Duration = Duration::from_secs(7);
+/// How long after the way went away a dial may still go into a connection that nobody knows to be
+/// dead. Whoever dials later waits and gets through, up to 20 s.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How long a component may take to be back.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -80,8 +83,13 @@ impl Session {
     }
 
     fn stop(self) {
-        self.connect.stop();
-        self.forward.stop();
+        let (connect, forward) = (self.connect.stop(), self.forward.stop());
+        if std::env::var_os("KDEV_LAB_LOG").is_some() {
+            println!(
+                "{}: connect said:\n{connect}\nforward said:\n{forward}",
+                self.door
+            );
+        }
     }
 }
 
@@ -141,9 +149,16 @@ async fn dial_all_the_time(way: Way, web: String, stop: Arc<AtomicBool>) -> Vec<
     tries.join_all().await
 }
 
+/// When the way went away, and when it was back.
+#[derive(Clone, Copy)]
+struct Outage {
+    away: Instant,
+    back: Instant,
+}
+
 /// Dials through all ways while `fault` runs, which ends when the way is back; then looks at what
 /// became of the dials.
-async fn survive(sessions: &[Session], what: &str, fault: impl Future<Output = Instant>) {
+async fn survive(sessions: &[Session], what: &str, fault: impl Future<Output = Outage>) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut dialling = JoinSet::new();
     for session in sessions {
@@ -153,18 +168,18 @@ async fn survive(sessions: &[Session], what: &str, fault: impl Future<Output = I
             dialling.spawn(async move { (door, way, dials.await) });
         }
     }
-    let back = fault.await;
+    let outage = fault.await;
     tokio::time::sleep(WATCHED).await;
     stop.store(true, Ordering::Relaxed);
     while let Some(joined) = dialling.join_next().await {
         let (door, way, mut tries) = joined.unwrap();
         let what = format!("{what}: {door} {way:?}");
         tries.sort_by_key(|t| t.begun);
-        judge(&what, &tries, back);
+        judge(&what, &tries, outage);
     }
 }
 
-fn judge(what: &str, tries: &[Try], back: Instant) {
+fn judge(what: &str, tries: &[Try], Outage { away, back }: Outage) {
     let good = tries.iter().filter(|t| t.ok);
     // The first dial that ended well after the way was back, waiting ones included...
     let first = good.filter(|t| t.ended >= back).map(|t| t.ended).min();
@@ -189,6 +204,11 @@ fn judge(what: &str, tries: &[Try], back: Instant) {
         worst <= BACK_WITHIN,
         "{what}: a dial begun {worst:?} after the way was back"
     );
+    let impatient = tries
+        .iter()
+        .filter(|t| !t.ok && t.begun >= away + KNOWN_WITHIN)
+        .count();
+    assert_eq!(impatient, 0, "{what}: dials that did not wait");
 }
 
 /// Waits until a port-forward can be opened at `door` by somebody who comes anew.
@@ -272,7 +292,7 @@ async fn outage(
         tokio::time::sleep(pause.saturating_sub(away.elapsed())).await;
         // `start` returns when the component says that it is ready, which is later than this.
         let (back, ()) = tokio::join!(ways_are_back(doors), ctl(again, component));
-        back
+        Outage { away, back }
     })
     .await;
     drop(guard);
@@ -347,7 +367,8 @@ async fn asleep(span: Duration, meanwhile: impl Future<Output = ()>, fate: Fate)
     let what = format!("stopped for {} s", span.as_secs());
     survive(&sessions, &what, async {
         all().for_each(|kdev| kdev.signal(Signal::SIGCONT));
-        Instant::now()
+        let back = Instant::now();
+        Outage { away: back, back }
     })
     .await;
     await_end(open, fate).await;

@@ -34,6 +34,10 @@ pub(crate) fn kdev(account: &str, door: &str) -> Command {
         command.env_remove(name);
         command.env_remove(name.to_ascii_lowercase());
     }
+    // To look into a failure: what kdev logs shows up where a scenario prints what it said.
+    if let Some(filter) = std::env::var_os("KDEV_LAB_LOG") {
+        command.env("RUST_LOG", filter);
+    }
     // Nothing learned by an earlier run, which may have been another account's.
     command.env("XDG_CACHE_HOME", "/dev/null/cache");
     command.env_remove("KUBECONFIG");

@@ -1,7 +1,8 @@
 //! Accounts that lack one verb: each works all the same, or the error names what is missing.
 
+use crate::app::Way;
 use crate::lab;
-use crate::program::run;
+use crate::program::{Running, run};
 
 /// What becomes of an account.
 enum Outcome {
@@ -96,5 +97,26 @@ fn what_one_may_not_see_is_said() {
             done.out.contains("neither a Service that you may see"),
             "{door}: {done:?}"
         );
+    }
+}
+
+/// A local port has no words for its app: the terminal gets them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn forward_names_the_missing_verb_where_its_user_looks() {
+    for door in lab::doors() {
+        for (account, outcome) in accounts(&door) {
+            let port = Running::forward(account, &door, &["web.shop:80"]);
+            let answer = Way::Port(port.port(0)).get("web.shop:80", "/").await;
+            let said = port.stop();
+            match outcome {
+                Outcome::Works => assert_eq!(answer.unwrap().status, 200, "{door} {account}"),
+                Outcome::Names(verb, resource) => {
+                    answer.unwrap_err();
+                    let named = format!("not allowed to {verb} {resource} in namespace shop");
+                    assert!(said.contains(&named), "{door} {account}: {said}");
+                }
+            }
+        }
     }
 }
