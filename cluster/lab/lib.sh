@@ -4,7 +4,7 @@ set -euo pipefail
 
 LAB=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # What is slow to make and never changes: outlives the lab, shared by all checkouts.
-CACHE=${KDEV_LAB_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/kdev-lab}
+CACHE=${KDEV_LAB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/kdev-lab}
 BIN=$CACHE/bin
 # Everything of one running lab. Not under /run: where that is a small tmpfs, images do not fit.
 STATE=$(realpath -m "${KDEV_LAB_STATE:-/var/tmp/kdev-lab}")
