@@ -235,3 +235,74 @@ async fn refused_dials_with_bytes_sent_ahead_leave_later_ones_alone() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_no_panic() {
+    let stage = Stage::set_up(Options::default()).await;
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    // The note that the command does not exist goes nowhere; its exit code says it too.
+    let mut command = stage.kdev("dev", &["run", "--", "no-such-command-here"]);
+    assert_eq!(
+        command.stderr(full()).status().await.unwrap().code(),
+        Some(127)
+    );
+    for args in [
+        &["status"][..],
+        &["connect"],
+        &["forward", "web:80=0"],
+        &["doctor", "--json"],
+    ] {
+        let mut command = stage.kdev("dev", args);
+        // Not `output()`, which would put a pipe in the place of the full disk.
+        let child = command.stdout(full()).spawn().unwrap();
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{args:?} hangs")).unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            said.contains("cannot write") && !said.contains("panicked"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_session_is_still_shown() {
+    let stage = Stage::set_up(Options::default()).await;
+    let (_, child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let output = stage.output("dev", &["status"]).await;
+    let shown = text(&output.stdout);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    assert!(
+        shown.contains(&pid.to_string()) && shown.contains("does not answer"),
+        "{shown}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_can_lead_nowhere_is_refused_at_the_start() {
+    let stage = Stage::set_up(Options::default()).await;
+    for name in [
+        "nosuch:80=0",
+        "github.com:80=0",
+        "web.nowhere.svc:80=0",
+        "web:nosuch=0",
+    ] {
+        let output = stage.output("dev", &["forward", name]).await;
+        assert_eq!(output.status.code(), Some(1), "{name}");
+    }
+    // One whose pods may come is said and served.
+    let (line, mut child) = ready(stage.kdev("dev", &["forward", "drafts:80=0", "--json"])).await;
+    assert!(line.contains("drafts:80"), "{line}");
+    let mut said = String::new();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    errors.read_line(&mut said).await.unwrap();
+    assert!(said.contains("ready"), "{said}");
+}

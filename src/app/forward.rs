@@ -18,7 +18,7 @@ use super::registry::{Listening, Registration};
 use super::session::Dialer;
 use crate::addr::{Host, ServiceForm, Target, service_form, split_port};
 use crate::config::Config;
-use crate::dial::{Dial, DialError};
+use crate::dial::{Dial, DialError, Resolution, Resolve as _};
 use crate::io::{Io as _, splice};
 use crate::proxy::is_same_user;
 
@@ -115,6 +115,7 @@ pub struct Forwarded {
 pub struct Forwarding {
     session: Session,
     ports: Vec<Forwarded>,
+    notes: Vec<String>,
     _registration: Option<Registration>,
 }
 
@@ -125,10 +126,18 @@ impl Forwarding {
     /// When the cluster cannot be reached, a port has no such name, or a local port is taken.
     pub async fn open(config: &Config, specs: &[Spec]) -> anyhow::Result<Self> {
         let session = Session::open(config).await?;
+        let mut notes = Vec::new();
         let mut ports = Vec::new();
         let mut listeners = Vec::new();
         for spec in specs {
             let target = target(&session, spec).await?;
+            notes.extend(look(&session, &target).await?);
+            if !spec.ip.is_loopback() {
+                notes.push(format!(
+                    "everybody who reaches {} may use the port for {target}",
+                    spec.ip
+                ));
+            }
             let listener = listen(spec, target.port).await?;
             ports.push(Forwarded {
                 local: listener.local_addr()?,
@@ -157,6 +166,7 @@ impl Forwarding {
         Ok(Self {
             session,
             ports,
+            notes,
             _registration: registration,
         })
     }
@@ -165,6 +175,12 @@ impl Forwarding {
     #[must_use]
     pub fn ports(&self) -> &[Forwarded] {
         &self.ports
+    }
+
+    /// What the user should know, for example that a Service has no ready pod now.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The session behind the ports.
@@ -210,28 +226,61 @@ async fn named_port(session: &Session, host: &Host, name: &str) -> anyhow::Resul
     })
 }
 
+/// Whether the target leads anywhere now: an error where it never will, a remark where it may
+/// later.
+async fn look(session: &Session, target: &Target) -> anyhow::Result<Option<String>> {
+    let resolution = match session.catalog.resolve(target) {
+        Resolution::Unknown => session.catalog.learn(target).await,
+        known => known,
+    };
+    match resolution {
+        Resolution::Pods(_) => Ok(None),
+        // Pods come and go, and so do ways to the cluster.
+        Resolution::Failed(
+            error @ (DialError::Unreachable { .. }
+            | DialError::TimedOut { .. }
+            | DialError::Cluster { .. }),
+        ) => Ok(Some(error.to_string())),
+        Resolution::Failed(error) => Err(error.into()),
+        Resolution::Elsewhere | Resolution::Unknown => {
+            let host = &target.host;
+            bail!("{host} is neither a Service nor a pod that this user may see in the cluster")
+        }
+    }
+}
+
 async fn listen(spec: &Spec, port: u16) -> anyhow::Result<TcpListener> {
     let local = SocketAddr::new(spec.ip, spec.local_port.unwrap_or(port));
     TcpListener::bind(local).await.map_err(|e| {
-        let fix = match e.kind() {
-            io::ErrorKind::AddrInUse => "another program has this port",
-            io::ErrorKind::PermissionDenied => "ports below 1024 may need root",
-            _ => "",
-        };
         let name = format!("{}:{}", spec.host, spec.port);
+        let fix = match e.kind() {
+            io::ErrorKind::AddrInUse => "the port is taken",
+            io::ErrorKind::PermissionDenied => "ports below 1024 may need root",
+            io::ErrorKind::AddrNotAvailable => {
+                return anyhow::anyhow!(
+                    "cannot listen on {local} for {name}: {} is no address of this machine; \
+                     leave it out for 127.0.0.1",
+                    local.ip()
+                );
+            }
+            _ => {
+                let what = format!("cannot listen on {local} for {name}");
+                return anyhow::Error::new(e).context(what);
+            }
+        };
         let other = if local.port() < 1024 {
             8000 + local.port()
         } else {
             0
         };
-        anyhow::Error::new(e).context(format!(
+        anyhow::anyhow!(
             "cannot listen on {local} for {name}: {fix}; `{name}={other}` takes {}",
             if other == 0 {
                 "any free port".to_owned()
             } else {
                 format!("port {other}")
             }
-        ))
+        )
     })
 }
 

@@ -56,6 +56,31 @@ pub struct Report {
     pub round_trip_ms: Option<f64>,
 }
 
+/// A session that was found.
+#[derive(Clone, Debug, Serialize, PartialEq)]
+#[serde(untagged)]
+pub enum Found {
+    /// What it says of itself.
+    Answers(Box<Report>),
+    /// It is alive and says nothing: stopped, or too busy.
+    Silent {
+        /// The process.
+        pid: u32,
+        /// Always true; tells the two apart in JSON.
+        silent: bool,
+    },
+}
+
+impl Found {
+    /// By age; those that do not say come last.
+    fn order(&self) -> (u64, u32) {
+        match self {
+            Self::Answers(report) => (report.since, report.pid),
+            Self::Silent { pid, .. } => (u64::MAX, *pid),
+        }
+    }
+}
+
 /// One address of a session.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Listening {
@@ -112,24 +137,29 @@ pub fn register(
 ///
 /// # Errors
 /// When the registry's folder cannot be read.
-pub async fn sessions() -> io::Result<Vec<Report>> {
-    let mut reports = Vec::new();
+pub async fn sessions() -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(folder()?)? {
         let path = entry?.path();
         if path.extension().is_none_or(|e| e != "sock") {
             continue;
         }
         match tokio::time::timeout(ANSWER_TIMEOUT, ask(&path)).await {
-            Ok(Ok(report)) => reports.push(report),
+            Ok(Ok(report)) => found.push(Found::Answers(Box::new(report))),
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 let _ = std::fs::remove_file(&path);
             }
             // One that is stopped (SIGSTOP) is alive and cannot say so.
-            Ok(Err(_)) | Err(_) => {}
+            Ok(Err(_)) | Err(_) => {
+                let pid = path
+                    .file_stem()
+                    .and_then(|name| name.to_str()?.parse().ok());
+                found.extend(pid.map(|pid| Found::Silent { pid, silent: true }));
+            }
         }
     }
-    reports.sort_by_key(|report| (report.since, report.pid));
-    Ok(reports)
+    found.sort_by_key(Found::order);
+    Ok(found)
 }
 
 /// The folder, after a socket could be made in it.

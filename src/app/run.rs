@@ -63,6 +63,7 @@ async fn run_command(
     let variables =
         environment::variables(&settings(&session, proxy), |name| std::env::var(name).ok());
     note_dropped(&variables, observer);
+    note_replaced_proxy(observer);
     let Some(command) = Command::new(argv, variables.set) else {
         anyhow::bail!("there is no command to run; write it after --");
     };
@@ -187,6 +188,22 @@ fn note_dropped(variables: &Variables, observer: &impl Observer) {
         observer.note(&format!(
             "left out of NO_PROXY, since it would keep the program from the cluster: {}",
             variables.dropped_no_proxy.join(", ")
+        ));
+    }
+}
+
+/// Says that a proxy of the user's environment is not used: what is not the cluster's is dialled
+/// from here.
+fn note_replaced_proxy(observer: &impl Observer) {
+    let names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    let set = names
+        .into_iter()
+        .find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
+    // Inside another `kdev run` the proxy is kdev's own, and dials through it are fine either way.
+    if let Some(name) = set.filter(|_| std::env::var_os("KDEV_HTTP").is_none()) {
+        observer.note(&format!(
+            "the {name} of your environment is not used by the command: kdev dials what is not \
+             the cluster's directly from this machine"
         ));
     }
 }

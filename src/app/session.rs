@@ -53,7 +53,7 @@ impl Session {
         // permission, before a command is started.
         discovery::version(&client).await?;
         let known =
-            forms::recall(client.server()).map_or_else(KnownForm::default, KnownForm::remembered);
+            forms::recall(&cluster(&client)).map_or_else(KnownForm::default, KnownForm::remembered);
         let pods = PortForward::new(client.clone(), known);
         Ok(Self {
             client,
@@ -143,11 +143,16 @@ impl Session {
     /// cluster is told goodbye.
     pub async fn close(self, grace: Duration) {
         if let Some((form, _)) = self.pods.status().form {
-            forms::remember(self.client.server(), form);
+            forms::remember(&cluster(&self.client), form);
         }
         self.tasks.shutdown(grace).await;
         self.pods.close(GOODBYE).await;
         // Watches and refreshes have nothing to finish.
         self.background.shutdown(Duration::ZERO).await;
     }
+}
+
+/// What a remembered wire form belongs to.
+fn cluster(client: &Client) -> String {
+    format!("{} {}", client.server(), client.about().user)
 }

@@ -44,17 +44,17 @@ pub(super) async fn run(args: ConnectArgs, global: &Global) -> anyhow::Result<u8
             "namespace": about.namespace,
             "pid": std::process::id(),
         });
-        println!("{ready}");
+        output::line(&ready.to_string())?;
     } else {
-        println!(
-            "Connected to {} ({}), namespace {}",
-            about.context, about.server, about.namespace
-        );
-        println!("  SOCKS5  {socks}");
-        println!("  HTTP    {http}");
-        println!("  PAC     {pac}");
-        println!("Try: curl -x {socks} http://SERVICE.{}/", about.namespace);
-        println!("Ctrl-C ends it.");
+        let (context, server, namespace) = (&about.context, &about.server, &about.namespace);
+        output::line(&format!(
+            "Connected to {context} ({server}), namespace {namespace}\n\
+             \x20 SOCKS5  {socks}\n\
+             \x20 HTTP    {http}\n\
+             \x20 PAC     {pac}\n\
+             Try: curl -x {socks} http://SERVICE.{namespace}/\n\
+             Ctrl-C ends it."
+        ))?;
     }
     Ok(signalled(connected.until_signal().await?))
 }

@@ -42,9 +42,9 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<u8>
     };
     let report = spinner.during(doctor::run(&config, &mut say)).await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        output::line(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        print(&summary(&report));
+        output::line(summary(&report).trim_end())?;
     }
     Ok(u8::from(!report.ok))
 }

@@ -36,18 +36,22 @@ pub(super) async fn run(args: ForwardArgs, global: &Global) -> anyhow::Result<u8
     };
     let opening = Forwarding::open(&config, &args.ports);
     let forwarding = output::progress("Connecting to the cluster", opening).await?;
+    forwarding
+        .notes()
+        .iter()
+        .for_each(|note| output::note(note));
     let ports = forwarding.ports();
     if args.json {
         let ports: Vec<_> = ports
             .iter()
             .map(|port| json!({"local": port.local.to_string(), "target": port.target.to_string()}))
             .collect();
-        println!("{}", json!({"ports": ports, "pid": std::process::id()}));
+        output::line(&json!({"ports": ports, "pid": std::process::id()}).to_string())?;
     } else {
         for port in ports {
-            println!("{} -> {}", port.local, port.target);
+            output::line(&format!("{} -> {}", port.local, port.target))?;
         }
-        println!("Ctrl-C ends it.");
+        output::line("Ctrl-C ends it.")?;
     }
     Ok(signalled(forwarding.until_signal().await?))
 }

@@ -15,7 +15,8 @@ pub(super) fn start(verbose: u8, format: LogFormat) -> anyhow::Result<()> {
             .parse(&text)
             .with_context(|| format!("RUST_LOG={text:?} is no log filter"))?,
         _ => EnvFilter::builder().parse_lossy(match verbose {
-            0 => "warn",
+            // kube says of an unchecked certificate at each connection what the kubeconfig says once.
+            0 => "warn,kube_client=error",
             1 => "info,kdev=debug",
             _ => "debug,kdev=trace",
         }),

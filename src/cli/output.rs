@@ -12,6 +12,26 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Prints a line on standard output at once, also into a pipe.
+///
+/// # Errors
+/// When it cannot be written, unless the reader just went away, which is its right.
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a remark on standard error. One that cannot be written is no reason to stop.
+pub(super) fn note(text: &str) {
+    let kdev = colour(std::io::stderr().is_terminal(), "2", "kdev:");
+    let _ = writeln!(std::io::stderr(), "{kdev} {text}");
+}
+
 /// Prints an error on standard error: what failed, why, and what to do, each once.
 pub(super) fn error(error: &anyhow::Error) {
     let bold = colour(std::io::stderr().is_terminal(), "1;31", "error:");

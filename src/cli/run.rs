@@ -1,7 +1,6 @@
 //! `kdev run`.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 
 use clap::Args;
 
@@ -56,8 +55,7 @@ struct Terminal;
 
 impl app::run::Observer for Terminal {
     fn note(&self, text: &str) {
-        let kdev = output::colour(std::io::stderr().is_terminal(), "2", "kdev:");
-        eprintln!("{kdev} {text}");
+        output::note(text);
     }
 
     async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
-use crate::app::registry::{self, Report};
+use crate::app::registry::{self, Found, Report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,57 +27,62 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<u8> {
         .await
         .context("cannot look for sessions")?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&sessions)?);
+        output::line(&serde_json::to_string_pretty(&sessions)?)?;
         return Ok(0);
     }
     if sessions.is_empty() {
-        println!("No session is running. `kdev run -- COMMAND` starts one.");
+        output::line("No session is running. `kdev run -- COMMAND` starts one.")?;
     }
     for session in &sessions {
-        print(session);
+        match session {
+            Found::Answers(report) => output::line(describe(report).trim_end())?,
+            Found::Silent { pid, .. } => output::line(&format!(
+                "kdev (pid {pid}) does not answer: it is stopped, or too busy"
+            ))?,
+        }
     }
     Ok(0)
 }
 
-fn print(report: &Report) {
+fn describe(report: &Report) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let age = Duration::from_secs(now.saturating_sub(report.since));
-    println!(
-        "kdev {} (pid {}), for {}",
-        report.command,
-        report.pid,
-        span(age)
+    let age = span(Duration::from_secs(now.saturating_sub(report.since)));
+    let transport = match (&report.transport, &report.transport_why) {
+        (Some(form), Some(why)) => format!("direct, {form} ({why})"),
+        _ => "direct, not used yet".to_owned(),
+    };
+    let mut text = format!(
+        "kdev {} (pid {}), for {age}\n\
+         \x20 cluster    {} ({}), namespace {}\n\
+         \x20 transport  {transport}\n",
+        report.command, report.pid, report.context, report.server, report.namespace
     );
-    println!(
-        "  cluster    {} ({}), namespace {}",
-        report.context, report.server, report.namespace
-    );
-    match (&report.transport, &report.transport_why) {
-        (Some(form), Some(why)) => println!("  transport  direct, {form} ({why})"),
-        _ => println!("  transport  direct, not used yet"),
-    }
     for listening in &report.listening {
         let target = listening
             .target
             .as_ref()
             .map_or_else(String::new, |t| format!(" -> {t}"));
-        println!("  {:<10} {}{target}", listening.purpose, listening.address);
+        text += &format!(
+            "  {:<10} {}{target}\n",
+            listening.purpose, listening.address
+        );
     }
-    println!(
-        "  streams    {} open, {} in all, over {} connections",
-        report.streams, report.streams_total, report.connections
-    );
-    println!(
-        "  bytes      {} sent, {} received",
+    text += &format!(
+        "  streams    {} open, {} in all, over {} connections\n\
+         \x20 bytes      {} sent, {} received\n",
+        report.streams,
+        report.streams_total,
+        report.connections,
         output::bytes(report.bytes_sent),
         output::bytes(report.bytes_received)
     );
     if let Some(ms) = report.round_trip_ms {
-        println!("  round trip {ms:.1} ms");
+        text += &format!("  round trip {ms:.1} ms\n");
     }
+    text
 }
 
 fn span(age: Duration) -> String {

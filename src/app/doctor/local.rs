@@ -1,7 +1,7 @@
 //! What is on this machine: proxies in the environment, other sessions, the runtime folder.
 
 use super::check::Check;
-use crate::app::registry;
+use crate::app::registry::{self, Found};
 use crate::k8s::catalog::DEFAULT_DOMAIN;
 use crate::k8s::kubeconfig::{Environment, Loaded};
 use crate::run::environment::no_proxy;
@@ -28,7 +28,10 @@ async fn sessions() -> Check {
     match registry::sessions().await {
         Ok(all) if all.is_empty() => Check::ok(id, title, "none is running"),
         Ok(all) => {
-            let connects = all.iter().filter(|s| s.command == "connect").count();
+            let connects = all
+                .iter()
+                .filter(|found| matches!(found, Found::Answers(s) if s.command == "connect"))
+                .count();
             let detail = format!("{} running, {connects} of them `kdev connect`", all.len());
             Check::ok(id, title, detail)
         }

@@ -27,9 +27,10 @@ struct Entry {
     found: u64,
 }
 
-/// The form that worked with the API server at `server` not long ago.
-pub(super) fn recall(server: &str) -> Option<Form> {
-    let entry = read()?.clusters.remove(server)?;
+/// The form that worked not long ago with `cluster`: an API server and a user, since it may be a
+/// permission that keeps a better form away.
+pub(super) fn recall(cluster: &str) -> Option<Form> {
+    let entry = read()?.clusters.remove(cluster)?;
     let age = now().checked_sub(entry.found)?;
     (age < TRUST.as_secs())
         .then(|| Form::from_id(&entry.form))
@@ -37,13 +38,13 @@ pub(super) fn recall(server: &str) -> Option<Form> {
 }
 
 /// Keeps `form` for the next run, unless it is known already.
-pub(super) fn remember(server: &str, form: Form) {
-    if recall(server) == Some(form) {
+pub(super) fn remember(cluster: &str, form: Form) {
+    if recall(cluster) == Some(form) {
         return;
     }
     let mut file = read().unwrap_or_default();
     file.clusters.insert(
-        server.to_owned(),
+        cluster.to_owned(),
         Entry {
             form: form.id().to_owned(),
             found: now(),

@@ -74,6 +74,21 @@ pub struct About {
     pub proxy: Option<String>,
 }
 
+impl About {
+    /// The API server's address with what stands before it, for a message about the way there.
+    #[must_use]
+    pub fn way(&self) -> String {
+        way(&self.server, self.proxy.as_deref())
+    }
+}
+
+fn way(server: &str, proxy: Option<&str>) -> String {
+    match proxy {
+        Some(proxy) => format!("{server} through the proxy {proxy}"),
+        None => server.to_owned(),
+    }
+}
+
 #[derive(Default)]
 struct Renewing {
     running: Option<Renewal>,
@@ -176,7 +191,7 @@ impl Client {
         match tokio::time::timeout(RESPONSE_TIMEOUT, self.exchange(request, Kind::Request)).await {
             Ok(result) => result,
             Err(_) => Err(ClientError::Unreachable {
-                server: self.server().to_owned(),
+                server: self.about().way(),
                 reason: format!("no answer within {} s", RESPONSE_TIMEOUT.as_secs()),
             }),
         }
@@ -222,7 +237,7 @@ impl Client {
         client
             .send(request)
             .await
-            .map_err(|e| error::classify(&e, &about.context, &about.server))
+            .map_err(|e| error::classify(&e, &about.context, &about.way()))
     }
 
     /// Credentials that are good now.

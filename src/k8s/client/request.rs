@@ -58,7 +58,7 @@ impl Client {
         let status = response.status();
         let read = tokio::time::timeout(RESPONSE_TIMEOUT, self.read_all(response.into_body()));
         let body = read.await.map_err(|_| ClientError::Unreachable {
-            server: self.server().to_owned(),
+            server: self.about().way(),
             reason: "its answer stopped in the middle".to_owned(),
         })??;
         if status.is_success() {

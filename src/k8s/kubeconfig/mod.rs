@@ -159,6 +159,7 @@ fn read_files(options: &KubeOptions, environment: &Environment) -> Result<Files,
     let mut found = Vec::new();
     let mut merged = Kubeconfig::default();
     for path in &looked {
+        refuse_other_encodings(path)?;
         let mut config = match Kubeconfig::read_from(path) {
             Ok(config) => config,
             // As kubectl: what a list or the default names and does not exist is skipped.
@@ -181,6 +182,24 @@ fn read_files(options: &KubeOptions, environment: &Environment) -> Result<Files,
         found,
         merged,
     })
+}
+
+/// kube reads UTF-16, which Windows tools write, and panics where such a file is cut in the middle
+/// of a character.
+fn refuse_other_encodings(path: &Path) -> Result<(), KubeconfigError> {
+    // What cannot be read is said by whoever reads it for its contents.
+    let Ok(bytes) = std::fs::read(path) else {
+        return Ok(());
+    };
+    let utf16 = matches!(bytes.get(..2), Some([0xff, 0xfe] | [0xfe, 0xff]));
+    if utf16 && bytes.len() % 2 == 1 {
+        return Err(KubeconfigError::Malformed {
+            file: path.to_owned(),
+            line: None,
+            reason: "it is UTF-16 text that is cut in the middle of a character".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn from_files(
@@ -295,7 +314,8 @@ fn finish(parts: Parts<'_>) -> Loaded {
         mut user,
         ..
     } = parts;
-    if let Some(namespace) = &options.namespace {
+    // `-n "$UNSET"` means what it means to kubectl: the context's own.
+    if let Some(namespace) = options.namespace.as_ref().filter(|name| !name.is_empty()) {
         config.default_namespace.clone_from(namespace);
     }
     if config.default_namespace.is_empty() {

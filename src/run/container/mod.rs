@@ -77,7 +77,9 @@ pub fn detect(argv: &[OsString]) -> Result<Detected, ContainerError> {
         _ => {}
     }
     let Some(kind) = Kind::of_name(&name) else {
-        return ordinary;
+        return Ok(Detected::Command {
+            note: hidden_engine(args),
+        });
     };
     match argv::parse(kind, args) {
         argv::Parsed::Other => Ok(Detected::Command {
@@ -127,6 +129,26 @@ fn base_name(program: &OsString) -> String {
     let name = Path::new(program).file_name().unwrap_or_default();
     let name = name.to_string_lossy();
     name.strip_suffix(".exe").unwrap_or(&name).to_owned()
+}
+
+/// What to say of a command that seems to start a container by another program's hand
+/// (`env docker run`, `sh -c 'docker run …'`): that container gets nothing.
+fn hidden_engine(args: &[OsString]) -> Option<String> {
+    let starts = |words: &[&str]| {
+        words
+            .windows(2)
+            .any(|pair| Kind::of_name(&base_name(&pair[0].into())).is_some() && pair[1] == "run")
+    };
+    let words: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let split = words
+        .iter()
+        .flat_map(|word| word.split([' ', ';', '&', '|', '\n']));
+    let parts: Vec<&str> = split.filter(|part| !part.is_empty()).collect();
+    starts(&parts).then(|| {
+        "a container that another program starts gets no way into the cluster; write `kdev run \
+         -- docker run …` itself"
+            .to_owned()
+    })
 }
 
 fn detect_sudo(sudo: &str, args: &[OsString]) -> Result<Detected, ContainerError> {
