@@ -70,9 +70,9 @@ pub(super) async fn listen(address: Option<SocketAddr>) -> anyhow::Result<TcpLis
         "the proxy serves this machine's user only, so --proxy-listen takes an address of \
          loopback such as 127.0.0.1:1080, not {address}; containers get a listener of their own"
     );
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; without --proxy-listen any free port is taken")
+    })
 }
 
 /// Serves the laptop's own programs on `listener`.
@@ -107,7 +107,7 @@ fn pac(address: SocketAddr, namespaces: impl IntoIterator<Item = String>, domain
         "// Names of the cluster go through kdev; the rest is none of its business.\n\
          function FindProxyForURL(url, host) {{\n\
          \x20 var suffixes = [{}];\n\
-         \x20 if (isPlainHostName(host) && host !== \"localhost\") return \"SOCKS5 {address}; PROXY {address}; DIRECT\";\n\
+         \x20 if (isPlainHostName(host) && host !== \"localhost\" && host.indexOf(\":\") < 0) return \"SOCKS5 {address}; PROXY {address}; DIRECT\";\n\
          \x20 for (var i = 0; i < suffixes.length; i++)\n\
          \x20   if (dnsDomainIs(host, suffixes[i])) return \"SOCKS5 {address}; PROXY {address}\";\n\
          \x20 return \"DIRECT\";\n\

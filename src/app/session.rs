@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::dial::{Laptop, Router};
 use crate::k8s::catalog::DEFAULT_DOMAIN;
 use crate::k8s::portforward::{KnownForm, PortForward};
-use crate::k8s::{Catalog, Client, discovery};
+use crate::k8s::{Catalog, Client, ClientError, discovery};
 use crate::proxy::Stats;
 use crate::task::Tasks;
 
@@ -51,7 +51,7 @@ impl Session {
         let catalog = Catalog::start(client.clone(), DEFAULT_DOMAIN, &background);
         // Anybody may ask for the version, so this tells a broken way or login from a missing
         // permission, before a command is started.
-        discovery::version(&client).await?;
+        discovery::version(&client).await.map_err(advise)?;
         let known =
             forms::recall(&cluster(&client)).map_or_else(KnownForm::default, KnownForm::remembered);
         let pods = PortForward::new(client.clone(), known);
@@ -155,4 +155,14 @@ impl Session {
 /// What a remembered wire form belongs to.
 fn cluster(client: &Client) -> String {
     format!("{} {}", client.server(), client.about().user)
+}
+
+/// Adds what a user can do about a way that is broken.
+fn advise(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Unreachable { .. } => anyhow::anyhow!(
+            "{error}; check the network, the VPN and the proxy: `kdev doctor` looks closer"
+        ),
+        other => other.into(),
+    }
 }

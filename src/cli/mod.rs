@@ -9,7 +9,7 @@ mod output;
 mod run;
 mod status;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -124,7 +124,7 @@ struct ProxyArgs {
     #[arg(long, value_name = "WAY", value_enum, default_value_t = ViaArg::Auto)]
     via: ViaArg,
     /// Where the proxy listens [default: a free port of 127.0.0.1]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = listen_address)]
     proxy_listen: Option<SocketAddr>,
 }
 
@@ -143,6 +143,16 @@ impl From<ViaArg> for Via {
             ViaArg::Direct => Self::Direct,
         }
     }
+}
+
+/// `1080`, `127.0.0.1:1080` or `localhost:1080`.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse()
+        .map_err(|_| "write a port, or an address and a port: 127.0.0.1:1080".to_owned())
 }
 
 impl ProxyArgs {
@@ -220,6 +230,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn listen_addresses_as_users_write_them() {
+        for text in ["1080", "127.0.0.1:1080", "localhost:1080"] {
+            assert_eq!(
+                listen_address(text).unwrap(),
+                (Ipv4Addr::LOCALHOST, 1080).into(),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            listen_address("[::1]:1080").unwrap().to_string(),
+            "[::1]:1080"
+        );
+        assert!(listen_address("somewhere:1080").is_err());
     }
 
     #[test]
