@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::app::{Sha256, Stream, Way};
@@ -73,11 +73,15 @@ async fn readers_that_stop_hold_nobody_up() {
         let (alone, beside) = (Way::Socks5(quiet.proxy()), Way::Socks5(busy.proxy()));
         let mut stalled = JoinSet::new();
         for _ in 0..STALLED {
-            let target = target.clone();
+            let (target, mut begun) = (target.clone(), vec![0; 4 << 20]);
             stalled.spawn(async move {
-                let (mut stream, _) = beside.download(&target, "/big").await.unwrap();
-                // Far enough to be under way; then never again.
-                stream.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
+                let mut stream = beside.open(&target).await.unwrap();
+                let head = beside.head("GET", &target, "/big") + "\r\n";
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // Far enough to be under way; then never again. Those that began in one moment
+                // share a connection, so one that stops early may keep another from that.
+                let begins = stream.read_exact(&mut begun);
+                let _ = tokio::time::timeout(Duration::from_secs(1), begins).await;
                 stream
             });
         }
