@@ -130,6 +130,7 @@ async fn addresses_lead_to_what_has_them() {
     let pod = list["items"][0]["status"]["podIP"].as_str().unwrap();
     for account in ["admin", "dev", "dev-no-watch-pods", "dev-no-watch-services"] {
         let catalog = synced(account, "api", &tasks).await;
+        println!("{account}: {:?}", catalog.watched());
         let found = pods(&catalog, &format!("{address}:80")).await;
         assert_eq!(found.pods.len(), 4, "{account}");
         let found = pods(&catalog, &format!("{pod}:5432")).await;

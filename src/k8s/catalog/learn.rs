@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 use super::feed::escaped;
 use super::lookup::{self, Found};
 use super::members::{self, Members};
@@ -238,7 +240,7 @@ async fn address(
     let namespace = shared.client.namespace();
     if !shared.is_live(Kind::Services, namespace) {
         let path = format!("/api/v1/namespaces/{namespace}/services?limit=500");
-        if let Ok(page) = shared.client.get::<Page<RawService>>(&path).await {
+        if let Some(page) = listed::<RawService>(shared, &path).await {
             for raw in &page.items {
                 learned.store.apply_service(raw);
                 if let Some(Owner::Service(..)) = learned.store.owner(ip) {
@@ -250,13 +252,37 @@ async fn address(
     }
     if !shared.is_live(Kind::Pods, namespace) {
         let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=status.podIP%3D{ip}");
-        if let Ok(page) = shared.client.get::<Page<RawPod>>(&path).await {
+        if let Some(page) = listed::<RawPod>(shared, &path).await {
             for raw in &page.items {
                 learned.store.apply_pod(raw);
             }
         }
     }
     Ok(learned.store.owner(ip).is_some())
+}
+
+/// Attempts at a list before an address counts as nobody's.
+const LIST_ATTEMPTS: u32 = 3;
+/// Pause between them.
+const LIST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A list, or `None` where it cannot be had. What passes, such as a connection that the API server
+/// closed while it was being used again, is tried again: an address that is taken for nobody's is
+/// dialled from the laptop, which is the wrong network.
+async fn listed<T: DeserializeOwned>(shared: &Shared, path: &str) -> Option<Page<T>> {
+    for attempt in 1..=LIST_ATTEMPTS {
+        match shared.client.get::<Page<T>>(path).await {
+            Ok(page) => return Some(page),
+            Err(error) => {
+                tracing::debug!(path, attempt, %error, "list failed");
+                if !error.is_passing() {
+                    return None;
+                }
+                tokio::time::sleep(LIST_PAUSE).await;
+            }
+        }
+    }
+    None
 }
 
 pub(super) fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {
