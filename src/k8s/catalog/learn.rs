@@ -11,7 +11,7 @@ use super::lookup::{self, Found};
 use super::members::{self, Members};
 use super::name::Query;
 use super::object::{Page, RawPod, RawService};
-use super::shared::{Kind, Shared};
+use super::shared::Shared;
 use super::store::{Owner, Store};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, Resolution};
@@ -237,25 +237,23 @@ async fn address(
     ip: std::net::IpAddr,
     learned: &mut Learned,
 ) -> Result<bool, DialError> {
+    // Both kinds, whichever the snapshot has: what it lacks is why it was asked at all, and a
+    // Service's address needs its pods too.
     let namespace = shared.client.namespace();
-    if !shared.is_live(Kind::Services, namespace) {
-        let path = format!("/api/v1/namespaces/{namespace}/services?limit=500");
-        if let Some(page) = listed::<RawService>(shared, &path).await {
-            for raw in &page.items {
-                learned.store.apply_service(raw);
-                if let Some(Owner::Service(..)) = learned.store.owner(ip) {
-                    pods_of(shared, raw, learned).await?;
-                    return Ok(true);
-                }
+    let path = format!("/api/v1/namespaces/{namespace}/services?limit=500");
+    if let Some(page) = listed::<RawService>(shared, &path).await {
+        for raw in &page.items {
+            learned.store.apply_service(raw);
+            if let Some(Owner::Service(..)) = learned.store.owner(ip) {
+                pods_of(shared, raw, learned).await?;
+                return Ok(true);
             }
         }
     }
-    if !shared.is_live(Kind::Pods, namespace) {
-        let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=status.podIP%3D{ip}");
-        if let Some(page) = listed::<RawPod>(shared, &path).await {
-            for raw in &page.items {
-                learned.store.apply_pod(raw);
-            }
+    let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=status.podIP%3D{ip}");
+    if let Some(page) = listed::<RawPod>(shared, &path).await {
+        for raw in &page.items {
+            learned.store.apply_pod(raw);
         }
     }
     Ok(learned.store.owner(ip).is_some())

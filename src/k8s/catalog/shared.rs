@@ -185,11 +185,6 @@ impl Shared {
         self.changed.subscribe()
     }
 
-    /// Whether the snapshot has all of `kind` in `namespace`.
-    pub(super) fn is_live(&self, kind: Kind, namespace: &str) -> bool {
-        self.with(|state| state.is_live(kind, namespace))
-    }
-
     /// Whether anything in `namespace` was seen.
     pub(super) fn knows(&self, namespace: &str) -> bool {
         self.with(|state| state.store.namespace(namespace).is_some())
