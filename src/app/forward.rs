@@ -235,10 +235,9 @@ async fn look(session: &Session, target: &Target) -> anyhow::Result<Option<Strin
     };
     match resolution {
         Resolution::Pods(_) => Ok(None),
-        // Pods come and go, and so do rights and ways to the cluster.
+        // Pods come and go, and so do ways to the cluster.
         Resolution::Failed(
             error @ (DialError::Unreachable { .. }
-            | DialError::Denied { .. }
             | DialError::TimedOut { .. }
             | DialError::Cluster { .. }),
         ) => Ok(Some(error.to_string())),
