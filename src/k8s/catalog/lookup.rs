@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::name::Query;
-use super::store::{Namespace, Owner, Pod, Service, ServiceKind, ServicePort, Store, TargetPort};
+use super::store::{
+    Namespace, Owner, Pod, Protocol, Service, ServiceKind, ServicePort, Store, TargetPort,
+};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, Endpoints, PodPort, Resolution};
 
@@ -175,7 +177,11 @@ pub(super) fn route(
         name: None,
     };
     let by_number = |p: &&ServicePort| p.port == port;
-    let matched = service.ports.iter().filter(|p| p.tcp).find(by_number);
+    let matched = service
+        .ports
+        .iter()
+        .filter(|p| p.protocol == Protocol::Tcp)
+        .find(by_number);
     // A headless Service's name is its pods' addresses, where ports are the pods' own.
     if service.kind == ServiceKind::Headless || matched.is_none() {
         let declared = on_pods();

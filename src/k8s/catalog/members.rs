@@ -8,9 +8,9 @@ use super::feed::escaped;
 use super::learn::denied;
 use super::lookup::{self, NotTcp, describe, unreachable};
 use super::name::Query;
-use super::object::{EndpointPort, Page, RawEndpoints, TargetRef, is_tcp};
+use super::object::{EndpointPort, Page, RawEndpoints, TargetRef};
 use super::shared::Shared;
-use super::store::{Owner, Store, TargetPort};
+use super::store::{Owner, Protocol, Store, TargetPort};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, Endpoints, PodPort, Resolution};
 
@@ -90,7 +90,9 @@ impl Members {
         ports: &[EndpointPort],
         endpoints: impl Iterator<Item = (Option<TargetRef>, bool)>,
     ) {
-        let tcp = ports.iter().filter(|p| is_tcp(&p.protocol));
+        let tcp = ports
+            .iter()
+            .filter(|p| Protocol::of(&p.protocol) == Protocol::Tcp);
         let mut group = Group {
             ports: tcp
                 .filter_map(|p| Some((p.name.clone(), p.port?)))

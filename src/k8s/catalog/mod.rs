@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use self::name::Query;
 use self::shared::{FeedState, Shared};
-use self::store::ServiceKind;
+use self::store::{Protocol, ServiceKind};
 use super::client::Client;
 use crate::addr::{Namespaced, Target};
 use crate::dial::{Resolution, Resolve};
@@ -129,7 +129,7 @@ impl Catalog {
             let mut services: Vec<ServiceInfo> = namespaces
                 .flat_map(|(namespace, content)| {
                     content.services.iter().map(move |(name, service)| {
-                        let tcp = service.ports.iter().filter(|p| p.tcp);
+                        let tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
                         let ready = || {
                             let pods = content.selected(&service.selector);
                             pods.filter(|(_, p)| p.takes_traffic(service.publish_not_ready))

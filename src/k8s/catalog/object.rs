@@ -149,6 +149,10 @@ pub(super) struct RawEndpoints {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct SliceEndpoint {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) addresses: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) hostname: String,
     pub(super) conditions: SliceConditions,
     pub(super) target_ref: Option<TargetRef>,
 }
@@ -174,6 +178,9 @@ pub(super) struct Subset {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Address {
+    pub(super) ip: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) hostname: String,
     pub(super) target_ref: Option<TargetRef>,
 }
 
@@ -233,11 +240,6 @@ pub(super) fn addresses<'a>(one: &'a str, many: impl Iterator<Item = &'a str>) -
         ips.extend(one.parse::<IpAddr>());
     }
     ips.into()
-}
-
-/// Kubernetes' default protocol is TCP, and old objects leave it out.
-pub(super) fn is_tcp(protocol: &str) -> bool {
-    protocol.is_empty() || protocol == "TCP"
 }
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(

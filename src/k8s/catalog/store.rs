@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::object::{IntOrString, RawPod, RawService, addresses, is_tcp};
+use super::object::{IntOrString, RawPod, RawService, addresses};
 use crate::addr::Namespaced;
 
 /// A label or a selector's term, as `key=value`: no key contains a `=`.
@@ -20,7 +20,8 @@ pub(super) struct Service {
     pub(super) ports: Box<[ServicePort]>,
     pub(super) selector: Box<[Label]>,
     pub(super) publish_not_ready: bool,
-    ips: Box<[IpAddr]>,
+    /// Its cluster addresses, of each family one at most; none for a headless one.
+    pub(super) ips: Box<[IpAddr]>,
 }
 
 /// How a Service gets its traffic.
@@ -38,7 +39,26 @@ pub(super) struct ServicePort {
     pub(super) name: Arc<str>,
     pub(super) port: u16,
     pub(super) target: TargetPort,
-    pub(super) tcp: bool,
+    pub(super) protocol: Protocol,
+}
+
+/// A transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// Kubernetes' default is TCP, and old objects leave it out.
+    pub(super) fn of(text: &str) -> Self {
+        match text {
+            "UDP" => Self::Udp,
+            "SCTP" => Self::Sctp,
+            _ => Self::Tcp,
+        }
+    }
 }
 
 /// Where a Service's port leads to in a pod.
@@ -59,11 +79,15 @@ pub(super) struct Pod {
     pub(super) terminating: bool,
     /// Its containers have ended and will not come back.
     pub(super) over: bool,
-    /// The headless Service that it has a name under, with its host name.
+    /// Its host name and the headless Service that it has this name under, where the pod sets
+    /// both: StatefulSets do.
     pub(super) subdomain: Option<(Arc<str>, Arc<str>)>,
-    has_ip: bool,
+    /// Its addresses are the node's, which mean the node.
+    pub(super) host_network: bool,
+    /// Its addresses, of each family one at most; none before it has one, and once it is over,
+    /// when it has given them back.
+    pub(super) ips: Box<[IpAddr]>,
     labels: Box<[Label]>,
-    ips: Box<[IpAddr]>,
 }
 
 /// A port that a pod's containers declare.
@@ -71,25 +95,31 @@ pub(super) struct Pod {
 pub(super) struct PodPortSpec {
     pub(super) name: Arc<str>,
     pub(super) port: u16,
-    pub(super) tcp: bool,
+    pub(super) protocol: Protocol,
 }
 
 impl Pod {
     /// Whether a Service sends traffic to it.
     pub(super) fn takes_traffic(&self, publish_not_ready: bool) -> bool {
-        self.has_ip && !self.over && !self.terminating && (self.ready || publish_not_ready)
+        !self.ips.is_empty() && !self.terminating && (self.ready || publish_not_ready)
+    }
+
+    /// The addresses that nothing else has.
+    fn own_ips(&self) -> &[IpAddr] {
+        if self.host_network { &[] } else { &self.ips }
     }
 
     /// Whether it declares the TCP port.
     pub(super) fn declares(&self, port: u16) -> bool {
-        self.ports.iter().any(|p| p.tcp && p.port == port)
+        let tcp = |p: &PodPortSpec| p.protocol == Protocol::Tcp;
+        self.ports.iter().any(|p| tcp(p) && p.port == port)
     }
 
     /// The number of the TCP port that it declares under `name`.
     pub(super) fn named(&self, name: &str) -> Option<u16> {
         let mut ports = self.ports.iter();
         ports
-            .find(|p| p.tcp && &*p.name == name)
+            .find(|p| p.protocol == Protocol::Tcp && &*p.name == name)
             .map(|port| port.port)
     }
 }
@@ -202,7 +232,7 @@ impl Store {
         let name: Arc<str> = raw.metadata.name.as_str().into();
         let pod = Pod::new(raw, texts);
         self.remove_pod(&namespace, &name);
-        for ip in &pod.ips {
+        for ip in pod.own_ips() {
             let owner = Owner::Pod(namespace.clone(), name.clone());
             self.by_ip.insert(*ip, owner);
         }
@@ -232,7 +262,7 @@ impl Store {
                 }
             }
         }
-        for ip in &old.ips {
+        for ip in old.own_ips() {
             let by_ip = &mut self.by_ip;
             let owner = by_ip.get(ip);
             if matches!(owner, Some(Owner::Pod(ns, n)) if **ns == *namespace && **n == *name) {
@@ -263,7 +293,7 @@ impl Service {
                     Err(_) => TargetPort::Name(texts.get(name)),
                 },
             },
-            tcp: is_tcp(&port.protocol),
+            protocol: Protocol::of(&port.protocol),
         });
         let ports = ports.collect();
         Self {
@@ -289,17 +319,12 @@ impl Pod {
         let ports = ports.flat_map(|c| &c.ports).map(|port| PodPortSpec {
             name: texts.get(&port.name),
             port: port.container_port,
-            tcp: is_tcp(&port.protocol),
+            protocol: Protocol::of(&port.protocol),
         });
         let ports = ports.collect();
         let over = matches!(status.phase.as_str(), "Succeeded" | "Failed");
         let many = status.pod_ips.iter().map(|ip| ip.ip.as_str());
         let ips = addresses(&status.pod_ip, many);
-        let hostname = if spec.hostname.is_empty() {
-            &raw.metadata.name
-        } else {
-            &spec.hostname
-        };
         let mut conditions = status.conditions.iter();
         Self {
             uid: raw.metadata.uid.as_str().into(),
@@ -307,17 +332,11 @@ impl Pod {
             ready: conditions.any(|c| c.kind == "Ready" && c.status == "True"),
             terminating: raw.metadata.deletion_timestamp.is_some(),
             over,
-            subdomain: (!spec.subdomain.is_empty())
-                .then(|| (texts.get(hostname), texts.get(&spec.subdomain))),
-            has_ip: !ips.is_empty(),
+            subdomain: (!spec.hostname.is_empty() && !spec.subdomain.is_empty())
+                .then(|| (spec.hostname.as_str().into(), texts.get(&spec.subdomain))),
+            host_network: spec.host_network,
+            ips: if over { Box::default() } else { ips },
             labels: texts.labels(&raw.metadata.labels),
-            // A pod that is over has given its address back, and one on the host's network has
-            // the node's, which means the node.
-            ips: if over || spec.host_network {
-                Box::default()
-            } else {
-                ips
-            },
         }
     }
 }

@@ -200,7 +200,7 @@ fn a_named_port_that_no_pod_has_is_explained() {
 fn headless_services_and_their_pods_names() {
     let mut store = Store::default();
     web(&mut store, json!({"clusterIP": "None"}));
-    let subdomain = json!({"/spec/subdomain": "web"});
+    let subdomain = json!({"/spec/subdomain": "web", "/spec/hostname": "web-0"});
     store.apply_pod(&raw_pod("web-0", "10.0.0.1", true, subdomain));
     assert_eq!(ports(&store, "web:8080"), [("web-0".to_owned(), 8080)]);
     assert_eq!(ports(&store, "web:80"), [("web-0".to_owned(), 8080)]);
