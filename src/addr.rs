@@ -70,7 +70,9 @@ pub fn split_port(text: &str) -> (&str, Option<&str>) {
     if let Some(rest) = text.strip_prefix('[')
         && let Some((host, after)) = rest.split_once(']')
     {
-        return (host, after.strip_prefix(':'));
+        // What stands after the bracket is a port, or no sense: left for whoever reads the port.
+        let port = (!after.is_empty()).then(|| after.strip_prefix(':').unwrap_or(after));
+        return (host, port);
     }
     match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') => (host, Some(port)),
@@ -227,9 +229,11 @@ mod tests {
             "a b:80",
             "300.1.1.1:80",
             "::1",
+            "[::1]",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
+        assert!(Target::parse("[::1]x", Some(80)).is_err());
         assert_eq!(
             Target::parse("web", Some(80)).unwrap().to_string(),
             "web:80"
