@@ -39,6 +39,7 @@ impl Stage {
             .env("KUBECONFIG", kubeconfig)
             .env("XDG_RUNTIME_DIR", self.folder.path())
             .env("XDG_CACHE_HOME", self.folder.path())
+            .env("XDG_CONFIG_HOME", self.folder.path())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

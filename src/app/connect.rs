@@ -65,11 +65,6 @@ impl Connected {
 /// Listens for apps of this machine; a free port of loopback when nothing else is asked for.
 pub(super) async fn listen(address: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
     let address = address.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    anyhow::ensure!(
-        address.ip().is_loopback(),
-        "the proxy serves this machine's user only, so --proxy-listen takes an address of \
-         loopback such as 127.0.0.1:1080, not {address}; containers get a listener of their own"
-    );
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; without --proxy-listen any free port is taken")
     })

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::signals::Ending;
+use crate::config::SETTINGS;
 
 /// How long one step may take: each takes well below a second.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -243,7 +244,13 @@ impl Stage {
             .args(["--kubeconfig".as_ref(), self.kubeconfig(user).as_os_str()])
             .stdin(Stdio::null())
             .env_remove("RUST_LOG")
+            .env("KDEV_PROJECT", "off")
+            .env("XDG_CONFIG_HOME", &self.folder.0)
             .kill_on_drop(true);
+        // Nor may the user's own settings, which are about other clusters.
+        for setting in SETTINGS {
+            command.env_remove(setting.variable());
+        }
         // The laptop's own proxies must not come between the demo and its loopback cluster.
         for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
             command.env_remove(name);

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, ProxyArgs, output, signalled};
+use super::{SettingFlags, output, signalled};
 use crate::app::connect::Connected;
+use crate::config::{Config, Given, on};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,15 +21,21 @@ not the cluster's are dialled from this laptop as always. Browsers take the PAC 
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConnectArgs {
     #[command(flatten)]
-    proxy: ProxyArgs,
+    settings: SettingFlags<{ on::CONNECT }>,
     /// Print one line of JSON with the addresses once ready
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(args: ConnectArgs, global: &Global) -> anyhow::Result<u8> {
-    let config = args.proxy.config(global);
-    let connected = output::progress("Connecting to the cluster", Connected::open(&config)).await?;
+impl ConnectArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
+}
+
+pub(super) async fn run(args: ConnectArgs, config: &Config) -> anyhow::Result<u8> {
+    let connected = output::progress("Connecting to the cluster", Connected::open(config)).await?;
     let address = connected.address();
     let about = connected.session().client.about();
     let (socks, http) = (format!("socks5h://{address}"), format!("http://{address}"));

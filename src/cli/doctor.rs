@@ -4,8 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::Args;
 
-use super::{Global, ProxyArgs, ViaArg, output};
+use super::output;
 use crate::app::doctor::{self, Check, Report, Status};
+use crate::config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,12 +28,7 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<u8> {
-    let proxy = ProxyArgs {
-        via: ViaArg::Auto,
-        proxy_listen: None,
-    };
-    let config = proxy.config(global);
+pub(super) async fn run(args: DoctorArgs, config: &Config) -> anyhow::Result<u8> {
     let spinner = output::Spinner::new("Checking");
     let look = Look::of_stdout();
     let mut say = |check: &Check| {
@@ -40,7 +36,7 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<u8>
             spinner.above(|| print(&look.lines(check)));
         }
     };
-    let report = spinner.during(doctor::run(&config, &mut say)).await;
+    let report = spinner.during(doctor::run(config, &mut say)).await;
     if args.json {
         output::line(&serde_json::to_string_pretty(&report)?)?;
     } else {

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, output, signalled};
+use super::{output, signalled};
 use crate::app::forward::{Forwarding, Spec};
-use crate::config::{Config, Via};
+use crate::config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,14 +27,8 @@ pub(super) struct ForwardArgs {
     json: bool,
 }
 
-pub(super) async fn run(args: ForwardArgs, global: &Global) -> anyhow::Result<u8> {
-    let config = Config {
-        kube: global.kube(),
-        via: Via::Auto,
-        proxy_listen: None,
-        host_loopback: false,
-    };
-    let opening = Forwarding::open(&config, &args.ports);
+pub(super) async fn run(args: ForwardArgs, config: &Config) -> anyhow::Result<u8> {
+    let opening = Forwarding::open(config, &args.ports);
     let forwarding = output::progress("Connecting to the cluster", opening).await?;
     forwarding
         .notes()

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::LogFormat;
+use crate::config::LogFormat;
 
 /// Starts the log: warnings by default, more with `-v` and `-vv`, or what `RUST_LOG` says.
 pub(super) fn start(verbose: u8, format: LogFormat) -> anyhow::Result<()> {

@@ -3,20 +3,20 @@
 mod connect;
 mod demo;
 mod doctor;
+mod flags;
 mod forward;
 mod logging;
 mod output;
 mod run;
+mod settings;
 mod status;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::config::{Config, Via};
-use crate::k8s::KubeOptions;
+use self::flags::SettingFlags;
+use crate::config::{self, Config, Given, Place, on};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,122 +47,35 @@ enum Command {
     Connect(connect::ConnectArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
+    Config(settings::ConfigArgs),
     Demo(demo::DemoArgs),
 }
 
 /// Flags that every command takes; they mean what they mean to kubectl.
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// Kubeconfig file instead of $KUBECONFIG or ~/.kube/config
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Cluster")]
-    context: Option<String>,
-    /// Namespace of bare Service names
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "NAME",
-        help_heading = "Cluster"
-    )]
-    namespace: Option<String>,
-    /// User to impersonate
-    #[arg(
-        long = "as",
-        global = true,
-        value_name = "USER",
-        help_heading = "Cluster"
-    )]
-    as_user: Option<String>,
-    /// Group to impersonate; repeatable
-    #[arg(
-        long = "as-group",
-        global = true,
-        value_name = "GROUP",
-        help_heading = "Cluster"
-    )]
-    as_groups: Vec<String>,
+    #[command(flatten)]
+    settings: SettingFlags<{ on::ALL }>,
     /// Say more: -v what happens, -vv every detail ($RUST_LOG selects finer)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     verbose: u8,
-    /// Form of the log on standard error
-    #[arg(
-        long,
-        global = true,
-        value_name = "FORM",
-        value_enum,
-        default_value_t = LogFormat::Text,
-        help_heading = "Output"
-    )]
-    log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
-impl Global {
-    fn kube(&self) -> KubeOptions {
-        KubeOptions {
-            kubeconfig: self.kubeconfig.clone(),
-            context: self.context.clone(),
-            namespace: self.namespace.clone(),
-            as_user: self.as_user.clone(),
-            as_groups: self.as_groups.clone(),
-        }
-    }
-}
-
-/// Flags of the commands that serve a proxy.
-#[derive(Clone, Debug, Args)]
-struct ProxyArgs {
-    /// How streams reach the cluster
-    #[arg(long, value_name = "WAY", value_enum, default_value_t = ViaArg::Auto)]
-    via: ViaArg,
-    /// Where the proxy listens [default: a free port of 127.0.0.1]
-    #[arg(long, value_name = "[ADDR:]PORT", value_parser = listen_address)]
-    proxy_listen: Option<SocketAddr>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ViaArg {
-    /// The best way there is
-    Auto,
-    /// Port-forward streams to the pods, nothing installed in the cluster
-    Direct,
-}
-
-impl From<ViaArg> for Via {
-    fn from(via: ViaArg) -> Self {
-        match via {
-            ViaArg::Auto => Self::Auto,
-            ViaArg::Direct => Self::Direct,
-        }
-    }
-}
-
-/// `1080`, `127.0.0.1:1080` or `localhost:1080`.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let port = text.strip_prefix("localhost:").unwrap_or(text);
-    if let Ok(port) = port.parse::<u16>() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    text.parse()
-        .map_err(|_| "write a port, or an address and a port: 127.0.0.1:1080".to_owned())
-}
-
-impl ProxyArgs {
-    fn config(&self, global: &Global) -> Config {
-        Config {
-            kube: global.kube(),
-            via: self.via.into(),
-            proxy_listen: self.proxy_listen,
-            host_loopback: false,
-        }
+impl Cli {
+    /// The settings that the command line gives.
+    fn given(&self) -> Given {
+        let own = match &self.command {
+            Command::Run(args) => args.given(),
+            Command::Connect(args) => args.given(),
+            Command::Forward(_)
+            | Command::Status(_)
+            | Command::Doctor(_)
+            | Command::Config(_)
+            | Command::Demo(_) => Vec::new(),
+        };
+        own.into_iter()
+            .chain(self.global.settings.given())
+            .collect()
     }
 }
 
@@ -177,7 +90,24 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    if let Err(error) = logging::start(cli.global.verbose, cli.global.log_format) {
+    let failure = match &cli.command {
+        Command::Run(_) => run::EXIT_KDEV_FAILED,
+        _ => 1,
+    };
+    let place = Place::of_process();
+    let config = match &cli.command {
+        // These work where settings are broken: one shows what is wrong, the other needs none.
+        Command::Config(_) | Command::Demo(_) => Ok(Config::default()),
+        _ => config::load(cli.given(), &place).map(|layered| layered.config),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            output::error(&error);
+            return ExitCode::from(failure);
+        }
+    };
+    if let Err(error) = logging::start(cli.global.verbose, config.log_format) {
         output::error(&error);
         return ExitCode::from(2);
     }
@@ -191,17 +121,15 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let failure = match &cli.command {
-        Command::Run(_) => run::EXIT_KDEV_FAILED,
-        _ => 1,
-    };
+    let given = cli.given();
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => run::run(args, &cli.global).await,
-            Command::Forward(args) => forward::run(args, &cli.global).await,
-            Command::Connect(args) => connect::run(args, &cli.global).await,
+            Command::Run(args) => run::run(args, &config).await,
+            Command::Forward(args) => forward::run(args, &config).await,
+            Command::Connect(args) => connect::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
-            Command::Doctor(args) => doctor::run(args, &cli.global).await,
+            Command::Doctor(args) => doctor::run(args, &config).await,
+            Command::Config(args) => settings::run(args, given, &place),
             Command::Demo(args) => demo::run(args).await,
         }
     });
@@ -233,22 +161,6 @@ mod tests {
     }
 
     #[test]
-    fn listen_addresses_as_users_write_them() {
-        for text in ["1080", "127.0.0.1:1080", "localhost:1080"] {
-            assert_eq!(
-                listen_address(text).unwrap(),
-                (Ipv4Addr::LOCALHOST, 1080).into(),
-                "{text}"
-            );
-        }
-        assert_eq!(
-            listen_address("[::1]:1080").unwrap().to_string(),
-            "[::1]:1080"
-        );
-        assert!(listen_address("somewhere:1080").is_err());
-    }
-
-    #[test]
     fn flags_stand_before_and_after_the_command() {
         for line in [
             "kdev -n shop --context lab run -- curl x",
@@ -256,7 +168,15 @@ mod tests {
             "kdev run -n shop --context lab curl x",
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.global.namespace.as_deref(), Some("shop"), "{line}");
+            let given = cli.given();
+            let given = |key| {
+                given
+                    .iter()
+                    .find(|(s, _)| s.key == key)
+                    .map(|(_, v)| v.text())
+            };
+            assert_eq!(given("namespace"), Some("shop"), "{line}");
+            assert_eq!(given("context"), Some("lab"), "{line}");
             let Command::Run(run) = cli.command else {
                 panic!("{line}")
             };

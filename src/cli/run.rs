@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use super::{Global, ProxyArgs, output};
+use super::{SettingFlags, output};
 use crate::app;
+use crate::config::{Config, Given, on};
 
 /// The exit code when kdev itself failed, as `docker run` has it: a child's own code is passed
 /// through, 126 and 127 say that it was not started.
@@ -30,10 +31,7 @@ Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev i
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
     #[command(flatten)]
-    proxy: ProxyArgs,
-    /// Let containers dial this laptop's own loopback through kdev
-    #[arg(long)]
-    host_loopback: bool,
+    settings: SettingFlags<{ on::RUN }>,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -44,10 +42,15 @@ pub(super) struct RunArgs {
     pub(super) command: Vec<OsString>,
 }
 
-pub(super) async fn run(args: RunArgs, global: &Global) -> anyhow::Result<u8> {
-    let mut config = args.proxy.config(global);
-    config.host_loopback = args.host_loopback;
-    app::run::run(&config, &args.command, &Terminal).await
+impl RunArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
+}
+
+pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
+    app::run::run(config, &args.command, &Terminal).await
 }
 
 /// The terminal, or what stands in its place.

@@ -1,0 +1,73 @@
+//! The settings of a session: where they come from, and what they are, validated once.
+//!
+//! Flags win over the environment (`KDEV_…`), that over the project's file (`.kdev.toml`), that
+//! over the user's file (`config.toml`), that over defaults. [`SETTINGS`] has one entry for each
+//! setting, and flags, variables, keys of files, the JSON schema and `kdev config` follow from it.
+//!
+//! A project's file comes with a repository, so it is trusted with what a session is about and
+//! with nothing that runs programs, opens this machine to others, or says who the user is: see
+//! [`Project`].
+
+mod file;
+mod layers;
+mod place;
+mod schema;
+mod setting;
+mod table;
+
+use std::net::SocketAddr;
+
+use crate::k8s::KubeOptions;
+
+pub use file::{Kin, Problem, check};
+pub use layers::{Given, Layered, Origin, load};
+pub use place::{PROJECT_FILE, Place, PlaceError};
+pub use schema::schema;
+pub use setting::{Fallback, Kind, Project, Setting, Value};
+pub use table::{SETTINGS, on, setting};
+
+/// What a session needs to know before it opens anything.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Which cluster, user and namespace.
+    pub kube: KubeOptions,
+    /// How streams reach the cluster.
+    pub via: Via,
+    /// Where the proxy listens; a free port of loopback by default.
+    pub proxy_listen: Option<SocketAddr>,
+    /// Whether containers may dial the laptop's own loopback through kdev.
+    pub host_loopback: bool,
+    /// The form of the log.
+    pub log_format: LogFormat,
+}
+
+/// How streams reach the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Via {
+    /// The best way there is.
+    #[default]
+    Auto,
+    /// Port-forward streams to the pods, with nothing installed in the cluster.
+    Direct,
+}
+
+impl Via {
+    /// The name that `via` takes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// The form of the log on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Sentences.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}

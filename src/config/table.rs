@@ -1,0 +1,226 @@
+//! Every setting there is.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via};
+
+/// The commands that have a setting's flag.
+pub mod on {
+    /// Every command.
+    pub const ALL: u8 = 1;
+    /// `kdev run`.
+    pub const RUN: u8 = 2;
+    /// `kdev connect`.
+    pub const CONNECT: u8 = 4;
+}
+
+const NO_FLAG_NEEDED: &str = "a free port of 127.0.0.1";
+
+/// The settings. A setting that runs a program, opens this machine to others, reads files of the
+/// user's or says who the user is must not be a project's to say.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "kubeconfig",
+        short: None,
+        value_name: "FILE",
+        kind: Kind::Path,
+        help: "Kubeconfig file instead of $KUBECONFIG or ~/.kube/config",
+        fallback: Fallback::Means("$KUBECONFIG or ~/.kube/config"),
+        project: Project::MayNot(
+            "a kubeconfig can run programs and send files of yours to a server of its choice",
+        ),
+        on: on::ALL,
+        set: |config, value| {
+            config.kube.kubeconfig = Some(value.text().into());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "context",
+        short: None,
+        value_name: "NAME",
+        kind: Kind::Text,
+        help: "Context of the kubeconfig",
+        fallback: Fallback::Means("the kubeconfig's current context"),
+        project: Project::May,
+        on: on::ALL,
+        set: |config, value| {
+            config.kube.context = Some(value.text().to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "namespace",
+        short: Some('n'),
+        value_name: "NAME",
+        kind: Kind::Text,
+        help: "Namespace of bare Service names",
+        fallback: Fallback::Means("the context's namespace"),
+        project: Project::May,
+        on: on::ALL,
+        set: |config, value| {
+            config.kube.namespace = Some(value.text().to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "as",
+        short: None,
+        value_name: "USER",
+        kind: Kind::Text,
+        help: "User to impersonate",
+        fallback: Fallback::Means("the context's user"),
+        project: Project::MayNot(WHO),
+        on: on::ALL,
+        set: |config, value| {
+            config.kube.as_user = Some(value.text().to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "as-group",
+        short: None,
+        value_name: "GROUP",
+        kind: Kind::List,
+        help: "Group to impersonate; repeatable",
+        fallback: Fallback::Means("none"),
+        project: Project::MayNot(WHO),
+        on: on::ALL,
+        set: |config, value| {
+            config.kube.as_groups = value.list().to_vec();
+            Ok(())
+        },
+    },
+    Setting {
+        key: "via",
+        short: None,
+        value_name: "WAY",
+        kind: Kind::Choice(&[
+            ("auto", "the best way there is"),
+            (
+                "direct",
+                "port-forward streams to the pods, nothing installed in the cluster",
+            ),
+        ]),
+        help: "How streams reach the cluster",
+        fallback: Fallback::Is("auto"),
+        project: Project::May,
+        on: on::RUN | on::CONNECT,
+        set: |config, value| {
+            config.via = match value.text() {
+                "direct" => Via::Direct,
+                _ => Via::Auto,
+            };
+            Ok(())
+        },
+    },
+    Setting {
+        key: "proxy-listen",
+        short: None,
+        value_name: "[ADDR:]PORT",
+        kind: Kind::Address,
+        help: "Where the proxy listens",
+        fallback: Fallback::Means(NO_FLAG_NEEDED),
+        project: Project::May,
+        on: on::RUN | on::CONNECT,
+        set: |config, value| {
+            let address = address(value)?;
+            if !address.ip().is_loopback() {
+                return Err(format!(
+                    "the proxy serves this machine's user only, so it takes an address of \
+                     loopback such as 127.0.0.1:1080, not {address}; containers get a listener \
+                     of their own"
+                ));
+            }
+            config.proxy_listen = Some(address);
+            Ok(())
+        },
+    },
+    Setting {
+        key: "host-loopback",
+        short: None,
+        value_name: "BOOL",
+        kind: Kind::Switch,
+        help: "Let containers dial this laptop's own loopback through kdev",
+        fallback: Fallback::Is("false"),
+        project: Project::MayNot(
+            "it lets a container reach what listens on this machine for you alone",
+        ),
+        on: on::RUN,
+        set: |config, value| {
+            config.host_loopback = value.is_on();
+            Ok(())
+        },
+    },
+    Setting {
+        key: "log-format",
+        short: None,
+        value_name: "FORM",
+        kind: Kind::Choice(&[("text", "sentences"), ("json", "an object per line")]),
+        help: "Form of the log on standard error",
+        fallback: Fallback::Is("text"),
+        project: Project::May,
+        on: on::ALL,
+        set: |config, value| {
+            config.log_format = match value.text() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            };
+            Ok(())
+        },
+    },
+];
+
+const WHO: &str = "who you are to the cluster is yours to say";
+
+/// The setting of a name.
+#[must_use]
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// `1080`, `127.0.0.1:1080` or `localhost:1080`.
+fn address(value: &Value) -> Result<SocketAddr, String> {
+    let text = value.text();
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse().map_err(|_| {
+        format!("{text:?} is neither a port nor an address and a port such as 127.0.0.1:1080")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn every_default_is_a_value_and_every_name_is_there_once() {
+        for setting in SETTINGS {
+            if let Fallback::Is(text) = setting.fallback {
+                setting.read(text).unwrap();
+            }
+            let same = SETTINGS.iter().filter(|s| s.key == setting.key).count();
+            assert_eq!(same, 1, "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn listen_addresses_as_users_write_them() {
+        let listen = setting("proxy-listen").unwrap();
+        let read = |text: &str| {
+            let mut config = Config::default();
+            (listen.set)(&mut config, &Value::Text(text.to_owned()))?;
+            Ok::<_, String>(config.proxy_listen.unwrap().to_string())
+        };
+        for text in ["1080", "127.0.0.1:1080", "localhost:1080"] {
+            assert_eq!(read(text).unwrap(), "127.0.0.1:1080", "{text}");
+        }
+        assert_eq!(read("[::1]:1080").unwrap(), "[::1]:1080");
+        assert!(read("somewhere:1080").is_err());
+        let outside = read("0.0.0.0:1080").unwrap_err();
+        assert!(outside.contains("loopback"), "{outside}");
+    }
+}

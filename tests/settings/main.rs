@@ -1,0 +1,5 @@
+//! Settings, and the commands about them, by the program itself.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod layers;
+mod support;
