@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy → http → dial → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns → http → dial → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -17,6 +17,7 @@
 //!   port-forward
 //! * `run`: the child process and the container engine around it
 //! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
+//! * [`dns`]: the cluster's names, and the laptop's own resolvers for all others
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
 //! * [`dial`]: what it means to open a stream, and why that fails
 //! * [`addr`], [`io`], [`task`]: names, byte streams, owned tasks
@@ -32,6 +33,8 @@ pub mod app;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod config;
+#[cfg(feature = "client")]
+pub mod dns;
 #[cfg(feature = "client")]
 pub mod http;
 #[cfg(feature = "client")]

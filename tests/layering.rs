@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 9] = [
     &["app"],
     &["config"],
     &["k8s", "run"],
-    &["proxy"],
+    &["proxy", "dns"],
     &["http"],
     &["dial"],
     &["addr", "io", "task"],
@@ -23,10 +23,11 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// Libraries that belong to one module alone.
-const OWNED: [(&str, &str); 4] = [
+const OWNED: [(&str, &str); 5] = [
     ("kube::", "k8s"),
     ("clap::", "cli"),
     ("fast_socks5::", "proxy"),
+    ("hickory_proto::", "dns"),
     ("kdev_sim::", "app"),
 ];
 

@@ -1,4 +1,4 @@
-//! `kdev connect`: a proxy for anything, until it is told to end.
+//! `kdev connect`: a proxy for anything and a DNS server, until it is told to end.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,34 +9,41 @@ use tokio::net::TcpListener;
 use super::Session;
 use super::registry::{Listening, Registration};
 use crate::config::Config;
+use crate::dns;
 use crate::proxy::{self, Access, Pac};
 
-/// A running proxy.
+/// A running proxy with its DNS server.
 pub struct Connected {
     session: Session,
     address: SocketAddr,
+    dns: SocketAddr,
     _registration: Option<Registration>,
 }
 
 impl Connected {
-    /// Opens a session and serves a proxy for this machine's user.
+    /// Opens a session and serves a proxy and the cluster's names for this machine's user.
     ///
     /// # Errors
     /// When the cluster cannot be reached or the address cannot be listened on.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let listener = listen(config.proxy_listen).await?;
         let address = listener.local_addr()?;
+        let sockets = listen_dns(config.dns_listen).await?;
+        let dns = sockets.address();
         let session = Session::open(config).await?;
         serve_laptop(&session, listener, address);
-        let listening = vec![Listening {
-            purpose: "proxy".to_owned(),
+        let (zone, source) = (session.catalog.clone(), dns::Source::system());
+        dns::serve(sockets, zone, source, &session.tasks);
+        let listening = [("proxy", address), ("dns", dns)].map(|(purpose, address)| Listening {
+            purpose: purpose.to_owned(),
             address: address.to_string(),
             target: None,
-        }];
-        let registration = session.register("connect", listening);
+        });
+        let registration = session.register("connect", listening.into());
         Ok(Self {
             session,
             address,
+            dns,
             _registration: registration,
         })
     }
@@ -53,6 +60,12 @@ impl Connected {
         self.address
     }
 
+    /// Where the DNS server listens, by UDP and TCP.
+    #[must_use]
+    pub fn dns(&self) -> SocketAddr {
+        self.dns
+    }
+
     /// Serves until a signal, whose number is returned.
     ///
     /// # Errors
@@ -67,6 +80,23 @@ pub(super) async fn listen(address: Option<SocketAddr>) -> anyhow::Result<TcpLis
     let address = address.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; without --proxy-listen any free port is taken")
+    })
+}
+
+/// Listens for questions about names; on a free port of loopback when nothing else is asked for.
+async fn listen_dns(address: Option<SocketAddr>) -> anyhow::Result<dns::Sockets> {
+    if let Some(address) = address.filter(|a| !a.ip().is_loopback()) {
+        tracing::warn!(
+            %address,
+            "whoever reaches this address may ask for names of the cluster, and of your network"
+        );
+    }
+    dns::Sockets::bind(address).await.with_context(|| {
+        let asked = address.map_or_else(|| "loopback".to_owned(), |a| a.to_string());
+        format!(
+            "cannot listen on {asked} for DNS; without --dns-listen any free port is taken (ports \
+             below 1024 need CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start)"
+        )
     })
 }
 

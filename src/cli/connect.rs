@@ -12,11 +12,20 @@ Examples:
   kdev connect                                       until Ctrl-C; prints what to do with it
   curl -x socks5h://127.0.0.1:1080 http://web.shop/  with kdev connect --proxy-listen 127.0.0.1:1080
   kdev connect --json | jq -r .socks5                for scripts: one line once it is ready
+  kdev connect --dns-listen 5353                     DNS on a port that your resolver knows
 
 The port speaks SOCKS5, SOCKS4a and HTTP. It serves this user's own programs only. Names that are
-not the cluster's are dialled from this laptop as always. Browsers take the PAC file.";
+not the cluster's are dialled from this laptop as always. Browsers take the PAC file.
 
-/// Serve a proxy into the cluster until Ctrl-C
+The DNS server answers for the cluster (A, AAAA, SRV, PTR, CNAME, TXT) and relays the rest to the
+resolvers of /etc/resolv.conf. To let all programs use it, with --dns-listen 127.0.0.1:5353:
+  systemd-resolved   /etc/systemd/resolved.conf.d/kdev.conf: [Resolve] DNS=127.0.0.1:5353
+                     Domains=~cluster.local
+  dnsmasq            server=/cluster.local/127.0.0.1#5353
+  macOS              /etc/resolver/cluster.local: nameserver 127.0.0.1, and port 5353
+The addresses are those of the cluster: programs still need the proxy to connect to them.";
+
+/// Serve a proxy into the cluster, and its DNS, until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConnectArgs {
@@ -40,12 +49,14 @@ pub(super) async fn run(args: ConnectArgs, config: &Config) -> anyhow::Result<u8
     let about = connected.session().client.about();
     let (socks, http) = (format!("socks5h://{address}"), format!("http://{address}"));
     let pac = format!("http://{address}/proxy.pac");
+    let dns = connected.dns();
     if args.json {
         let ready = json!({
             "proxy": address.to_string(),
             "socks5": socks,
             "http": http,
             "pac": pac,
+            "dns": dns.to_string(),
             "context": about.context,
             "server": about.server,
             "namespace": about.namespace,
@@ -54,12 +65,15 @@ pub(super) async fn run(args: ConnectArgs, config: &Config) -> anyhow::Result<u8
         output::line(&ready.to_string())?;
     } else {
         let (context, server, namespace) = (&about.context, &about.server, &about.namespace);
+        let (ip, port, domain) = (dns.ip(), dns.port(), connected.session().domain());
         output::line(&format!(
             "Connected to {context} ({server}), namespace {namespace}\n\
              \x20 SOCKS5  {socks}\n\
              \x20 HTTP    {http}\n\
              \x20 PAC     {pac}\n\
+             \x20 DNS     {dns} (UDP and TCP)\n\
              Try: curl -x {socks} http://SERVICE.{namespace}/\n\
+             \x20    dig @{ip} -p {port} SERVICE.{namespace}.svc.{domain}\n\
              Ctrl-C ends it."
         ))?;
     }

@@ -35,6 +35,8 @@ pub struct Config {
     pub via: Via,
     /// Where the proxy listens; a free port of loopback by default.
     pub proxy_listen: Option<SocketAddr>,
+    /// Where the DNS server listens; a free port of loopback by default.
+    pub dns_listen: Option<SocketAddr>,
     /// Whether containers may dial the laptop's own loopback through kdev.
     pub host_loopback: bool,
     /// The form of the log.

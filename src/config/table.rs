@@ -137,6 +137,27 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "dns-listen",
+        short: None,
+        value_name: "[ADDR:]PORT",
+        kind: Kind::Address,
+        help: "Where the DNS server listens, UDP and TCP",
+        fallback: Fallback::Means(NO_FLAG_NEEDED),
+        project: Project::MayNot("it can show the cluster's names to others in your network"),
+        on: on::CONNECT,
+        set: |config, value| {
+            let address = address(value)?;
+            if address.ip().is_unspecified() {
+                // A datagram's answer would leave from an address that it was not sent to.
+                return Err(format!(
+                    "the DNS server takes one address of this machine, not {address}"
+                ));
+            }
+            config.dns_listen = Some(address);
+            Ok(())
+        },
+    },
+    Setting {
         key: "host-loopback",
         short: None,
         value_name: "BOOL",

@@ -11,10 +11,12 @@ use super::lookup::{self, Found};
 use super::members::{self, Members};
 use super::name::Query;
 use super::object::{Page, RawPod, RawService};
+use super::records;
 use super::shared::Shared;
 use super::store::{Owner, Store};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, Resolution};
+use crate::dns::{self, Subject};
 use crate::k8s::access;
 use crate::k8s::client::ClientError;
 
@@ -74,6 +76,23 @@ impl Learned {
         let service = self.store.service(service)?;
         let mut ports = service.ports.iter();
         ports.find(|p| &*p.name == port).map(|p| p.port)
+    }
+
+    /// What was learned of `subject`, for DNS.
+    pub(super) fn records(&self, subject: &Subject) -> dns::Found {
+        match (&self.outcome, &self.members) {
+            (Outcome::Failed(error), _) => dns::Found::Failed(error.to_string()),
+            (Outcome::Absent, _) => dns::Found::Absent,
+            (Outcome::Known, Some(Err(error))) => records::of(&self.store, None, subject)
+                .unwrap_or_else(|| dns::Found::Failed(error.to_string())),
+            (Outcome::Known, Some(Ok(members))) => {
+                records::of(&self.store, Some(&members.named), subject)
+                    .unwrap_or(dns::Found::Absent)
+            }
+            (Outcome::Known, None) => {
+                records::of(&self.store, None, subject).unwrap_or(dns::Found::Absent)
+            }
+        }
     }
 
     fn new(outcome: Outcome) -> Self {

@@ -3,6 +3,7 @@
 //! without a selector, whose endpoints somebody else writes.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use super::feed::escaped;
 use super::learn::denied;
@@ -13,6 +14,7 @@ use super::shared::Shared;
 use super::store::{Owner, Protocol, Store, TargetPort};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, Endpoints, PodPort, Resolution};
+use crate::dns::{Endpoint, Port};
 
 /// Groups of pods with the same ports.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub(super) struct Members {
     groups: Vec<Group>,
     /// Endpoints that are no pods.
     foreign: usize,
+    /// All that are ready, as DNS has them.
+    pub(super) named: Vec<Endpoint>,
 }
 
 #[derive(Debug, Default)]
@@ -63,10 +67,26 @@ pub(super) async fn ask(shared: &Shared, name: &Namespaced) -> Result<Members, D
     }
 }
 
+fn named(host: &str, ips: Vec<IpAddr>, ports: &[EndpointPort]) -> Endpoint {
+    let ports = ports.iter().filter_map(|port| {
+        Some(Port {
+            name: port.name.as_str().into(),
+            protocol: Protocol::of(&port.protocol),
+            number: port.port?,
+        })
+    });
+    Endpoint {
+        host: (!host.is_empty()).then(|| host.into()),
+        ips,
+        ports: ports.collect(),
+    }
+}
+
 impl Members {
     pub(super) fn of(raw: Vec<RawEndpoints>) -> Self {
         let mut members = Self::default();
         for object in raw {
+            members.name(&object);
             let namespace = object.metadata.namespace;
             if !object.endpoints.is_empty() {
                 let endpoints = object.endpoints.into_iter();
@@ -82,6 +102,24 @@ impl Members {
             }
         }
         members
+    }
+
+    /// Notes the addresses with their names.
+    fn name(&mut self, object: &RawEndpoints) {
+        let slice = object.endpoints.iter();
+        let slice = slice.filter(|e| e.conditions.ready.unwrap_or(true));
+        for endpoint in slice {
+            let ips = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok());
+            self.named
+                .push(named(&endpoint.hostname, ips.collect(), &object.ports));
+        }
+        for subset in &object.subsets {
+            for address in &subset.addresses {
+                let ips = address.ip.parse().into_iter().collect();
+                self.named
+                    .push(named(&address.hostname, ips, &subset.ports));
+            }
+        }
     }
 
     fn add(

@@ -13,6 +13,7 @@ mod lookup;
 mod members;
 mod name;
 mod object;
+mod records;
 mod shared;
 mod store;
 #[cfg(test)]

@@ -280,6 +280,18 @@ impl Shared {
         self.with(|state| look(&state.store))
     }
 
+    /// Reads what is known; `look` may ask whether a kind of object in a namespace is followed.
+    pub(super) fn read_with<T>(
+        &self,
+        look: impl FnOnce(&Store, &dyn Fn(Kind, &str) -> bool) -> T,
+    ) -> T {
+        self.with(|state| {
+            look(&state.store, &|kind, namespace| {
+                state.is_live(kind, namespace)
+            })
+        })
+    }
+
     /// Changes what is known, and tells.
     pub(super) fn change(&self, change: impl FnOnce(&mut Store)) {
         self.change_if(|store| {

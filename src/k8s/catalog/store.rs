@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::object::{IntOrString, RawPod, RawService, addresses};
 use crate::addr::Namespaced;
+pub(super) use crate::dns::Protocol;
 
 /// A label or a selector's term, as `key=value`: no key contains a `=`.
 pub(super) type Label = Arc<str>;
@@ -40,25 +41,6 @@ pub(super) struct ServicePort {
     pub(super) port: u16,
     pub(super) target: TargetPort,
     pub(super) protocol: Protocol,
-}
-
-/// A transport protocol of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// Kubernetes' default is TCP, and old objects leave it out.
-    pub(super) fn of(text: &str) -> Self {
-        match text {
-            "UDP" => Self::Udp,
-            "SCTP" => Self::Sctp,
-            _ => Self::Tcp,
-        }
-    }
 }
 
 /// Where a Service's port leads to in a pod.
@@ -99,6 +81,17 @@ pub(super) struct PodPortSpec {
 }
 
 impl Pod {
+    /// Whether a Service with this selector means it.
+    pub(super) fn is_selected(&self, selector: &[Label]) -> bool {
+        selector.iter().all(|label| self.labels.contains(label))
+    }
+
+    /// Its name in DNS under a Service.
+    pub(super) fn host(&self, service: &str) -> Option<&Arc<str>> {
+        let (host, subdomain) = self.subdomain.as_ref()?;
+        (**subdomain == *service).then_some(host)
+    }
+
     /// Whether a Service sends traffic to it.
     pub(super) fn takes_traffic(&self, publish_not_ready: bool) -> bool {
         !self.ips.is_empty() && !self.terminating && (self.ready || publish_not_ready)
@@ -144,7 +137,11 @@ impl Owner {
 pub(super) struct Namespace {
     pub(super) services: HashMap<Arc<str>, Service>,
     pub(super) pods: HashMap<Arc<str>, Pod>,
-    by_label: HashMap<Label, HashSet<Arc<str>>>,
+    by_label: Index,
+    /// Pods by the host names that DNS knows them by.
+    by_host: Index,
+    /// Headless Services by one term of their selectors.
+    headless: Index,
 }
 
 impl Namespace {
@@ -160,7 +157,27 @@ impl Namespace {
             .into_iter()
             .flatten()
             .filter_map(|name| self.pods.get_key_value(name))
-            .filter(move |(_, pod)| selector.iter().all(|label| pod.labels.contains(label)))
+            .filter(move |(_, pod)| pod.is_selected(selector))
+    }
+
+    /// The pods that DNS knows by this host name, whatever their Service.
+    pub(super) fn by_host(&self, host: &str) -> impl Iterator<Item = &Pod> {
+        let names = self.by_host.get(host).into_iter().flatten();
+        names.filter_map(|name| self.pods.get(name))
+    }
+
+    /// The headless Services that select a pod.
+    pub(super) fn headless_of<'a>(
+        &'a self,
+        pod: &'a Pod,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Service)> {
+        let labels = pod.labels.iter();
+        let names = labels
+            .filter_map(|label| self.headless.get(label))
+            .flatten();
+        names
+            .filter_map(|name| self.services.get_key_value(name))
+            .filter(|(_, service)| pod.is_selected(&service.selector))
     }
 }
 
@@ -203,6 +220,9 @@ impl Store {
         }
         let key = (namespace.clone(), name.clone());
         let entry = self.namespaces.entry(namespace).or_default();
+        if let Some(label) = service.indexed_by() {
+            add(&mut entry.headless, label, &name);
+        }
         entry.services.insert(name, service);
         key
     }
@@ -213,6 +233,9 @@ impl Store {
             return;
         };
         if let Some((name, old)) = entry.services.remove_entry(name) {
+            if let Some(label) = old.indexed_by() {
+                take(&mut entry.headless, label, &name);
+            }
             for ip in &old.ips {
                 let by_ip = &mut self.by_ip;
                 let owner = by_ip.get(ip);
@@ -239,8 +262,10 @@ impl Store {
         let key = (namespace.clone(), name.clone());
         let entry = self.namespaces.entry(namespace).or_default();
         for label in &pod.labels {
-            let pods = entry.by_label.entry(label.clone()).or_default();
-            pods.insert(name.clone());
+            add(&mut entry.by_label, label, &name);
+        }
+        if let Some((host, _)) = &pod.subdomain {
+            add(&mut entry.by_host, host, &name);
         }
         entry.pods.insert(name, pod);
         key
@@ -255,12 +280,10 @@ impl Store {
             return;
         };
         for label in &old.labels {
-            if let Some(pods) = entry.by_label.get_mut(label) {
-                pods.remove(name);
-                if pods.is_empty() {
-                    entry.by_label.remove(label);
-                }
-            }
+            take(&mut entry.by_label, label, name);
+        }
+        if let Some((host, _)) = &old.subdomain {
+            take(&mut entry.by_host, host, name);
         }
         for ip in old.own_ips() {
             let by_ip = &mut self.by_ip;
@@ -272,7 +295,30 @@ impl Store {
     }
 }
 
+/// An index: names by a text.
+type Index = HashMap<Arc<str>, HashSet<Arc<str>>>;
+
+fn add(index: &mut Index, text: &Arc<str>, name: &Arc<str>) {
+    let names = index.entry(text.clone()).or_default();
+    names.insert(name.clone());
+}
+
+fn take(index: &mut Index, text: &str, name: &str) {
+    if let Some(names) = index.get_mut(text) {
+        names.remove(name);
+        if names.is_empty() {
+            index.remove(text);
+        }
+    }
+}
+
 impl Service {
+    /// The term under which a headless Service is found from its pods.
+    fn indexed_by(&self) -> Option<&Label> {
+        let headless = self.kind == ServiceKind::Headless;
+        headless.then(|| self.selector.first()).flatten()
+    }
+
     fn new(raw: &RawService, texts: &mut Texts) -> Self {
         let spec = &raw.spec;
         let kind = if spec.kind == "ExternalName" {

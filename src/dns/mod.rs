@@ -1,0 +1,320 @@
+//! A DNS server for the laptop: names and addresses of the cluster are answered from what is
+//! known of it, by the Kubernetes DNS specification, 1.1.0; everything else goes to the laptop's
+//! own resolvers as it came, and nothing into the cluster.
+//!
+//! ```text
+//! mod      Dns: sockets, limits, one question from its bytes to the answer's
+//! udp      the datagrams        tcp      the connections       message  wire format, sizes
+//! name     what a name asks for answer   its records           zone     the seam to the catalog
+//! upstream the laptop's resolvers
+//! ```
+//!
+//! Names work with and without the cluster's domain, as in a pod: `web`, `web.shop`,
+//! `web.shop.svc`. Those that end like the cluster's own are never asked about elsewhere; of the
+//! others only those that the cluster has are its.
+
+mod answer;
+mod message;
+mod name;
+mod tcp;
+mod udp;
+mod upstream;
+mod zone;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::Name;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use self::upstream::{Resolvers, Source};
+pub use self::zone::{Endpoint, Found, Port, Protocol, Service, Subject, Zone, dashed, undashed};
+
+use self::answer::{Context, Outcome};
+use self::message::{Incoming, Question, Reply, Transport};
+use self::upstream::Upstreams;
+use crate::task::Tasks;
+
+/// Questions that wait for a resolver or for the cluster at a time, each with a socket and a
+/// few KiB; more get an error at once. dnsmasq has 150.
+pub const MAX_WAITING: usize = 256;
+/// TCP connections at a time; for another one the most idle has to go. A laptop's programs use
+/// TCP for the rare answer that is too long for UDP.
+pub const MAX_CONNECTIONS: usize = 128;
+/// Longest question that is read. Real ones have some tens of bytes.
+const MAX_REQUEST: usize = 4096;
+/// Most aliases one after the other, as in the C library.
+const MAX_ALIASES: usize = 8;
+/// Most things that are asked about for one answer: the names that a short name may stand for.
+const MAX_LEARNED: usize = 4;
+/// How often a port is looked for that is free for UDP as well as for TCP.
+const BIND_ATTEMPTS: usize = 32;
+
+/// The sockets of a server, of the same address and port.
+#[derive(Debug)]
+pub struct Sockets {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    address: SocketAddr,
+}
+
+impl Sockets {
+    /// Listens on `address`, or on a free port of loopback.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, by UDP or by TCP.
+    pub async fn bind(address: Option<SocketAddr>) -> io::Result<Self> {
+        let wanted = address.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        for attempt in 1.. {
+            let tcp = TcpListener::bind(wanted).await?;
+            let address = tcp.local_addr()?;
+            match UdpSocket::bind(address).await {
+                Ok(udp) => return Ok(Self { udp, tcp, address }),
+                // The port is free for one of the two only.
+                Err(e)
+                    if e.kind() == io::ErrorKind::AddrInUse
+                        && wanted.port() == 0
+                        && attempt < BIND_ATTEMPTS => {}
+                Err(e) => return Err(e),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Serves `zone` on `sockets`, and what is not in it from the resolvers of `source`, until
+/// `tasks` drain. Everything lives in `tasks`.
+pub fn serve<Z: Zone>(sockets: Sockets, zone: Z, source: Source, tasks: &Tasks) {
+    let Sockets { udp, tcp, address } = sockets;
+    let server = Arc::new(Server {
+        zone,
+        upstreams: Arc::new(Upstreams::new(source, address)),
+        address,
+        waiting: Semaphore::new(MAX_WAITING),
+        probe: Mutex::default(),
+        tasks: tasks.clone(),
+    });
+    let draining = tasks.clone();
+    tasks.spawn({
+        let server = Arc::clone(&server);
+        async move {
+            tokio::select! {
+                biased;
+                () = draining.draining() => {}
+                () = udp::serve(server, Arc::new(udp)) => {}
+            }
+        }
+    });
+    let draining = tasks.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = draining.draining() => {}
+            () = tcp::serve(server, tcp) => {}
+        }
+    });
+}
+
+/// What the two listeners share.
+struct Server<Z> {
+    zone: Z,
+    upstreams: Arc<Upstreams>,
+    address: SocketAddr,
+    waiting: Semaphore,
+    probe: Mutex<Probe>,
+    tasks: Tasks,
+}
+
+/// The name that tells whether a resolver leads back here.
+#[derive(Debug, Default)]
+struct Probe {
+    name: Option<Name>,
+    came_back: bool,
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+enum Step {
+    /// The answer is written.
+    Answered,
+    /// Somebody has to be asked before there is an answer.
+    Wait(Question),
+    /// There is nothing to say.
+    Silence,
+}
+
+impl<Z: Zone> Server<Z> {
+    /// Answers `request` into `out` if that is possible without waiting.
+    fn at_once(&self, request: &[u8], transport: Transport, out: &mut Vec<u8>) -> Step {
+        let question = match Incoming::read(request) {
+            Incoming::Question(question) => question,
+            Incoming::Wrong(question, code) => {
+                Reply::empty(code).write(&question, request, transport, out);
+                return Step::Answered;
+            }
+            Incoming::Noise => return Step::Silence,
+        };
+        match self.look(&question, false, &[]) {
+            Outcome::Reply(reply) => reply.write(&question, request, transport, out),
+            Outcome::Elsewhere if self.is_probe(question.name()) => {
+                Reply::empty(ResponseCode::Refused).write(&question, request, transport, out);
+            }
+            Outcome::Elsewhere | Outcome::Alias(..) | Outcome::Ask(_) => {
+                return Step::Wait(question);
+            }
+        }
+        Step::Answered
+    }
+
+    /// Takes a place among those that wait; `None` when there are too many.
+    fn place(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiting.try_acquire().ok()
+    }
+
+    /// The answer for whom there is no place.
+    fn too_busy(question: &Question, request: &[u8], transport: Transport, out: &mut Vec<u8>) {
+        Reply::empty(ResponseCode::ServFail).write(question, request, transport, out);
+    }
+
+    /// Answers what [`Server::at_once`] could not.
+    async fn in_time(
+        self: &Arc<Self>,
+        request: &[u8],
+        question: &Question,
+        transport: Transport,
+    ) -> Vec<u8> {
+        let reply = match self.resolve(question, false).await {
+            Outcome::Reply(reply) => reply,
+            Outcome::Alias(reply, target) => self.follow(reply, target, question).await,
+            Outcome::Ask(_) => Reply::empty(ResponseCode::ServFail),
+            Outcome::Elsewhere => {
+                self.prove_resolvers();
+                match self.upstreams.relay(request, question.end, transport).await {
+                    Ok(answer) => return answer,
+                    Err(error) => {
+                        tracing::debug!(name = %question.name(), %error, "not answered");
+                        Reply::empty(ResponseCode::ServFail)
+                    }
+                }
+            }
+        };
+        let mut out = Vec::new();
+        reply.write(question, request, transport, &mut out);
+        out
+    }
+
+    /// Looks at what is known, with what was learned in front of it.
+    fn look(&self, question: &Question, exact: bool, learned: &[(Subject, Found)]) -> Outcome {
+        let find = |subject: &Subject| match learned.iter().find(|(known, _)| known == subject) {
+            Some((_, found)) => found.clone(),
+            None => self.zone.find(subject),
+        };
+        let context = Context {
+            domain: self.zone.domain(),
+            namespace: self.zone.namespace(),
+            exact,
+            server: self.address.ip(),
+            find: &find,
+            may_ask: &|namespace| self.zone.may_ask(namespace),
+        };
+        answer::answer(&context, question)
+    }
+
+    /// As [`Server::look`], and asks the cluster for what is not known.
+    async fn resolve(&self, question: &Question, exact: bool) -> Outcome {
+        let mut learned = Vec::new();
+        loop {
+            match self.look(question, exact, &learned) {
+                Outcome::Ask(subject) if learned.len() < MAX_LEARNED => {
+                    let found = match self.zone.learn(&subject).await {
+                        // Who was asked must know.
+                        Found::Unknown => Found::Failed("the cluster does not say".to_owned()),
+                        found => found,
+                    };
+                    learned.push((subject, found));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Adds to `reply` what the target of its alias is, as far as that can be found out.
+    async fn follow(&self, mut reply: Reply, target: Name, question: &Question) -> Reply {
+        let mut next = Some(target);
+        for _ in 0..MAX_ALIASES {
+            let Some(target) = next.take() else {
+                return reply;
+            };
+            let question = question.about(target.clone());
+            let part = match self.resolve(&question, true).await {
+                Outcome::Reply(part) => part,
+                Outcome::Alias(part, target) => {
+                    next = Some(target);
+                    part
+                }
+                Outcome::Ask(_) => Reply::empty(ResponseCode::ServFail),
+                Outcome::Elsewhere => match self.upstreams.lookup(&target, question.kind()).await {
+                    Ok(message) => Reply {
+                        answers: message.answers,
+                        authorities: message.authorities,
+                        ..Reply::empty(message.metadata.response_code)
+                    },
+                    Err(error) => {
+                        tracing::debug!(name = %target, %error, "the alias leads nowhere");
+                        Reply::empty(ResponseCode::ServFail)
+                    }
+                },
+            };
+            reply.code = part.code;
+            reply.answers.extend(part.answers);
+            reply.authorities = part.authorities;
+        }
+        // In a circle, or as good as one.
+        reply.code = ResponseCode::ServFail;
+        reply
+    }
+
+    /// Finds out about the first resolver of which it is not known whether it leads back here.
+    fn prove_resolvers(self: &Arc<Self>) {
+        let Some(server) = self.upstreams.unproven() else {
+            return;
+        };
+        let mut probe = self.lock_probe();
+        if probe.name.is_some() {
+            return;
+        }
+        let Ok(name) = format!("loop.kdev-{:016x}.", rand::random::<u64>()).parse::<Name>() else {
+            return;
+        };
+        *probe = Probe {
+            name: Some(name.clone()),
+            came_back: false,
+        };
+        drop(probe);
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let came_back = || std::mem::take(&mut *this.lock_probe()).came_back;
+            this.upstreams.prove(server, &name, came_back).await;
+        });
+    }
+
+    fn is_probe(&self, name: &Name) -> bool {
+        let mut probe = self.lock_probe();
+        let is = probe.name.as_ref() == Some(name);
+        probe.came_back |= is;
+        is
+    }
+
+    fn lock_probe(&self) -> MutexGuard<'_, Probe> {
+        self.probe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

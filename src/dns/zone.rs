@@ -1,0 +1,151 @@
+//! What the cluster's DNS is asked for and what it has: the seam to the catalog.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::addr::Namespaced;
+
+/// Knows what is in the cluster.
+pub trait Zone: Clone + Send + Sync + 'static {
+    /// The cluster's DNS domain, lower-case, without the final dot.
+    fn domain(&self) -> &str;
+
+    /// The namespace of bare Service names.
+    fn namespace(&self) -> &str;
+
+    /// What is known about `subject`, from a snapshot: never waits.
+    fn find(&self, subject: &Subject) -> Found;
+
+    /// Whether asking the cluster about a name that may well be a public one is right: its
+    /// namespace is one that the user works with. Asking about any other would tell the cluster
+    /// which names the laptop looks up.
+    fn may_ask(&self, namespace: &str) -> bool;
+
+    /// Asks the cluster about what [`Zone::find`] called [`Found::Unknown`]. Bounded in time;
+    /// dropping the future abandons the question.
+    fn learn(&self, subject: &Subject) -> impl Future<Output = Found> + Send;
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A namespace, which has no records and makes the names below it possible.
+    Namespace(String),
+    /// A Service.
+    Service(Namespaced),
+    /// The endpoints of a Service that bear this host name.
+    Endpoint(Namespaced, String),
+    /// Whoever has this address.
+    Address(IpAddr),
+}
+
+/// What is known about a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There is no such thing.
+    Absent,
+    /// Not in the snapshot, which may be incomplete.
+    Unknown,
+    /// It could not be found out, and why.
+    Failed(String),
+    /// The namespace exists.
+    Namespace,
+    /// The Service; for [`Subject::Endpoint`] as a headless one with only those endpoints.
+    Service(Service),
+    /// The owner of an address: its names below the cluster's domain, none for a pod that is
+    /// behind no headless Service.
+    Owner(Vec<String>),
+}
+
+/// A Service as DNS sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// One with addresses of its own.
+    Cluster {
+        /// Of either family.
+        ips: Vec<IpAddr>,
+        /// The Service's ports.
+        ports: Vec<Port>,
+    },
+    /// One that stands for its endpoints, the ready ones or those that count as such.
+    Headless(Vec<Endpoint>),
+    /// An alias of another name (ExternalName), or of an address.
+    Alias(String),
+}
+
+/// A port of a Service or of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name in the Service; may be empty.
+    pub name: Arc<str>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The number.
+    pub number: u16,
+}
+
+/// An endpoint of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its host name; without one its address with dashes is its name.
+    pub host: Option<Arc<str>>,
+    /// Its addresses, of either family.
+    pub ips: Vec<IpAddr>,
+    /// The Service's ports as this endpoint has them.
+    pub ports: Vec<Port>,
+}
+
+/// The transport protocol of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP, the default.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Reads the API's word for it; an empty one is TCP.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        match text {
+            "UDP" => Self::Udp,
+            "SCTP" => Self::Sctp,
+            _ => Self::Tcp,
+        }
+    }
+
+    /// The label of SRV names.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "_tcp",
+            Self::Udp => "_udp",
+            Self::Sctp => "_sctp",
+        }
+    }
+}
+
+/// An address as a label: `10-244-0-5`, `fd00--5`.
+#[must_use]
+pub fn dashed(ip: IpAddr) -> String {
+    // A mapped IPv4 address would have dots in its text.
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string().replace('.', "-"),
+        IpAddr::V6(ip) => ip.to_string().replace(':', "-"),
+    }
+}
+
+/// The address that a label is.
+#[must_use]
+pub fn undashed(label: &str) -> Option<IpAddr> {
+    let v4 = label.replace('-', ".").parse::<std::net::Ipv4Addr>();
+    let v6 = || label.replace('-', ":").parse::<std::net::Ipv6Addr>();
+    v4.map(IpAddr::from)
+        .or_else(|_| v6().map(IpAddr::from))
+        .ok()
+}
