@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy · dns → http → dial → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns → http · upstream → dial → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -19,6 +19,8 @@
 //! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
 //! * [`dns`]: the cluster's names, and the laptop's own resolvers for all others
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
+//! * [`upstream`]: the corporate proxies on the way to the API server and to all that is not the
+//!   cluster's
 //! * [`dial`]: what it means to open a stream, and why that fails
 //! * [`addr`], [`io`], [`task`]: names, byte streams, owned tasks
 
@@ -43,3 +45,5 @@ pub mod k8s;
 pub mod proxy;
 #[cfg(feature = "client")]
 pub mod run;
+#[cfg(feature = "client")]
+pub mod upstream;

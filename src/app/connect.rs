@@ -30,7 +30,7 @@ impl Connected {
         let address = listener.local_addr()?;
         let sockets = listen_dns(config.dns_listen).await?;
         let dns = sockets.address();
-        let session = Session::open(config).await?;
+        let session = Session::open_behind(config, Some(address)).await?;
         serve_laptop(&session, listener, address);
         let (zone, source) = (session.catalog.clone(), dns::Source::system());
         dns::serve(sockets, zone, source, &session.tasks);

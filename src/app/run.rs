@@ -14,6 +14,7 @@ use crate::proxy::{self, Access, AllowedPeers, Password};
 use crate::run::child::{Child, Command, SpawnError};
 use crate::run::container::{self, ContainerRun, Detected, Peers, Plan};
 use crate::run::environment::{self, Credentials, ProxyAddress, Settings, Variables};
+use crate::upstream::Proxies;
 
 /// The user name in the proxy URL of a container; only the password matters.
 const PROXY_USER: &str = "kdev";
@@ -56,14 +57,16 @@ async fn run_command(
 ) -> anyhow::Result<u8> {
     let listener = listen(config.proxy_listen).await?;
     let address = listener.local_addr()?;
-    let session = observer.during(CONNECTING, Session::open(config)).await?;
+    let session = observer
+        .during(CONNECTING, Session::open_behind(config, Some(address)))
+        .await?;
     serve_laptop(&session, listener, address);
     let registration = session.register("run", vec![listening(&address.to_string())]);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
     let variables =
         environment::variables(&settings(&session, proxy), |name| std::env::var(name).ok());
     note_dropped(&variables, observer);
-    note_replaced_proxy(observer);
+    note_replaced_proxy(&session.proxies, observer);
     let Some(command) = Command::new(argv, variables.set) else {
         anyhow::bail!("there is no command to run; write it after --");
     };
@@ -89,7 +92,9 @@ async fn run_container(
         .listen
         .bind(config.proxy_listen.map_or(0, |address| address.port()))?;
     let address = listener.local_addr()?;
-    let session = observer.during(CONNECTING, Session::open(config)).await?;
+    let session = observer
+        .during(CONNECTING, Session::open_behind(config, Some(address)))
+        .await?;
     let secret = password();
     // Unique among all sessions that use this engine.
     let id = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
@@ -192,18 +197,24 @@ fn note_dropped(variables: &Variables, observer: &impl Observer) {
     }
 }
 
-/// Says that a proxy of the user's environment is not used: what is not the cluster's is dialled
-/// from here.
-fn note_replaced_proxy(observer: &impl Observer) {
-    let names = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
-    let set = names
-        .into_iter()
-        .find(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
-    // Inside another `kdev run` the proxy is kdev's own, and dials through it are fine either way.
-    if let Some(name) = set.filter(|_| std::env::var_os("KDEV_HTTP").is_none()) {
+/// Says what becomes of the proxy of the user's environment, whose place kdev's takes.
+fn note_replaced_proxy(proxies: &Proxies, observer: &impl Observer) {
+    // Inside another `kdev run` the proxy is that one's, and there is nothing to tell.
+    if std::env::var_os("KDEV_HTTP").is_some() {
+        return;
+    }
+    let used = proxies.used().into_iter();
+    let set: Vec<String> = used
+        .filter_map(|(name, chosen)| match chosen {
+            Ok(chosen) => Some(format!("{name} ({})", chosen?.proxy.url())),
+            Err(error) => Some(error.to_string()),
+        })
+        .collect();
+    if !set.is_empty() {
         observer.note(&format!(
-            "the {name} of your environment is not used by the command: kdev dials what is not \
-             the cluster's directly from this machine"
+            "the command gets kdev's proxy in place of yours; what is not the cluster's goes on \
+             through {}, as NO_PROXY says",
+            set.join(" and ")
         ));
     }
 }

@@ -1,5 +1,6 @@
 //! A way into a cluster: the client, what is in the cluster, and the streams to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +13,7 @@ use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::{Catalog, Client, ClientError, discovery};
 use crate::proxy::Stats;
 use crate::task::Tasks;
+use crate::upstream::{Proxies, Upstream};
 
 mod forms;
 
@@ -21,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// What sends each dial to the cluster or to the laptop's network.
-pub type Dialer = Router<Catalog, PortForward, Laptop>;
+pub type Dialer = Router<Catalog, PortForward, Upstream>;
 
 /// A way into a cluster.
 pub struct Session {
@@ -33,6 +35,8 @@ pub struct Session {
     pub pods: PortForward,
     /// What goes through the proxies of this session.
     pub stats: Arc<Stats>,
+    /// The proxies on the way to what is not the cluster's.
+    pub proxies: Proxies,
     /// The connections of apps, which are let finish when the session ends.
     pub tasks: Tasks,
     /// What serves those connections, and goes last.
@@ -46,8 +50,22 @@ impl Session {
     /// # Errors
     /// When the kubeconfig, the credentials or the way to the API server are broken.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        Self::open_behind(config, None).await
+    }
+
+    /// As [`Session::open`], for a proxy that listens at `own`: a proxy variable that leads there
+    /// is not followed.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn open_behind(config: &Config, own: Option<SocketAddr>) -> anyhow::Result<Self> {
         let background = Tasks::new();
-        let client = Client::connect(config.kube.clone(), &background).await?;
+        let environment = config.environment();
+        let proxies = environment.proxies.clone();
+        if let Some(own) = own {
+            proxies.is_own(own);
+        }
+        let client = Client::connect_in(config.kube.clone(), environment, &background).await?;
         let catalog = Catalog::start(client.clone(), DEFAULT_DOMAIN, &background);
         // Anybody may ask for the version, so this tells a broken way or login from a missing
         // permission, before a command is started.
@@ -60,6 +78,7 @@ impl Session {
             catalog,
             pods,
             stats: Arc::default(),
+            proxies,
             tasks: Tasks::new(),
             background,
             began: SystemTime::now(),
@@ -70,7 +89,8 @@ impl Session {
     /// the laptop's loopback unless the user says so.
     #[must_use]
     pub fn dialer(&self, loopback: bool) -> Dialer {
-        Router::new(self.catalog.clone(), self.pods.clone(), Laptop { loopback })
+        let laptop = Upstream::new(Laptop { loopback }, self.proxies.clone());
+        Router::new(self.catalog.clone(), self.pods.clone(), laptop)
     }
 
     /// The cluster's DNS domain.

@@ -18,6 +18,8 @@ mod table;
 use std::net::SocketAddr;
 
 use crate::k8s::KubeOptions;
+use crate::k8s::kubeconfig::Environment;
+use crate::upstream::{Helper, Proxies, ProxyVars};
 
 pub use file::{Kin, Problem, check};
 pub use layers::{Given, Layered, Origin, load};
@@ -39,8 +41,21 @@ pub struct Config {
     pub dns_listen: Option<SocketAddr>,
     /// Whether containers may dial the laptop's own loopback through kdev.
     pub host_loopback: bool,
+    /// The program that logs in to the corporate proxy.
+    pub proxy_auth_helper: Option<Helper>,
     /// The form of the log.
     pub log_format: LogFormat,
+}
+
+impl Config {
+    /// The environment of this process, with the proxies that this session goes through.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        Environment {
+            proxies: Proxies::new(ProxyVars::of_process(), self.proxy_auth_helper.clone()),
+            ..Environment::of_process()
+        }
+    }
 }
 
 /// How streams reach the cluster.

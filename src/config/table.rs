@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via};
+use crate::upstream::Helper;
 
 /// The commands that have a setting's flag.
 pub mod on {
@@ -170,6 +171,20 @@ pub static SETTINGS: &[Setting] = &[
         on: on::RUN,
         set: |config, value| {
             config.host_loopback = value.is_on();
+            Ok(())
+        },
+    },
+    Setting {
+        key: "proxy-auth-helper",
+        short: None,
+        value_name: "COMMAND",
+        kind: Kind::Text,
+        help: "Program that logs in to the corporate proxy: prints a Proxy-Authorization value",
+        fallback: Fallback::Means("user and password of the proxy's URL"),
+        project: Project::MayNot("it is a program that runs on this machine"),
+        on: on::ALL,
+        set: |config, value| {
+            config.proxy_auth_helper = Helper::new(value.text());
             Ok(())
         },
     },

@@ -2,12 +2,14 @@
 //! and the [`Router`] that decides between the cluster and the laptop's own network.
 
 mod error;
+mod http_io;
 mod laptop;
 mod routes;
 
 use std::future::Future;
 
 pub use self::error::DialError;
+pub use self::http_io::{HttpIo, LoginRefused, Via};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop};
 pub use self::routes::{Routes, RoutesError, Rule, Side};
 use crate::addr::{Namespaced, Target};
@@ -24,6 +26,15 @@ pub trait Dial: Clone + Send + Sync + 'static {
     /// error of its first read, of kind [`std::io::ErrorKind::ConnectionRefused`] with a
     /// [`DialError`] inside. Dropping the future abandons the attempt and frees the stream.
     fn dial(&self, target: &Target) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
+
+    /// Opens a stream for plain HTTP requests to `target`. It may lead to an HTTP proxy, which
+    /// takes requests in another form.
+    fn dial_http(
+        &self,
+        target: &Target,
+    ) -> impl Future<Output = Result<HttpIo<Self::Io>, DialError>> + Send {
+        async { Ok(HttpIo::direct(self.dial(target).await?)) }
+    }
 }
 
 /// Answers what a destination means in the cluster.
@@ -109,18 +120,34 @@ impl<R: Resolve, P: DialPods, L: Dial> Dial for Router<R, P, L> {
     type Io = BoxIo;
 
     async fn dial(&self, target: &Target) -> Result<BoxIo, DialError> {
+        match self.dial_cluster(target).await? {
+            Some(io) => Ok(Box::new(io)),
+            None => Ok(Box::new(self.laptop.dial(target).await?)),
+        }
+    }
+
+    async fn dial_http(&self, target: &Target) -> Result<HttpIo<BoxIo>, DialError> {
+        match self.dial_cluster(target).await? {
+            Some(io) => Ok(HttpIo::direct(Box::new(io))),
+            None => {
+                let HttpIo { io, via } = self.laptop.dial_http(target).await?;
+                let io: BoxIo = Box::new(io);
+                Ok(HttpIo { io, via })
+            }
+        }
+    }
+}
+
+impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
+    /// A stream into the cluster; none where `target` is the laptop's to dial.
+    async fn dial_cluster(&self, target: &Target) -> Result<Option<P::Io>, DialError> {
         let resolution = match self.resolve.resolve(target) {
             Resolution::Unknown => self.resolve.learn(target).await,
             known => known,
         };
         match resolution {
-            Resolution::Pods(endpoints) => {
-                let io = self.pods.dial_pods(target, &endpoints).await?;
-                Ok(Box::new(io))
-            }
-            Resolution::Elsewhere | Resolution::Unknown => {
-                Ok(Box::new(self.laptop.dial(target).await?))
-            }
+            Resolution::Pods(endpoints) => Ok(Some(self.pods.dial_pods(target, &endpoints).await?)),
+            Resolution::Elsewhere | Resolution::Unknown => Ok(None),
             Resolution::Failed(error) => Err(error),
         }
     }

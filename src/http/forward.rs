@@ -18,9 +18,9 @@ use super::body::{Gate, RequestBody};
 use super::failure::late_refusal;
 use super::headers::{clean_request, clean_response, has_token};
 use super::pool::{Lease, Pool, Sender};
-use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream};
+use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream, via};
 use crate::addr::{Host, Target};
-use crate::dial::Dial;
+use crate::dial::{Dial, HttpIo};
 use crate::task::Tasks;
 
 /// Port of an `http` URI that names none (RFC 9110, 4.2.1).
@@ -101,6 +101,7 @@ impl<D: Dial> Forwarder<D> {
         let expects =
             parts.version == Version::HTTP_11 && has_token(&parts.headers, &EXPECT, "100-continue");
         parts.version = Version::HTTP_11;
+        via::count_hops(&mut parts)?;
         let (body, gate) = RequestBody::new(body, expects);
         let mut request = Request::from_parts(parts, body);
         if let Some(gate) = gate.clone() {
@@ -126,6 +127,7 @@ impl<D: Dial> Forwarder<D> {
         upgrade: bool,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
         let mut replay = Replay::of(&request);
+        let mut logged_in = false;
         let mut pooled = if upgrade {
             None
         } else {
@@ -135,14 +137,25 @@ impl<D: Dial> Forwarder<D> {
             let reused = pooled.is_some();
             let sent = match pooled.take() {
                 Some(mut sender) => {
-                    let sent = sender.try_send_request(request).await;
+                    via::form(&mut request, sender.via.as_ref())?;
+                    let sent = sender.send.try_send_request(request).await;
                     sent.map(|response| (response, sender))
                 }
                 None => self.send_on_fresh(target, request).await?,
             };
             let mut error = match sent {
                 Ok((response, sender)) => {
-                    return Ok((response, Lease::new(sender, &self.pool, target)));
+                    let Some(refusal) = via::login_refused(&response, sender.via.as_ref()) else {
+                        return Ok((response, Lease::new(sender, &self.pool, target)));
+                    };
+                    // A login that had been good may have ended: once more, with the next one.
+                    match replay.take().filter(|_| !logged_in) {
+                        Some(again) => request = again.request(),
+                        None => return Err(refusal),
+                    }
+                    logged_in = true;
+                    replay = Replay::of(&request);
+                    continue;
                 }
                 Err(error) => error,
             };
@@ -162,7 +175,7 @@ impl<D: Dial> Forwarder<D> {
     async fn send_on_fresh(
         &self,
         target: &Target,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<
         Result<
             (Response<Incoming>, Sender),
@@ -170,12 +183,13 @@ impl<D: Dial> Forwarder<D> {
         >,
         Failure,
     > {
-        let stream = self.dial.dial(target).await?;
+        let HttpIo { io, via } = self.dial.dial_http(target).await?;
+        via::form(&mut request, via.as_ref())?;
         let (mut sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(io))
             .await
             .map_err(|error| Failure::exchange(target, &error))?;
         let mut connection = Box::pin(connection.with_upgrades());
@@ -198,6 +212,7 @@ impl<D: Dial> Forwarder<D> {
                 }
             });
         }
+        let sender = Sender { send: sender, via };
         Ok(sent.map(|response| (response, sender)))
     }
 }
@@ -271,7 +286,11 @@ impl Replay {
             Some(refusal) => refusal.is_of_one_pod(),
             None => reused && self.0.method.is_idempotent() && !error.is_parse(),
         };
-        may.then(|| Request::from_parts(self.0, RequestBody::Empty))
+        may.then(|| self.request())
+    }
+
+    fn request(self) -> Request<RequestBody> {
+        Request::from_parts(self.0, RequestBody::Empty)
     }
 }
 

@@ -17,6 +17,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod via;
 
 use std::time::Duration;
 

@@ -10,10 +10,16 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
+use crate::dial::Via;
 use crate::task::Tasks;
 
 /// A connection that can carry requests.
-pub(super) type Sender = SendRequest<RequestBody>;
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) send: SendRequest<RequestBody>,
+    /// Set where it leads to an HTTP proxy.
+    pub(super) via: Option<Via>,
+}
 
 /// Idle connections, by authority. Cloning is shallow.
 #[derive(Clone, Debug)]
@@ -51,11 +57,13 @@ impl Pool {
         let mut idle = self.lock();
         let entries = idle.senders.get_mut(target)?;
         let before = entries.len();
-        entries.retain(|entry| !entry.sender.is_closed());
+        entries.retain(|entry| !entry.sender.send.is_closed());
         // One whose last response is through may still be sending the last request's body.
         let found = entries
             .iter()
-            .rposition(|entry| entry.sender.is_ready() && now.duration_since(entry.since) < age)
+            .rposition(|entry| {
+                entry.sender.send.is_ready() && now.duration_since(entry.since) < age
+            })
             .and_then(|index| entries.remove(index));
         let gone = before - entries.len();
         if entries.is_empty() {
@@ -66,7 +74,7 @@ impl Pool {
     }
 
     fn put(&self, target: Target, sender: Sender) {
-        if sender.is_closed() || self.tasks.is_draining() {
+        if sender.send.is_closed() || self.tasks.is_draining() {
             return;
         }
         let mut idle = self.lock();
@@ -102,7 +110,7 @@ impl Pool {
             idle.senders.retain(|_, entries| {
                 entries.retain(|entry| {
                     !draining
-                        && !entry.sender.is_closed()
+                        && !entry.sender.send.is_closed()
                         && now.duration_since(entry.since) < IDLE_TIMEOUT
                 });
                 !entries.is_empty()

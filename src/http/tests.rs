@@ -24,7 +24,8 @@ async fn connection(tasks: &Tasks) -> (Sender, DuplexStream) {
         let _ = connection.await;
     });
     sender.ready().await.unwrap();
-    (sender, origin)
+    let via = None;
+    (Sender { send: sender, via }, origin)
 }
 
 #[tokio::test]

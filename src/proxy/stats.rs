@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::addr::Target;
-use crate::dial::{Dial, DialError};
+use crate::dial::{Dial, DialError, HttpIo};
 use crate::io::Io;
 
 /// Counters of one proxy, each exact on its own; together they are no snapshot of one moment.
@@ -161,6 +161,12 @@ impl<D> CountedDial<D> {
         Self { inner, stats }
     }
 
+    fn count<T>(&self, result: &Result<T, DialError>) {
+        if result.is_err() {
+            self.stats.dial_failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// A stream that was handed out already turned out to be refused.
     pub(super) fn failed_late(&self) {
         self.stats.dial_failures.fetch_add(1, Ordering::Relaxed);
@@ -172,9 +178,13 @@ impl<D: Dial> Dial for CountedDial<D> {
 
     async fn dial(&self, target: &Target) -> Result<D::Io, DialError> {
         let result = self.inner.dial(target).await;
-        if result.is_err() {
-            self.stats.dial_failures.fetch_add(1, Ordering::Relaxed);
-        }
+        self.count(&result);
+        result
+    }
+
+    async fn dial_http(&self, target: &Target) -> Result<HttpIo<D::Io>, DialError> {
+        let result = self.inner.dial_http(target).await;
+        self.count(&result);
         result
     }
 }

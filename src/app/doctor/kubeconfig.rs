@@ -7,9 +7,12 @@ use crate::k8s::kubeconfig::{self, Environment, KubeconfigError, Loaded};
 const ID: &str = "kubeconfig";
 const TITLE: &str = "kubeconfig";
 
-pub(super) async fn check(options: &KubeOptions) -> (Option<Loaded>, Check) {
-    let options = options.clone();
-    let read = move || kubeconfig::load(&options, &Environment::of_process());
+pub(super) async fn check(
+    options: &KubeOptions,
+    environment: &Environment,
+) -> (Option<Loaded>, Check) {
+    let (options, environment) = (options.clone(), environment.clone());
+    let read = move || kubeconfig::load(&options, &environment);
     let loaded = tokio::task::spawn_blocking(read)
         .await
         .unwrap_or_else(|e| Err(KubeconfigError::Other(format!("reading it failed: {e}"))));
@@ -39,9 +42,6 @@ fn describe(loaded: &Loaded) -> String {
     if let Some(plugin) = loaded.plugin() {
         text.push_str(&format!(", credentials by {plugin}"));
     }
-    if let Some(proxy) = loaded.proxy() {
-        text.push_str(&format!(", through the proxy {proxy}"));
-    }
     text
 }
 
@@ -58,7 +58,7 @@ fn failure(error: &KubeconfigError) -> Check {
         KubeconfigError::Unreadable { .. } => "make the file readable, or name another one",
         KubeconfigError::Malformed { .. } => "correct the file; `kubectl config view` reads it too",
         KubeconfigError::Material { .. } | KubeconfigError::Other(_) => "get a new kubeconfig",
-        KubeconfigError::Proxy { .. } => {
+        KubeconfigError::Proxy(_) => {
             "correct proxy-url in the kubeconfig, or HTTPS_PROXY in the environment"
         }
     };

@@ -19,6 +19,7 @@ mod forms;
 mod kubeconfig;
 mod local;
 mod permissions;
+mod proxies;
 mod server;
 mod speed;
 
@@ -32,7 +33,7 @@ pub use check::{Check, Report, Status};
 use self::board::{Board, Section};
 use self::server::Reached;
 use crate::config::Config;
-use crate::k8s::kubeconfig::Loaded;
+use crate::k8s::kubeconfig::{Environment, Loaded};
 use crate::task::Tasks;
 
 /// How long all questions to the cluster may take together. A credential plugin that has to ask
@@ -46,12 +47,18 @@ const GOODBYE: Duration = Duration::from_millis(200);
 pub async fn run(config: &Config, say: Say<'_>) -> Report {
     let tasks = Tasks::new();
     let board = Board::new(say);
-    let (loaded, check) = kubeconfig::check(&config.kube).await;
+    let environment = config.environment();
+    let (loaded, check) = kubeconfig::check(&config.kube, &environment).await;
     board.put(Section::Kubeconfig, vec![check]);
     let (role, (), ()) = tokio::join!(
-        cluster(config, loaded.as_ref(), &board, &tasks),
+        cluster(config, &environment, loaded.as_ref(), &board, &tasks),
         async { board.put(Section::Containers, containers::checks().await) },
-        async { board.put(Section::Local, local::checks(loaded.as_ref()).await) },
+        async {
+            board.put(
+                Section::Local,
+                local::checks(loaded.as_ref(), &environment.proxies).await,
+            )
+        },
     );
     tasks.shutdown(GOODBYE).await;
     let checks = board.finish();
@@ -65,12 +72,13 @@ pub async fn run(config: &Config, say: Say<'_>) -> Report {
 /// The sections that talk to the cluster. Gives the Role to ask for where a right is missing.
 async fn cluster(
     config: &Config,
+    environment: &Environment,
     loaded: Option<&Loaded>,
     board: &Board<'_>,
     tasks: &Tasks,
 ) -> Option<String> {
     let reached = match loaded {
-        Some(loaded) => server::reach(&config.kube, loaded, board, tasks).await,
+        Some(loaded) => server::reach(&config.kube, environment, loaded, board, tasks).await,
         None => {
             board.put(
                 Section::ApiServer,

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+pub(super) use self::explain::proxy_fix;
 use self::explain::{failure, span};
 use super::board::{Board, Section};
 use super::check::Check;
 use super::{CLUSTER_LIMIT, within};
 use crate::k8s::access::{self, Permission};
 use crate::k8s::identity::{ANONYMOUS, Identity, whoami};
-use crate::k8s::kubeconfig::Loaded;
+use crate::k8s::kubeconfig::{Environment, Loaded};
 use crate::k8s::{Client, ClientError, KubeOptions, discovery};
 use crate::task::Tasks;
 
@@ -47,6 +48,7 @@ pub(super) fn skipped_login(why: &str) -> Check {
 /// Goes to the API server step by step; the error says why the rest is skipped.
 pub(super) async fn reach(
     options: &KubeOptions,
+    environment: &Environment,
     loaded: &Loaded,
     board: &Board<'_>,
     tasks: &Tasks,
@@ -62,7 +64,8 @@ pub(super) async fn reach(
             return Err(UNREACHED);
         }
     };
-    let client = match Client::connect(options.clone(), tasks).await {
+    let client = Client::connect_in(options.clone(), environment.clone(), tasks);
+    let client = match client.await {
         Ok(client) => client,
         Err(error) => {
             let reached = format!("{connected}; not asked, since there are no credentials");

@@ -9,6 +9,7 @@ use super::stack::CONNECT_TIMEOUT;
 use crate::dial::DialError;
 use crate::k8s::exec::ExecError;
 use crate::k8s::kubeconfig::KubeconfigError;
+use crate::upstream::ProxyError;
 
 /// Why a request to the API server failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -34,6 +35,14 @@ pub enum ClientError {
         server: String,
         /// Why.
         reason: String,
+    },
+    /// The proxy on the way to the API server is broken, or refuses.
+    #[error("cannot reach the API server {server}: {error}")]
+    Proxy {
+        /// The API server's address.
+        server: String,
+        /// Why.
+        error: ProxyError,
     },
     /// The API server's certificate is not accepted, or ours is not by it.
     #[error("no trust between kdev and the API server {server}: {reason}; {fix}")]
@@ -93,6 +102,7 @@ impl ClientError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Answer { .. } => true,
+            Self::Proxy { error, .. } => !error.is_login(),
             Self::Status { code, .. } => *code == 429 || *code >= 500,
             _ => false,
         }
@@ -137,12 +147,22 @@ pub(super) fn classify(error: &kube::Error, context: &str, server: &str) -> Clie
             reason: innermost(error),
         };
     }
+    let mut proxy = None;
     let mut tls = None;
     walk(error, &mut |e| {
         if let Some(e) = e.downcast_ref::<rustls::Error>() {
             tls = Some(e.clone());
         }
+        if let Some(e) = e.downcast_ref::<ProxyError>() {
+            proxy = Some(e.clone());
+        }
     });
+    if let Some(error) = proxy {
+        return ClientError::Proxy {
+            server: server.to_owned(),
+            error,
+        };
+    }
     let server = server.to_owned();
     if let Some(tls) = tls {
         let (reason, fix) = trust(&tls);

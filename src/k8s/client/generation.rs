@@ -91,7 +91,7 @@ pub(super) async fn build(
     }
     let (context, server) = (loaded.context, loaded.server.to_string());
     let proxy = loaded.proxy;
-    let stack = blocking(move || stack::build(&config, proxy.as_ref()))
+    let stack = blocking(move || stack::build(&config, proxy.as_ref().map(|chosen| &chosen.proxy)))
         .await?
         .map_err(|error| match error {
             kube::Error::InferKubeconfig(e) => KubeconfigError::of_context(&context, e).into(),

@@ -135,7 +135,7 @@ impl Client {
             user: loaded.user.clone(),
             namespace: loaded.namespace.clone(),
             server: loaded.server.to_string(),
-            proxy: loaded.proxy.as_ref().map(|p| p.uri().to_string()),
+            proxy: loaded.proxy(),
         };
         let first = generation::build(loaded, 0, true).await?;
         Ok(Self {

@@ -6,21 +6,25 @@
 //! hyper client. All connections share one TLS configuration, so sessions are resumed.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Uri;
-use hyper::rt::{Read, Write};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
-use hyper_util::client::legacy::connect::{Connection, HttpConnector};
-use hyper_util::client::proxy::matcher::Intercept;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::Config;
 use kube::client::{Body, ConfigExt as _};
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_http::decompression::DecompressionLayer;
+
+use crate::io::BoxIo;
+use crate::k8s::kubeconfig::server_target;
+use crate::upstream::Proxy;
 
 /// How long a connection to the API server may take, TCP, proxy and TLS together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,35 +47,10 @@ pub(super) struct Stack {
 
 /// Builds the clients. Reads certificate and token files: call it off the async threads, inside
 /// the runtime's context.
-pub(super) fn build(config: &Config, proxy: Option<&Intercept>) -> kube::Result<Stack> {
-    let Some(proxy) = proxy else {
-        return assemble(config, tcp());
-    };
-    let uri = proxy.uri().clone();
-    match uri.scheme_str() {
-        Some("socks5" | "socks5h") => {
-            let mut socks = SocksV5::new(uri, tcp());
-            if let Some((user, password)) = proxy.raw_auth() {
-                socks = socks.with_auth(user.to_owned(), password.to_owned());
-            }
-            assemble(config, socks)
-        }
-        Some("https") => {
-            // The proxy has a certificate of the public kind, not of the cluster's.
-            let mut to_proxy = Config::new(uri.clone());
-            to_proxy.tls_server_name = None;
-            let tls = to_proxy.rustls_https_connector_with_connector(tcp())?;
-            assemble(config, tunnel(proxy, uri, tls))
-        }
-        _ => assemble(config, tunnel(proxy, uri, tcp())),
-    }
-}
-
-fn tunnel<C>(proxy: &Intercept, uri: Uri, connector: C) -> Tunnel<C> {
-    let tunnel = Tunnel::new(uri, connector);
-    match proxy.basic_auth() {
-        Some(auth) => tunnel.with_auth(auth.clone()),
-        None => tunnel,
+pub(super) fn build(config: &Config, proxy: Option<&Arc<Proxy>>) -> kube::Result<Stack> {
+    match proxy {
+        Some(proxy) => assemble(config, Through(Arc::clone(proxy))),
+        None => assemble(config, tcp()),
     }
 }
 
@@ -126,6 +105,78 @@ where
     })
 }
 
+/// Connects through a proxy, which resolves the server's name.
+#[derive(Clone)]
+struct Through(Arc<Proxy>);
+
+impl Service<Uri> for Through {
+    type Response = Proxied;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Proxied, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let proxy = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (target, _) = server_target(&uri).ok_or("the API server's address has no host")?;
+            let stream = proxy.open(&target).await?;
+            Ok(Proxied(TokioIo::new(stream)))
+        })
+    }
+}
+
+/// A stream through a proxy, as hyper takes it.
+struct Proxied(TokioIo<BoxIo>);
+
+impl Connection for Proxied {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Proxied {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for Proxied {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
 /// Bounds the whole of connecting; nothing of it stays on the stream.
 #[derive(Clone)]
 struct Timed<C>(C);
@@ -150,7 +201,7 @@ where
         Box::pin(async move {
             match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(result) => result.map_err(Into::into),
-                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         })
     }

@@ -80,6 +80,7 @@ impl From<ClientError> for UpgradeError {
                 message,
             },
             ClientError::Unreachable { .. }
+            | ClientError::Proxy { .. }
             | ClientError::Certificate { .. }
             | ClientError::Answer { .. } => Self::Network(error.to_string()),
             ClientError::Kubeconfig(_)

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use kube::config::{KubeconfigError as Kube, LoadDataError};
 
+use crate::upstream::ProxyError;
+
 /// Why a kubeconfig cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KubeconfigError {
@@ -68,13 +70,8 @@ pub enum KubeconfigError {
         reason: String,
     },
     /// A proxy that kdev cannot speak to.
-    #[error(
-        "cannot use the proxy {url:?} to reach the API server: kdev knows http, https and socks5"
-    )]
-    Proxy {
-        /// The proxy, without its password.
-        url: String,
-    },
+    #[error("cannot reach the API server: {0}")]
+    Proxy(ProxyError),
     /// Anything else.
     #[error("{0}")]
     Other(String),

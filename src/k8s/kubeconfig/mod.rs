@@ -14,11 +14,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::Uri;
-use hyper_util::client::proxy::matcher::Intercept;
 use kube::config::{Config, ExecConfig, KubeConfigOptions, Kubeconfig};
 
 pub use error::KubeconfigError;
-pub use proxy::ProxyVars;
+pub(crate) use proxy::target as server_target;
+
+use crate::addr::Target;
+use crate::upstream::{Chosen, Proxies, ProxyVars};
 
 /// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -47,8 +49,8 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// Whether this process runs in a pod with a service account.
     pub in_cluster: bool,
-    /// The proxy variables.
-    pub proxy: ProxyVars,
+    /// The proxies of the environment, and the logins to them.
+    pub proxies: Proxies,
 }
 
 impl Environment {
@@ -61,7 +63,7 @@ impl Environment {
             in_cluster: std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
                 && std::env::var_os("KUBERNETES_SERVICE_PORT").is_some()
                 && Path::new(SERVICE_ACCOUNT).join("token").exists(),
-            proxy: ProxyVars::of_process(),
+            proxies: Proxies::new(ProxyVars::of_process(), None),
         }
     }
 
@@ -100,7 +102,7 @@ pub struct Loaded {
     /// The credential plugin, which `config` no longer names: kube would run it blocking, thrice.
     pub(super) exec: Option<ExecConfig>,
     /// The proxy on the way to `server`.
-    pub(super) proxy: Option<Intercept>,
+    pub(super) proxy: Option<Chosen>,
     /// The rest, as kube takes it.
     pub(super) config: Config,
 }
@@ -109,7 +111,19 @@ impl Loaded {
     /// The proxy on the way to the API server, without its password.
     #[must_use]
     pub fn proxy(&self) -> Option<String> {
-        self.proxy.as_ref().map(|p| p.uri().to_string())
+        self.proxy.as_ref().map(|p| p.proxy.url().to_string())
+    }
+
+    /// That proxy, and where it was set.
+    #[must_use]
+    pub fn route(&self) -> Option<&Chosen> {
+        self.proxy.as_ref()
+    }
+
+    /// The API server as a destination; none where its address has no usable host.
+    #[must_use]
+    pub fn target(&self) -> Option<Target> {
+        server_target(&self.server).map(|(target, _)| target)
     }
 
     /// The credential plugin's program.
@@ -265,11 +279,8 @@ fn from_files(
     ))
     .ok_or_else(|| KubeconfigError::Other("the kubeconfig could not be read at once".to_owned()))?
     .map_err(|error| KubeconfigError::of_context(&name, error))?;
-    let proxy = proxy::choose(
-        cluster.proxy_url.as_deref(),
-        &environment.proxy,
-        &config.cluster_url,
-    )?;
+    let proxy_url = cluster.proxy_url.as_deref();
+    let proxy = proxy::choose(proxy_url, &environment.proxies, &config.cluster_url)?;
     Ok(finish(Parts {
         options,
         context: name,
@@ -284,7 +295,7 @@ fn from_files(
 fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded, KubeconfigError> {
     let config = Config::incluster()
         .map_err(|error| KubeconfigError::Other(format!("the pod's service account: {error}")))?;
-    let proxy = proxy::choose(None, &environment.proxy, &config.cluster_url)?;
+    let proxy = proxy::choose(None, &environment.proxies, &config.cluster_url)?;
     Ok(finish(Parts {
         options,
         context: "in-cluster".to_owned(),
@@ -303,7 +314,7 @@ struct Parts<'a> {
     cluster: String,
     user: String,
     config: Config,
-    proxy: Option<Intercept>,
+    proxy: Option<Chosen>,
 }
 
 /// Applies the flags and takes over what kube must not decide.

@@ -5,138 +5,92 @@
 //! environment, which never proxies to this machine itself.
 
 use hyper::Uri;
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::KubeconfigError;
+use crate::addr::Target;
+use crate::upstream::{Carries, Chosen, Proxies};
 
-/// The proxy variables of an environment, upper case before lower case.
-#[derive(Clone, Debug, Default)]
-pub struct ProxyVars {
-    /// `HTTPS_PROXY`.
-    pub https: String,
-    /// `HTTP_PROXY`.
-    pub http: String,
-    /// `ALL_PROXY`.
-    pub all: String,
-    /// `NO_PROXY`.
-    pub no: String,
-}
-
-impl ProxyVars {
-    pub(super) fn of_process() -> Self {
-        let var = |name: &str| {
-            [name.to_owned(), name.to_lowercase()]
-                .iter()
-                .filter_map(|name| std::env::var(name).ok())
-                .find(|value| !value.is_empty())
-                .unwrap_or_default()
-        };
-        Self {
-            https: var("HTTPS_PROXY"),
-            http: var("HTTP_PROXY"),
-            all: var("ALL_PROXY"),
-            no: var("NO_PROXY"),
-        }
-    }
-}
+/// Where a kubeconfig has a proxy.
+const PROXY_URL: &str = "proxy-url of the kubeconfig";
 
 /// The proxy for `server`, or none.
 pub(super) fn choose(
     proxy_url: Option<&str>,
-    vars: &ProxyVars,
+    proxies: &Proxies,
     server: &Uri,
-) -> Result<Option<Intercept>, KubeconfigError> {
-    let intercept = match proxy_url.filter(|url| !url.is_empty()) {
-        Some(url) => {
-            let matcher = Matcher::builder().all(url.to_owned()).build();
-            let Some(intercept) = matcher.intercept(server) else {
-                return Err(KubeconfigError::Proxy {
-                    url: without_password(url),
-                });
+) -> Result<Option<Chosen>, KubeconfigError> {
+    let chosen = match proxy_url.filter(|url| !url.is_empty()) {
+        Some(url) => proxies.named(url, PROXY_URL),
+        None => {
+            let Some((target, carries)) = target(server) else {
+                // Whoever connects says what is wrong with it.
+                return Ok(None);
             };
-            Some(intercept)
+            proxies.choose(&target, carries)
         }
-        None if is_own(server) => None,
-        None => Matcher::builder()
-            .https(vars.https.clone())
-            .http(vars.http.clone())
-            .all(vars.all.clone())
-            .no(vars.no.clone())
-            .build()
-            .intercept(server),
     };
-    if let Some(intercept) = &intercept
-        && !matches!(
-            intercept.uri().scheme_str(),
-            Some("http" | "https" | "socks5" | "socks5h")
-        )
-    {
-        return Err(KubeconfigError::Proxy {
-            url: intercept.uri().to_string(),
-        });
-    }
-    Ok(intercept)
+    chosen.map_err(KubeconfigError::Proxy)
 }
 
-/// Whether `server` is this machine.
-fn is_own(server: &Uri) -> bool {
-    let host = server.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || bare
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
-}
-
-/// The URL as it may be shown.
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
-        _ => url.to_owned(),
-    }
+/// The server as a destination; none where it has no host.
+pub(crate) fn target(server: &Uri) -> Option<(Target, Carries)> {
+    let (port, carries) = match server.scheme_str() {
+        Some("http") => (80, Carries::PlainHttp),
+        _ => (443, Carries::Stream),
+    };
+    let host = server.host()?.parse().ok()?;
+    let port = server.port_u16().unwrap_or(port);
+    Some((Target::new(host, port), carries))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::ProxyVars;
 
     fn chosen(proxy_url: Option<&str>, vars: &ProxyVars, server: &'static str) -> Option<String> {
-        choose(proxy_url, vars, &Uri::from_static(server))
+        let proxies = Proxies::new(vars.clone(), None);
+        choose(proxy_url, &proxies, &Uri::from_static(server))
             .unwrap()
-            .map(|i| i.uri().to_string())
+            .map(|c| format!("{} by {}", c.proxy.url(), c.from))
     }
 
     #[test]
     fn no_proxy_is_about_the_api_server() {
         let vars = ProxyVars {
             https: "http://proxy.corp:3128".into(),
-            no: "10.0.0.0/8,.internal,proxy.corp".into(),
+            http: "http://plain.corp:1".into(),
+            no: "10.0.0.0/8,.internal,proxy.corp,api.corp:6443".into(),
             ..Default::default()
         };
-        let proxy = Some("http://proxy.corp:3128/".to_owned());
+        let proxy = Some("http://proxy.corp:3128 by HTTPS_PROXY".to_owned());
+        let plain = Some("http://plain.corp:1 by HTTP_PROXY".to_owned());
         assert_eq!(chosen(None, &vars, "https://api.example.com:6443"), proxy);
-        assert_eq!(chosen(None, &vars, "https://10.1.2.3:6443"), None);
-        assert_eq!(chosen(None, &vars, "https://api.internal"), None);
-        assert_eq!(chosen(None, &vars, "https://127.0.0.1:6443"), None);
+        assert_eq!(chosen(None, &vars, "https://api.corp"), proxy);
+        assert_eq!(chosen(None, &vars, "http://api.example.com"), plain);
+        for past in [
+            "https://api.corp:6443",
+            "https://10.1.2.3:6443",
+            "https://api.internal",
+            "https://127.0.0.1:6443",
+            "https://localhost:6443",
+            "https://[::1]:6443",
+        ] {
+            assert_eq!(chosen(None, &vars, past), None, "{past}");
+        }
         assert_eq!(
             chosen(Some("socks5://127.0.0.1:1080"), &vars, "https://10.1.2.3"),
-            Some("socks5://127.0.0.1:1080/".to_owned()),
+            Some("socks5://127.0.0.1:1080 by proxy-url of the kubeconfig".to_owned()),
             "the kubeconfig's own proxy-url overrules NO_PROXY, as in kubectl"
         );
     }
 
     #[test]
-    fn all_proxy_counts_last_and_unknown_schemes_are_refused() {
-        let vars = ProxyVars {
-            all: "socks5h://127.0.0.1:1080".into(),
-            ..Default::default()
-        };
-        assert_eq!(
-            chosen(None, &vars, "https://api.example.com"),
-            Some("socks5h://127.0.0.1:1080/".to_owned())
-        );
+    fn unknown_schemes_are_refused() {
         let server = Uri::from_static("https://api.example.com");
-        let error = choose(Some("ftp://u:secret@x"), &vars, &server).unwrap_err();
+        let proxies = Proxies::default();
+        let error = choose(Some("ftp://u:secret@x"), &proxies, &server).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(error.to_string().contains("proxy-url"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The variables that make a program use kdev's proxy.
 //!
-//! Every value is kdev's, not the user's: a laptop's own `HTTP_PROXY` is replaced, since what is
-//! not in the cluster is dialled from the laptop by kdev itself. Two values are kept and extended:
+//! Every value is kdev's, not the user's: a laptop's own `HTTP_PROXY` is replaced, since kdev takes
+//! what is not in the cluster through that proxy itself. Two values are kept and extended:
 //! `NO_PROXY` (see [`no_proxy`]) and `JAVA_TOOL_OPTIONS` (see [`jvm`]). A user who wants one of
 //! them otherwise sets it in the command: `kdev run -- env HTTPS_PROXY= CMD`.
 //!

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::app::doctor::check::Check;
 use crate::k8s::ClientError;
 use crate::k8s::kubeconfig::Loaded;
+use crate::upstream::ProxyError;
 
 /// A time of minutes to years.
 pub(super) fn span(time: Duration) -> String {
@@ -26,6 +27,10 @@ pub(super) fn failure((id, title): (&str, &str), error: &ClientError, loaded: &L
             Some(plugin) => format!("log in again; `{plugin}` by hand shows what it wants"),
             None => "log in again".to_owned(),
         },
+        ClientError::Proxy { error, .. } => {
+            let text = text.split("; ").next().unwrap_or(&text);
+            return Check::fail(id, title, text).fix(proxy_fix(error));
+        }
         ClientError::Unreachable { .. } if loaded.proxy().is_some() => {
             "is the proxy right? NO_PROXY with the server's host goes past it".to_owned()
         }
@@ -55,6 +60,34 @@ pub(super) fn failure((id, title): (&str, &str), error: &ClientError, loaded: &L
         }
     };
     Check::fail(id, title, text).fix(fix)
+}
+
+/// What to do about a proxy.
+pub(in crate::app::doctor) fn proxy_fix(error: &ProxyError) -> &'static str {
+    match error {
+        ProxyError::Url { .. } => "correct it: http://USER:PASSWORD@HOST:PORT",
+        ProxyError::Unreachable { .. } | ProxyError::TimedOut { .. } => {
+            "is the proxy's address right, and the VPN up? NO_PROXY with the destination's host \
+             goes past it"
+        }
+        ProxyError::Protocol { .. } => {
+            "correct the proxy's scheme and port: http://, https:// or socks5://"
+        }
+        ProxyError::LoginNeeded { .. } => {
+            "put user and password into the proxy's URL (http://USER:PASSWORD@HOST:PORT), or name \
+             a program that logs in with KDEV_PROXY_AUTH_HELPER"
+        }
+        ProxyError::LoginRefused { .. } => {
+            "correct user and password; what is special in them is written %XX in a URL"
+        }
+        ProxyError::Helper { .. } => "run the helper by hand to see what it says",
+        ProxyError::Refused { .. } | ProxyError::NotConnected { .. } => {
+            "ask whoever runs the proxy to let it through, or go past it with NO_PROXY"
+        }
+        ProxyError::Loop { .. } => {
+            "set the proxy variables to the proxy of your network, or unset them"
+        }
+    }
 }
 
 /// A 401, with the reason that the credentials themselves give.

@@ -8,20 +8,26 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::SERVER;
+use super::explain::proxy_fix;
+use crate::addr::Target;
 use crate::app::doctor::check::Check;
 use crate::app::doctor::millis;
 use crate::k8s::kubeconfig::Loaded;
+use crate::upstream::{Chosen, ProxyError};
 
 /// How long the look-up of the server's name may take.
 const DNS_LIMIT: Duration = Duration::from_secs(4);
 /// How long a TCP connection may take: three lost packets at the start, which are sent again
 /// after 1 s and 2 s.
 const TCP_LIMIT: Duration = Duration::from_secs(4);
+/// How long a proxy may take to connect, a helper's login included.
+const PROXY_LIMIT: Duration = Duration::from_secs(15);
+
 /// Looks the name up and opens a TCP connection, where no proxy does both. Gives what to show.
 pub(super) async fn connect(loaded: &Loaded) -> Result<String, Check> {
     let server = &loaded.server;
-    if let Some(proxy) = loaded.proxy() {
-        return Ok(format!("{server}, through the proxy {proxy}"));
+    if let (Some(chosen), Some(target)) = (loaded.route(), loaded.target()) {
+        return through(chosen, &target, server).await;
     }
     let host = server.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -41,6 +47,30 @@ pub(super) async fn connect(loaded: &Loaded) -> Result<String, Check> {
     let took = millis(began.elapsed());
     let address = address.map_or_else(String::new, |a| format!("{} ", a.ip()));
     Ok(format!("{server} ({address}connected in {took})"))
+}
+
+/// Connects through a proxy, which looks the name up.
+async fn through(chosen: &Chosen, target: &Target, server: &hyper::Uri) -> Result<String, Check> {
+    let (proxy, from) = (chosen.proxy.url(), chosen.from);
+    let began = Instant::now();
+    let opened = tokio::time::timeout(PROXY_LIMIT, chosen.proxy.open(target)).await;
+    let error = match opened {
+        Ok(Ok(_)) => {
+            let took = millis(began.elapsed());
+            return Ok(format!(
+                "{server}, through the proxy {proxy} ({from}), connected in {took}"
+            ));
+        }
+        Ok(Err(error)) => error,
+        Err(_) => ProxyError::TimedOut {
+            proxy: proxy.to_string(),
+            after: PROXY_LIMIT,
+        },
+    };
+    let text = error.to_string();
+    let what = text.split("; ").next().unwrap_or(&text);
+    let detail = format!("no way to {server} by {from}: {what}");
+    Err(Check::fail(SERVER.0, SERVER.1, detail).fix(proxy_fix(&error)))
 }
 
 async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, Check> {

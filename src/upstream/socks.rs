@@ -1,0 +1,88 @@
+//! SOCKS5 to a proxy (RFC 1928), with user and password (RFC 1929).
+
+use fast_socks5::client::{Config, Socks5Stream};
+use fast_socks5::util::target_addr::TargetAddr;
+use fast_socks5::{AuthenticationMethod, ReplyError, Socks5Command, SocksError};
+
+use super::error::ProxyError;
+use super::url::ProxyUrl;
+use crate::addr::{Host, Target};
+use crate::io::BoxIo;
+
+/// Longest user name or password that fits into a message (RFC 1929, 2).
+const MAX_FIELD: usize = 255;
+
+/// Asks the proxy behind `stream` for a connection to `target`, whose name it resolves.
+pub(super) async fn open(
+    proxy: &ProxyUrl,
+    stream: BoxIo,
+    target: &Target,
+) -> Result<BoxIo, ProxyError> {
+    let login = match &proxy.login {
+        Some((user, password)) if user.len() > MAX_FIELD || password.len() > MAX_FIELD => {
+            return Err(ProxyError::LoginRefused {
+                proxy: proxy.to_string(),
+                who: format!("a user name or password of more than {MAX_FIELD} bytes"),
+                methods: vec!["SOCKS5".to_owned()],
+            });
+        }
+        Some((user, password)) => Some(AuthenticationMethod::Password {
+            username: user.clone(),
+            password: password.clone(),
+        }),
+        None => None,
+    };
+    let address = match &target.host {
+        Host::Ip(ip) => TargetAddr::Ip((*ip, target.port).into()),
+        Host::Name(name) => TargetAddr::Domain(name.clone(), target.port),
+    };
+    let asked = async {
+        let mut stream = Socks5Stream::use_stream(stream, login, Config::default()).await?;
+        stream.request(Socks5Command::TCPConnect, address).await?;
+        Ok(stream.get_socket())
+    };
+    asked.await.map_err(|error| why(proxy, target, error))
+}
+
+fn why(proxy: &ProxyUrl, target: &Target, error: SocksError) -> ProxyError {
+    let (name, methods) = (proxy.to_string(), vec!["SOCKS5".to_owned()]);
+    match error {
+        SocksError::AuthMethodUnacceptable(_) | SocksError::AuthenticationRejected(_) => {
+            match proxy.user() {
+                Some(user) => ProxyError::LoginRefused {
+                    proxy: name,
+                    who: format!("user {user:?} with the password of its URL"),
+                    methods,
+                },
+                None => ProxyError::LoginNeeded {
+                    proxy: name,
+                    methods,
+                },
+            }
+        }
+        SocksError::ReplyError(ReplyError::ConnectionNotAllowed) => ProxyError::Refused {
+            proxy: name,
+            target: target.to_string(),
+            reason: "its rules do not allow it".to_owned(),
+        },
+        SocksError::ReplyError(reply) => ProxyError::NotConnected {
+            proxy: name,
+            target: target.to_string(),
+            refused: matches!(reply, ReplyError::ConnectionRefused),
+            reason: reply.to_string(),
+        },
+        error => ProxyError::Protocol {
+            proxy: name,
+            reason: innermost(&error),
+        },
+    }
+}
+
+/// The innermost cause.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
