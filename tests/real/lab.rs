@@ -60,6 +60,13 @@ pub(crate) fn kubectl(args: &[&str]) -> Result<String, String> {
     run(command.args(args))
 }
 
+/// `kubectl` as the administrator, with an object to read.
+pub(crate) fn apply(object: &str) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, object.as_bytes()).unwrap();
+    kubectl(&["apply", "-f", file.path().to_str().unwrap()]).unwrap();
+}
+
 /// `docker`, with the engine that `DOCKER_HOST` names.
 pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
     run(Command::new("docker").args(args))

@@ -220,6 +220,13 @@ impl SimCluster {
         self.world.put_object(resource, object);
     }
 
+    /// Stores many objects of a resource as they are; no endpoints are derived from them.
+    pub fn put_objects(&self, resource: &str, objects: impl IntoIterator<Item = Value>) {
+        for object in objects {
+            self.world.put_as_it_is(resource, object);
+        }
+    }
+
     /// Removes an object that [`SimCluster::put_object`] stored.
     pub fn remove_object(&self, resource: &str, namespace: &str, name: &str) {
         let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());

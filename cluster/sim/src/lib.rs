@@ -10,13 +10,14 @@
 //! portforward/ the three wire forms: tunnel, SPDY (spdy/), v4; pairing and copying
 //! world        the state and its changes    node   pods at work    store   objects, changes
 //! endpoints    what selectors amount to                         rbac     users and rules
-//! shop         a ready-made small shop for the demo and for tests
+//! shop         a ready-made small shop for the demo and for tests     crowd  a large cluster
 //! ```
 
 mod api;
 mod clock;
 mod cluster;
 mod counters;
+pub mod crowd;
 mod endpoints;
 mod faults;
 mod http;

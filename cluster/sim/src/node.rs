@@ -99,7 +99,7 @@ impl DialError {
     /// The container runtime's words for it.
     pub(crate) fn text(&self, sandbox: &str) -> String {
         let within = "failed to execute portforward in network namespace \
-                      \"/var/run/netns/cni-sim\"";
+                      \"/var/run/netns/cni-5d0f0a00-0000-4000-8000-000000000000\"";
         match self {
             Self::NoNetwork => format!("network namespace for sandbox \"{sandbox}\" is closed"),
             Self::Refused(port) => format!(

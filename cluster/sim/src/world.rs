@@ -163,6 +163,15 @@ impl World {
     }
 
     pub(crate) fn put_object(&self, resource: &str, object: Value) {
+        let _state = self.lock();
+        let namespace = self.put_as_it_is(resource, object);
+        if resource == SERVICES.plural {
+            self.derive(&namespace);
+        }
+    }
+
+    /// Stores an object and leaves endpoints as they are; returns its namespace.
+    pub(crate) fn put_as_it_is(&self, resource: &str, object: Value) -> String {
         let field = |name: &str| {
             object["metadata"][name]
                 .as_str()
@@ -170,11 +179,8 @@ impl World {
                 .to_owned()
         };
         let (namespace, name) = (field("namespace"), field("name"));
-        let _state = self.lock();
         self.store.put(key(resource, &namespace, &name), object);
-        if resource == SERVICES.plural {
-            self.derive(&namespace);
-        }
+        namespace
     }
 
     /// The sandbox of a pod that runs.

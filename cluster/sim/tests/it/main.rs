@@ -12,4 +12,5 @@ mod rbac;
 mod runtime;
 mod stall;
 mod support;
+mod transcripts;
 mod watch;
