@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use super::Session;
-use super::registry::{Listening, Registration};
+use super::registry::{Lends, Listening, Registration};
+use super::share;
 use crate::config::Config;
 use crate::dns;
 use crate::proxy::{self, Access, Pac};
@@ -39,7 +40,12 @@ impl Connected {
             address: address.to_string(),
             target: None,
         });
-        let registration = session.register("connect", listening.into());
+        let lends = share::key(config).await.map(|key| Lends {
+            key,
+            proxy: address,
+            domain: session.domain().to_owned(),
+        });
+        let registration = session.register("connect", listening.into(), lends);
         Ok(Self {
             session,
             address,

@@ -162,7 +162,7 @@ impl Forwarding {
                 target: Some(port.target.to_string()),
             })
             .collect();
-        let registration = session.register("forward", listening);
+        let registration = session.register("forward", listening, None);
         Ok(Self {
             session,
             ports,

@@ -11,10 +11,12 @@
 pub mod connect;
 pub mod demo;
 pub mod doctor;
+pub mod env;
 pub mod forward;
 pub mod registry;
 pub mod run;
 pub mod session;
+pub mod share;
 mod signals;
 
 pub use session::Session;

@@ -3,14 +3,16 @@
 //! and is swept away by the next look.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
 use crate::task::Tasks;
 
@@ -18,6 +20,8 @@ use crate::task::Tasks;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 1 << 20;
+/// Commands that use one session at a time: each holds a file descriptor of it.
+const MAX_LEASES: usize = 256;
 
 /// What a session tells about itself.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -54,6 +58,37 @@ pub struct Report {
     pub bytes_received: u64,
     /// The newest round trip to the cluster, in milliseconds.
     pub round_trip_ms: Option<f64>,
+    /// What it lends to other commands, for `connect`.
+    pub lends: Option<Lends>,
+    /// The process whose session it uses in place of one of its own.
+    pub uses: Option<u32>,
+}
+
+/// A session that other commands may use.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Lends {
+    /// Equal for sessions that do the same: see `app::share`.
+    pub key: String,
+    /// Where its proxy for this user's programs listens.
+    pub proxy: SocketAddr,
+    /// The cluster's DNS domain.
+    pub domain: String,
+}
+
+/// A session that answered, and is asked to be told of its end.
+#[derive(Debug)]
+pub struct Lease {
+    /// What it said.
+    pub report: Report,
+    stream: BufReader<UnixStream>,
+}
+
+impl Lease {
+    /// Completes when the session has ended.
+    pub async fn ended(&mut self) {
+        // It says nothing more; whatever this is, it is the end.
+        let _ = self.stream.read_u8().await;
+    }
 }
 
 /// A session that was found.
@@ -118,19 +153,59 @@ pub fn register(
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     let report = Arc::new(report);
+    let leases = Arc::new(Semaphore::new(MAX_LEASES));
     let connections = tasks.clone();
     tasks.spawn(async move {
         while let Ok((mut peer, _)) = listener.accept().await {
-            let report = report.clone();
+            let (report, leases) = (report.clone(), leases.clone());
             connections.spawn(async move {
+                let Ok(mut text) = serde_json::to_vec(&report()) else {
+                    return;
+                };
+                text.push(b'\n');
+                let answer = peer.write_all(&text);
                 // A peer that does not read its answer loses it.
-                if let Ok(text) = serde_json::to_vec(&report()) {
-                    let _ = tokio::time::timeout(ANSWER_TIMEOUT, peer.write_all(&text)).await;
+                if !matches!(
+                    tokio::time::timeout(ANSWER_TIMEOUT, answer).await,
+                    Ok(Ok(()))
+                ) {
+                    return;
+                }
+                // One that stays sees by the end of the connection that the session ended.
+                if let Ok(_lease) = leases.try_acquire() {
+                    let _ = peer.read_u8().await;
                 }
             });
         }
     });
     Ok(Registration { path })
+}
+
+/// Makes a command visible that uses the session of `lender`. Without a place to do so it goes on
+/// unseen.
+pub fn register_borrower(command: &str, lender: &Report, tasks: &Tasks) -> Option<Registration> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let report = Report {
+        pid: std::process::id(),
+        command: command.to_owned(),
+        since: since.unwrap_or_default().as_secs(),
+        context: lender.context.clone(),
+        server: lender.server.clone(),
+        namespace: lender.namespace.clone(),
+        transport: None,
+        transport_why: None,
+        listening: Vec::new(),
+        app_connections: 0,
+        streams: 0,
+        streams_total: 0,
+        connections: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        round_trip_ms: None,
+        lends: None,
+        uses: Some(lender.pid),
+    };
+    register(move || report.clone(), tasks).ok()
 }
 
 /// Asks every session of this user, the oldest first.
@@ -139,18 +214,11 @@ pub fn register(
 /// When the registry's folder cannot be read.
 pub async fn sessions() -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder()?)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|e| e != "sock") {
-            continue;
-        }
-        match tokio::time::timeout(ANSWER_TIMEOUT, ask(&path)).await {
-            Ok(Ok(report)) => found.push(Found::Answers(Box::new(report))),
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                let _ = std::fs::remove_file(&path);
-            }
+    for (path, answer) in ask_all().await? {
+        match answer {
+            Some(lease) => found.push(Found::Answers(Box::new(lease.report))),
             // One that is stopped (SIGSTOP) is alive and cannot say so.
-            Ok(Err(_)) | Err(_) => {
+            None => {
                 let pid = path
                     .file_stem()
                     .and_then(|name| name.to_str()?.parse().ok());
@@ -160,6 +228,44 @@ pub async fn sessions() -> io::Result<Vec<Found>> {
     }
     found.sort_by_key(Found::order);
     Ok(found)
+}
+
+/// The sessions of this user that lend themselves, the oldest first.
+///
+/// # Errors
+/// When the registry's folder cannot be read.
+pub async fn lenders() -> io::Result<Vec<Lease>> {
+    let answers = ask_all().await?.into_iter();
+    let mut lenders: Vec<Lease> = answers
+        .filter_map(|(_, lease)| lease.filter(|l| l.report.lends.is_some()))
+        .collect();
+    lenders.sort_by_key(|lease| (lease.report.since, lease.report.pid));
+    Ok(lenders)
+}
+
+/// What every session that is alive answers, `None` for one that does not. Sweeps dead ones away.
+async fn ask_all() -> io::Result<Vec<(PathBuf, Option<Lease>)>> {
+    let mut asked = Vec::new();
+    for entry in std::fs::read_dir(folder()?)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "sock") {
+            asked.push(async move {
+                let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask(&path)).await;
+                (path, answer)
+            });
+        }
+    }
+    let mut alive = Vec::new();
+    for (path, answer) in futures_util::future::join_all(asked).await {
+        match answer {
+            Ok(Ok(lease)) => alive.push((path, Some(lease))),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                let _ = std::fs::remove_file(&path);
+            }
+            Ok(Err(_)) | Err(_) => alive.push((path, None)),
+        }
+    }
+    Ok(alive)
 }
 
 /// The folder, after a socket could be made in it.
@@ -177,14 +283,15 @@ pub fn try_folder() -> io::Result<PathBuf> {
     bound.map(|_| folder)
 }
 
-async fn ask(path: &Path) -> io::Result<Report> {
+async fn ask(path: &Path) -> io::Result<Lease> {
+    let mut stream = BufReader::new(UnixStream::connect(path).await?);
     let mut text = Vec::new();
-    UnixStream::connect(path)
-        .await?
+    (&mut stream)
         .take(MAX_ANSWER)
-        .read_to_end(&mut text)
+        .read_until(b'\n', &mut text)
         .await?;
-    serde_json::from_slice(&text).map_err(io::Error::from)
+    let report = serde_json::from_slice(&text)?;
+    Ok(Lease { report, stream })
 }
 
 /// The registry's folder, made where it is missing, and ours alone.

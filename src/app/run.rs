@@ -4,16 +4,18 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tracing::info;
 
-use super::Session;
 use super::connect::{listen, serve_laptop};
-use super::registry::Listening;
+use super::registry::{self, Lease, Lends, Listening};
 use super::signals::Ending;
+use super::{Session, share};
 use crate::config::Config;
 use crate::proxy::{self, Access, AllowedPeers, Password};
 use crate::run::child::{Child, Command, SpawnError};
 use crate::run::container::{self, ContainerRun, Detected, Peers, Plan};
-use crate::run::environment::{self, Credentials, ProxyAddress, Settings, Variables};
+use crate::run::environment::{Credentials, ProxyAddress, Settings, Variables};
+use crate::task::Tasks;
 use crate::upstream::Proxies;
 
 /// The user name in the proxy URL of a container; only the password matters.
@@ -55,16 +57,21 @@ async fn run_command(
     argv: &[OsString],
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
+    if !config.own_session
+        && let Some((lease, lends)) = share::borrow(config).await
+    {
+        return run_borrowed(config, argv, lease, &lends, observer).await;
+    }
     let listener = listen(config.proxy_listen).await?;
     let address = listener.local_addr()?;
     let session = observer
         .during(CONNECTING, Session::open_behind(config, Some(address)))
         .await?;
     serve_laptop(&session, listener, address);
-    let registration = session.register("run", vec![listening(&address.to_string())]);
+    let registration = session.register("run", vec![listening(&address.to_string())], None);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
-    let variables =
-        environment::variables(&settings(&session, proxy), |name| std::env::var(name).ok());
+    let settings = settings(&session, proxy);
+    let variables = share::variables(config, &settings, &share::inherited());
     note_dropped(&variables, observer);
     note_replaced_proxy(&session.proxies, observer);
     let Some(command) = Command::new(argv, variables.set) else {
@@ -77,6 +84,53 @@ async fn run_command(
     };
     drop(registration);
     session.close(Duration::ZERO).await;
+    Ok(code)
+}
+
+/// Runs a command beside a running `kdev connect`, whose session and proxy it uses.
+async fn run_borrowed(
+    config: &Config,
+    argv: &[OsString],
+    mut lease: Lease,
+    lends: &Lends,
+    observer: &impl Observer,
+) -> anyhow::Result<u8> {
+    let lender = lease.report.pid;
+    info!(pid = lender, proxy = %lends.proxy, "uses the session of `kdev connect`");
+    let tasks = Tasks::new();
+    let registration = registry::register_borrower("run", &lease.report, &tasks);
+    let settings = share::settings(&lease.report, lends);
+    let variables = share::variables(config, &settings, &share::inherited());
+    note_dropped(&variables, observer);
+    note_replaced_proxy(&config.environment().proxies, observer);
+    let Some(command) = Command::new(argv, variables.set) else {
+        anyhow::bail!("there is no command to run; write it after --");
+    };
+    let code = match Child::spawn(command) {
+        Ok(mut child) => {
+            let mut wait = std::pin::pin!(child.wait());
+            let code = tokio::select! {
+                biased;
+                code = &mut wait => Some(code?),
+                () = lease.ended() => None,
+            };
+            match code {
+                Some(code) => code,
+                None => {
+                    let again = lends.proxy;
+                    observer.note(&format!(
+                        "the `kdev connect` (pid {lender}) that this command uses has ended, so \
+                         it reaches nothing any more; `kdev connect --proxy-listen {again}` \
+                         gives it back, --own-session makes `run` independent"
+                    ));
+                    wait.await?
+                }
+            }
+        }
+        Err(error) => not_started(&error, observer),
+    };
+    drop(registration);
+    tasks.shutdown(Duration::ZERO).await;
     Ok(code)
 }
 
@@ -106,7 +160,7 @@ async fn run_container(
         &secret,
         config.host_loopback,
     );
-    let registration = session.register("run", vec![listening(&address.to_string())]);
+    let registration = session.register("run", vec![listening(&address.to_string())], None);
     let credentials = Credentials {
         user: PROXY_USER.to_owned(),
         password: secret,

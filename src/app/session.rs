@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::registry::{self, Listening, Registration, Report};
+use super::registry::{self, Lends, Listening, Registration, Report};
 use super::signals::Ending;
 use crate::config::Config;
 use crate::dial::{Laptop, Router};
@@ -101,7 +101,12 @@ impl Session {
 
     /// Shows the session to `kdev status`. Without a place to do so it goes on unseen.
     #[must_use]
-    pub fn register(&self, command: &str, listening: Vec<Listening>) -> Option<Registration> {
+    pub fn register(
+        &self,
+        command: &str,
+        listening: Vec<Listening>,
+        lends: Option<Lends>,
+    ) -> Option<Registration> {
         let (pods, stats) = (self.pods.clone(), self.stats.clone());
         let about = self.client.about().clone();
         let command = command.to_owned();
@@ -133,6 +138,8 @@ impl Session {
                 bytes_sent: status.traffic.sent,
                 bytes_received: status.traffic.received,
                 round_trip_ms: status.round_trip.map(|d| d.as_secs_f64() * 1e3),
+                lends: lends.clone(),
+                uses: None,
             }
         };
         match registry::register(report, &self.background) {

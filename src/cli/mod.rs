@@ -3,6 +3,7 @@
 mod connect;
 mod demo;
 mod doctor;
+mod env;
 mod flags;
 mod forward;
 mod logging;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::flags::SettingFlags;
-use crate::config::{self, Config, Given, Place, on};
+use crate::config::{self, Config, Given, Layered, Origin, Place, on};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,6 +46,7 @@ enum Command {
     Run(run::RunArgs),
     Forward(forward::ForwardArgs),
     Connect(connect::ConnectArgs),
+    Env(env::EnvArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     Config(settings::ConfigArgs),
@@ -67,6 +69,7 @@ impl Cli {
         let own = match &self.command {
             Command::Run(args) => args.given(),
             Command::Connect(args) => args.given(),
+            Command::Env(args) => args.given(),
             Command::Forward(_)
             | Command::Status(_)
             | Command::Doctor(_)
@@ -77,6 +80,18 @@ impl Cli {
             .chain(self.global.settings.given())
             .collect()
     }
+}
+
+/// The settings that `command` takes.
+fn settings_of(command: &Command, layered: Layered) -> Config {
+    let in_file = |origin: &Origin| matches!(origin, Origin::Project(..) | Origin::User(..));
+    let listen = layered.origin("proxy-listen").is_some_and(in_file);
+    let mut config = layered.config;
+    // An address in a file is that of `connect`: two runs at a time cannot both have it.
+    if listen && !matches!(command, Command::Connect(_)) {
+        config.proxy_listen = None;
+    }
+    config
 }
 
 /// Parses the command line, runs the command and gives the process's exit code: 0 success, 1
@@ -98,7 +113,7 @@ pub fn main() -> ExitCode {
     let config = match &cli.command {
         // These work where settings are broken: one shows what is wrong, the other needs none.
         Command::Config(_) | Command::Demo(_) => Ok(Config::default()),
-        _ => config::load(cli.given(), &place).map(|layered| layered.config),
+        _ => config::load(cli.given(), &place).map(|layered| settings_of(&cli.command, layered)),
     };
     let config = match config {
         Ok(config) => config,
@@ -127,6 +142,7 @@ pub fn main() -> ExitCode {
             Command::Run(args) => run::run(args, &config).await,
             Command::Forward(args) => forward::run(args, &config).await,
             Command::Connect(args) => connect::run(args, &config).await,
+            Command::Env(args) => env::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
             Command::Doctor(args) => doctor::run(args, &config).await,
             Command::Config(args) => settings::run(args, given, &place),

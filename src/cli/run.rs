@@ -24,6 +24,9 @@ The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, n
 Names that are not the cluster's are dialled from this laptop as always. Programs that know no
 proxy (psql, redis-cli) take a port of `kdev forward`.
 
+Beside a running `kdev connect` with the same settings a command uses its session and starts at
+once. Containers always get a session of their own; --own-session gives one to a command too.
+
 Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed.";
 
 /// Run a command or a container that sees the cluster

@@ -50,6 +50,14 @@ fn describe(report: &Report) -> String {
         .unwrap_or_default()
         .as_secs();
     let age = span(Duration::from_secs(now.saturating_sub(report.since)));
+    if let Some(lender) = report.uses {
+        return format!(
+            "kdev {} (pid {}), for {age}\n\
+             \x20 cluster    {} ({}), namespace {}\n\
+             \x20 session    that of kdev connect (pid {lender})\n",
+            report.command, report.pid, report.context, report.server, report.namespace
+        );
+    }
     let transport = match (&report.transport, &report.transport_why) {
         (Some(form), Some(why)) => format!("direct, {form} ({why})"),
         _ => "direct, not used yet".to_owned(),

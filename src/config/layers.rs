@@ -61,6 +61,15 @@ pub struct Layered {
     pub project_file: Option<PathBuf>,
 }
 
+impl Layered {
+    /// Where the value of a setting was said; `None` for a default.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        let (_, said) = self.said.iter().find(|(setting, _)| setting.key == key)?;
+        said.first().map(|(origin, _)| origin)
+    }
+}
+
 /// Puts the layers together.
 ///
 /// # Errors

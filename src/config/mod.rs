@@ -15,6 +15,7 @@ mod schema;
 mod setting;
 mod table;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
 use crate::k8s::KubeOptions;
@@ -43,6 +44,8 @@ pub struct Config {
     pub host_loopback: bool,
     /// The program that logs in to the corporate proxy.
     pub proxy_auth_helper: Option<Helper>,
+    /// Whether `run` takes its own session even where a `connect` of the same runs.
+    pub own_session: bool,
     /// The form of the log.
     pub log_format: LogFormat,
 }
@@ -55,6 +58,28 @@ impl Config {
             proxies: Proxies::new(ProxyVars::of_process(), self.proxy_auth_helper.clone()),
             ..Environment::of_process()
         }
+    }
+
+    /// A number that is equal for two settings under which a session does the same for programs of
+    /// this laptop. Which cluster and user it is stands in the kubeconfig.
+    #[must_use]
+    pub fn behaviour(&self) -> u64 {
+        // Without `..`: each setting that is added has to be thought of here.
+        let Self {
+            kube: _,
+            via,
+            proxy_listen: _,
+            dns_listen: _,
+            host_loopback: _,
+            proxy_auth_helper,
+            own_session: _,
+            log_format: _,
+        } = self;
+        // What stands in a proxy's URL is nobody's to read.
+        let mut hash = DefaultHasher::new();
+        let proxies = (ProxyVars::of_process(), proxy_auth_helper);
+        format!("{via:?} {proxies:?}").hash(&mut hash);
+        hash.finish()
     }
 }
 

@@ -13,6 +13,8 @@ pub mod on {
     pub const RUN: u8 = 2;
     /// `kdev connect`.
     pub const CONNECT: u8 = 4;
+    /// `kdev env`, which looks for a `kdev connect` with the same settings.
+    pub const ENV: u8 = 8;
 }
 
 const NO_FLAG_NEEDED: &str = "a free port of 127.0.0.1";
@@ -106,7 +108,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "How streams reach the cluster",
         fallback: Fallback::Is("auto"),
         project: Project::May,
-        on: on::RUN | on::CONNECT,
+        on: on::RUN | on::CONNECT | on::ENV,
         set: |config, value| {
             config.via = match value.text() {
                 "direct" => Via::Direct,
@@ -120,7 +122,7 @@ pub static SETTINGS: &[Setting] = &[
         short: None,
         value_name: "[ADDR:]PORT",
         kind: Kind::Address,
-        help: "Where the proxy listens",
+        help: "Where the proxy listens; in a file, that of `connect`",
         fallback: Fallback::Means(NO_FLAG_NEEDED),
         project: Project::May,
         on: on::RUN | on::CONNECT,
@@ -155,6 +157,20 @@ pub static SETTINGS: &[Setting] = &[
                 ));
             }
             config.dns_listen = Some(address);
+            Ok(())
+        },
+    },
+    Setting {
+        key: "own-session",
+        short: None,
+        value_name: "BOOL",
+        kind: Kind::Switch,
+        help: "Take a session of its own, even where a `kdev connect` of the same runs",
+        fallback: Fallback::Is("false"),
+        project: Project::May,
+        on: on::RUN,
+        set: |config, value| {
+            config.own_session = value.is_on();
             Ok(())
         },
     },

@@ -34,7 +34,7 @@ pub use no_proxy::NoProxy;
 pub use proxies::{Chosen, Proxies};
 pub use proxy::Proxy;
 pub use url::{ProxyUrl, ProxyUrlError, Scheme};
-pub use vars::{Carries, ProxyVars};
+pub use vars::{BEFORE, Carries, ProxyVars};
 
 /// How long a TCP connection to a proxy may take. A proxy is near; what does not answer by then
 /// is away.

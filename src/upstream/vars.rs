@@ -1,8 +1,13 @@
 //! The proxy variables of an environment, and which of them a destination goes by.
 
+use std::collections::BTreeMap;
+
 use super::no_proxy::NoProxy;
 use super::url::is_loopback;
 use crate::addr::Target;
+
+/// Where kdev keeps the values that it replaced in an environment: a JSON object.
+pub const BEFORE: &str = "KDEV_ENV_BEFORE";
 
 /// The proxy variables. In the environment upper case counts before lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,10 +35,24 @@ impl ProxyVars {
     /// The variables of this process, as they were when it started.
     #[must_use]
     pub fn of_process() -> Self {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    /// Those of an environment. In a shell that uses kdev's own proxy, those that it had before:
+    /// kdev's way to the API server must not lead through kdev.
+    fn of(environment: impl Fn(&str) -> Option<String>) -> Self {
+        let own = environment("KDEV_HTTP").map(|address| format!("http://{address}"));
+        let before = environment(BEFORE)
+            .filter(|_| own.is_some() && environment("https_proxy") == own)
+            .and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(&text).ok());
+        let value = |name: &String| match &before {
+            Some(before) => before.get(name).cloned(),
+            None => environment(name),
+        };
         let var = |name: &str| {
             [name.to_owned(), name.to_lowercase()]
                 .iter()
-                .filter_map(|name| std::env::var(name).ok())
+                .filter_map(value)
                 .find(|value| !value.is_empty())
                 .unwrap_or_default()
         };
@@ -108,5 +127,32 @@ mod tests {
             some("socks5://a:1 ALL_PROXY")
         );
         assert_eq!(choose(&ProxyVars::default(), "x.com:80", plain), None);
+    }
+
+    #[test]
+    fn a_shell_that_uses_kdev_has_the_proxy_it_had_before() {
+        let of = |pairs: &[(&str, &str)]| {
+            let find = |name: &str| pairs.iter().find(|(n, _)| *n == name);
+            ProxyVars::of(|name| find(name).map(|(_, value)| (*value).to_owned()))
+        };
+        let shell = [
+            ("https_proxy", "http://127.0.0.1:9"),
+            ("HTTPS_PROXY", "http://127.0.0.1:9"),
+            ("NO_PROXY", "localhost"),
+            ("KDEV_HTTP", "127.0.0.1:9"),
+            (BEFORE, r#"{"HTTPS_PROXY":"http://corp:3128"}"#),
+        ];
+        let vars = of(&shell);
+        assert_eq!(
+            (vars.https.as_str(), vars.no.as_str()),
+            ("http://corp:3128", "")
+        );
+        // A proxy that was set since then counts.
+        let mut changed = shell;
+        changed[0].1 = "http://other:1";
+        changed[1].1 = "http://other:1";
+        assert_eq!(of(&changed).https, "http://other:1");
+        // Where nothing was kept there is nothing to go back to.
+        assert_eq!(of(&shell[..4]).https, "http://127.0.0.1:9");
     }
 }

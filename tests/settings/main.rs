@@ -1,5 +1,7 @@
 //! Settings, and the commands about them, by the program itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod env;
 mod layers;
+mod share;
 mod support;

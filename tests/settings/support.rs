@@ -46,6 +46,8 @@ impl Home {
             .env("XDG_RUNTIME_DIR", self.path("runtime"))
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env_remove("RUST_LOG")
+            .env_remove("HTTPS_PROXY")
+            .env_remove("HTTP_PROXY")
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null());
         command

@@ -5,6 +5,7 @@
 
 mod error;
 mod expiry;
+mod fingerprint;
 mod proxy;
 #[cfg(test)]
 mod tests;

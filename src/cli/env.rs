@@ -1,0 +1,114 @@
+//! `kdev env`.
+
+use clap::{Args, ValueEnum};
+
+use super::{SettingFlags, output};
+use crate::app::env::{self, Changes};
+use crate::config::{Config, Given, on};
+
+mod quote;
+
+const EXAMPLES: &str = "\
+Examples:
+  eval \"$(kdev env)\"                           programs of this shell use the running kdev connect
+  eval \"$(kdev env --unset)\"                   and no longer; what was replaced is back
+  kdev env --shell fish | source               in fish
+  kdev env --shell pwsh | Out-String | Invoke-Expression
+  kdev env --shell dotenv > .env               for an editor's run configuration
+
+It needs a running `kdev connect` with the same settings. The variables are those of `kdev run`.";
+
+/// Print the variables by which programs use a running kdev connect
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct EnvArgs {
+    #[command(flatten)]
+    settings: SettingFlags<{ on::ENV }>,
+    /// Whose language [default: the one that runs it]
+    #[arg(long, value_enum, value_name = "SHELL")]
+    shell: Option<Shell>,
+    /// Print what takes the variables back
+    #[arg(long)]
+    unset: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shell {
+    /// bash, and every POSIX shell
+    #[value(alias = "sh")]
+    Bash,
+    Zsh,
+    Fish,
+    /// PowerShell
+    #[value(alias = "powershell")]
+    Pwsh,
+    /// Lines of NAME="value"
+    Dotenv,
+    /// One object; null for what is to be removed
+    Json,
+}
+
+impl EnvArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
+}
+
+pub(super) async fn run(args: EnvArgs, config: &Config) -> anyhow::Result<u8> {
+    let shell = args.shell.unwrap_or_else(own_shell);
+    anyhow::ensure!(
+        !(args.unset && shell == Shell::Dotenv),
+        "a dotenv file cannot take variables back; delete the file, or use --shell json"
+    );
+    let inherited = env::inherited();
+    let changes = if args.unset {
+        env::unset(&inherited)?
+    } else {
+        env::set(config, &inherited).await?
+    };
+    output::line(&text(shell, &changes)?)?;
+    Ok(0)
+}
+
+/// The shell that runs this command: its parent where the system tells, else the user's own.
+fn own_shell() -> Shell {
+    let parent = format!("/proc/{}/comm", nix::unistd::getppid());
+    let parent = std::fs::read_to_string(parent).unwrap_or_default();
+    let own = std::env::var("SHELL").unwrap_or_default();
+    let own = own.rsplit('/').next();
+    let names = [Some(parent.trim()), own];
+    names
+        .into_iter()
+        .flatten()
+        .find_map(shell_of)
+        .unwrap_or(Shell::Bash)
+}
+
+fn shell_of(name: &str) -> Option<Shell> {
+    match name {
+        "zsh" => Some(Shell::Zsh),
+        "fish" => Some(Shell::Fish),
+        "pwsh" => Some(Shell::Pwsh),
+        "bash" | "sh" | "dash" | "ksh" | "ash" | "busybox" => Some(Shell::Bash),
+        _ => None,
+    }
+}
+
+fn text(shell: Shell, changes: &Changes) -> anyhow::Result<String> {
+    if shell == Shell::Json {
+        return Ok(serde_json::to_string_pretty(changes)?);
+    }
+    let lines = changes.iter().map(|(name, value)| match (shell, value) {
+        (Shell::Fish, Some(value)) => format!("set -gx {name} {};", quote::fish(value)),
+        (Shell::Fish, None) => format!("set -e {name};"),
+        (Shell::Pwsh, Some(value)) => format!("$env:{name} = {}", quote::pwsh(value)),
+        (Shell::Pwsh, None) => format!("Remove-Item -ErrorAction Ignore Env:{name}"),
+        (Shell::Dotenv, value) => {
+            format!("{name}={}", quote::dotenv(value.as_deref().unwrap_or("")))
+        }
+        (_, Some(value)) => format!("export {name}={};", quote::posix(value)),
+        (_, None) => format!("unset {name};"),
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
