@@ -2,7 +2,6 @@
 //! not known is asked for by the caller, who then comes again.
 
 use std::net::IpAddr;
-use std::str::FromStr as _;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
@@ -159,7 +158,7 @@ impl Answering<'_> {
                 reply.additionals = additionals;
                 Outcome::Reply(reply)
             }
-            Records::Alias(target) => match Name::from_str(&format!("{target}.")) {
+            Records::Alias(target) => match Name::from_ascii(&format!("{target}.")) {
                 Ok(target) => {
                     let mut reply = Reply::empty(ResponseCode::NoError);
                     reply.authoritative = true;
@@ -341,12 +340,12 @@ impl Answering<'_> {
     }
 
     fn domain(&self) -> Result<Name, hickory_proto::ProtoError> {
-        Name::from_str(&format!("{}.", self.context.domain))
+        Name::from_ascii(&format!("{}.", self.context.domain))
     }
 
     /// A name below the domain; none where that would be longer than names may be.
     fn full(&self, name: &str) -> Option<Name> {
-        Name::from_str(&format!("{name}.{}.", self.context.domain)).ok()
+        Name::from_ascii(&format!("{name}.{}.", self.context.domain)).ok()
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) const HEADER: usize = 12;
 /// Type and class after the question's name.
 const TYPE_AND_CLASS: usize = 4;
 
+/// Bytes of the shortest record with an address: a pointer to the name, and ten bytes before the
+/// data (RFC 1035, 4.1.3).
+const SHORTEST_RECORD: usize = 2 + 10 + 4;
+
 /// How a message came, and so how it goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
@@ -216,6 +220,9 @@ fn fit(message: &mut Message, limit: usize, out: &mut Vec<u8>) {
             // Records of one answer are alike, so their share tells about how many fit.
             let count = message.answers.len();
             let fitting = count * limit / out.len().max(limit + 1);
+            // The more names, the fewer the encoder compresses, so begin with what may just fit.
+            let most = limit / SHORTEST_RECORD;
+            let fitting = if count > most { most } else { fitting };
             message.answers.truncate(fitting.min(count - 1));
             message.metadata.truncation = true;
         } else if !message.authorities.is_empty() {
@@ -231,9 +238,11 @@ pub(super) fn is_truncated(message: &[u8]) -> bool {
     message.get(2).is_some_and(|flags| flags & 2 != 0)
 }
 
-/// The response code in a message's header, without what EDNS adds.
-pub(super) fn code(message: &[u8]) -> u8 {
-    message.get(3).map_or(0, |flags| flags & 0x0f)
+/// Whether another resolver may know better: SERVFAIL, NOTIMP, REFUSED (RFC 1035, 4.1.1).
+pub(super) fn is_failure(message: &[u8]) -> bool {
+    message
+        .get(3)
+        .is_some_and(|flags| matches!(flags & 0x0f, 2 | 4 | 5))
 }
 
 /// Whether `answer` is one to `request`, whose question section ends at `end`: the same question,
@@ -247,9 +256,9 @@ pub(super) fn answers(answer: &[u8], request: &[u8], end: usize) -> bool {
     if !is_answer || !same_kind || head[..2] != request[..2] {
         return false;
     }
-    // Some servers that refuse say nothing else.
+    // Some servers that fail or refuse say nothing else.
     if head[4..6] == [0, 0] {
-        return code(answer) != 0 && answer.len() == HEADER;
+        return is_failure(answer) && answer.len() == HEADER;
     }
     let Some(said) = answer.get(HEADER..end) else {
         return false;

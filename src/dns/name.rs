@@ -130,7 +130,12 @@ impl Place {
         }
         let certain = count >= 3 && matches!(labels[count - 1], "svc" | "pod");
         let mut forms = Vec::new();
-        for search in [&[namespace, "svc"][..], &["svc"], &[]] {
+        let searches: &[&[&str]] = if certain {
+            &[&[]]
+        } else {
+            &[&[namespace, "svc"], &["svc"], &[]]
+        };
+        for search in searches {
             labels[count..count + search.len()].copy_from_slice(search);
             let form = Form::of(&labels[..count + search.len()]);
             if form.is_concrete() {

@@ -24,20 +24,29 @@ pub(crate) fn derive(service: &Value, pods: &[Arc<Value>], beta: bool) -> Derive
     if spec["type"] == "ExternalName" {
         return Derived::default();
     }
-    let members: Vec<Member<'_>> = pods
-        .iter()
-        .filter(|pod| {
+    let members_of = |family: &str| -> Vec<Member<'_>> {
+        let selected = pods.iter().filter(|pod| {
             selector
                 .iter()
                 .all(|(k, v)| pod["metadata"]["labels"].get(k) == Some(v))
-        })
-        .filter_map(|pod| Member::of(pod, spec))
-        .collect();
-    let mut slices: Vec<Value> = grouped(&members, |member| !(beta && member.terminating))
-        .into_iter()
-        .map(|(ports, members)| slice(service, "IPv4", &ports, &members, beta))
-        .collect();
-    if beta && spec["clusterIP"] == "None" {
+        });
+        selected
+            .filter_map(|pod| Member::of(pod, service, family))
+            .collect()
+    };
+    let families = spec["ipFamilies"].as_array().into_iter().flatten();
+    let families: Vec<&str> = families.filter_map(Value::as_str).collect();
+    let mut slices = Vec::new();
+    for family in &families {
+        let members = members_of(family);
+        let groups = grouped(&members, |member| !(beta && member.terminating));
+        let groups = groups.into_iter();
+        slices
+            .extend(groups.map(|(ports, members)| slice(service, family, &ports, &members, beta)));
+    }
+    // Endpoints hold the Service's first family only.
+    let members = members_of(families.first().unwrap_or(&"IPv4"));
+    if beta && spec["clusterIP"] == "None" && families == ["IPv4"] {
         // 1.20 took headless Services for dual-stack whatever the cluster was.
         slices.push(slice(service, "IPv6", &[], &[], beta));
     }
@@ -56,11 +65,18 @@ struct Member<'a> {
     always: bool,
     terminating: bool,
     ports: Vec<Value>,
+    /// Its name under the Service.
+    hostname: Option<&'a str>,
 }
 
 impl<'a> Member<'a> {
-    fn of(pod: &'a Value, spec: &Value) -> Option<Self> {
-        let ip = pod["status"]["podIP"].as_str()?;
+    fn of(pod: &'a Value, service: &Value, family: &str) -> Option<Self> {
+        let spec = &service["spec"];
+        let mut ips = pod["status"]["podIPs"].as_array()?.iter();
+        let ip = ips.find_map(|ip| {
+            let ip = ip["ip"].as_str()?;
+            (ip.contains(':') == (family == "IPv6")).then_some(ip)
+        })?;
         if pod["status"]["phase"] != "Running" {
             return None;
         }
@@ -75,7 +91,18 @@ impl<'a> Member<'a> {
             always: spec["publishNotReadyAddresses"] == true,
             terminating: pod["metadata"]["deletionTimestamp"].is_string(),
             ports: ports_at(pod, spec),
+            hostname: pod["spec"]["hostname"]
+                .as_str()
+                .filter(|_| pod["spec"]["subdomain"] == service["metadata"]["name"]),
         })
+    }
+
+    /// The endpoint with its host name, where it has one.
+    fn named(&self, mut endpoint: Value) -> Value {
+        if let Some(hostname) = self.hostname {
+            endpoint["hostname"] = json!(hostname);
+        }
+        endpoint
     }
 
     fn target(&self) -> Value {
@@ -179,7 +206,7 @@ fn subset(mut ports: Vec<Value>, members: &[&Member<'_>]) -> Value {
     let addresses = |ready: bool| -> Vec<Value> {
         let chosen = members.iter().filter(|m| (m.ready || m.always) == ready);
         chosen
-            .map(|m| json!({"ip": m.ip, "nodeName": NODE, "targetRef": m.target()}))
+            .map(|m| m.named(json!({"ip": m.ip, "nodeName": NODE, "targetRef": m.target()})))
             .collect()
     };
     let mut subset = json!({});
@@ -240,14 +267,14 @@ fn slice(
 fn endpoint(member: &Member<'_>, beta: bool) -> Value {
     let ready = member.always || (member.ready && !member.terminating);
     if beta {
-        return json!({
+        return member.named(json!({
             "addresses": [member.ip],
             "conditions": {"ready": ready},
             "targetRef": member.target(),
             "topology": {"kubernetes.io/hostname": NODE},
-        });
+        }));
     }
-    json!({
+    member.named(json!({
         "addresses": [member.ip],
         "conditions": {
             "ready": ready,
@@ -256,7 +283,7 @@ fn endpoint(member: &Member<'_>, beta: bool) -> Value {
         },
         "nodeName": NODE,
         "targetRef": member.target(),
-    })
+    }))
 }
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

@@ -19,6 +19,7 @@ mod cluster;
 mod counters;
 pub mod crowd;
 mod endpoints;
+mod families;
 mod faults;
 mod http;
 mod link;
@@ -39,6 +40,7 @@ mod world;
 
 pub use self::cluster::SimCluster;
 pub use self::counters::{Counts, Form, PodCounts};
+pub use self::families::Families;
 pub use self::faults::Faults;
 pub use self::options::{Habits, Options};
 pub use self::pod::{Phase, Pod};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::clock;
+use crate::families::Families;
 use crate::stream::SimStream;
 
 type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -32,6 +33,8 @@ pub struct Pod {
     pub(crate) backends: HashMap<u16, Backend>,
     pub(crate) ready: bool,
     pub(crate) phase: Phase,
+    families: Families,
+    host: Option<(String, String)>,
 }
 
 /// Where a pod is in its life, as far as port-forward can tell the difference.
@@ -57,7 +60,23 @@ impl Pod {
             backends: HashMap::new(),
             ready: true,
             phase: Phase::Running,
+            families: Families::default(),
+            host: None,
         }
+    }
+
+    /// Gives it addresses of these families.
+    #[must_use]
+    pub fn families(mut self, families: Families) -> Self {
+        self.families = families;
+        self
+    }
+
+    /// Gives it a host name under a headless Service, as a StatefulSet does.
+    #[must_use]
+    pub fn host(mut self, hostname: &str, subdomain: &str) -> Self {
+        self.host = Some((hostname.to_owned(), subdomain.to_owned()));
+        self
     }
 
     /// Adds a label.
@@ -141,6 +160,10 @@ impl Pod {
             object["metadata"]["deletionTimestamp"] = json!(clock::in_seconds(grace));
             object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         }
+        if let Some((hostname, subdomain)) = &self.host {
+            object["spec"]["hostname"] = json!(hostname);
+            object["spec"]["subdomain"] = json!(subdomain);
+        }
         let scheduled = self.phase != Phase::Pending;
         let running = self.phase == Phase::Running;
         let reason = if self.phase == Phase::Succeeded {
@@ -157,8 +180,10 @@ impl Pod {
         if scheduled {
             object["spec"]["nodeName"] = json!(NODE);
             object["status"]["hostIP"] = json!(NODE_IP);
-            object["status"]["podIP"] = json!(ip);
-            object["status"]["podIPs"] = json!([{"ip": ip}]);
+            let ips = self.families.addresses(ip);
+            let all: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+            object["status"]["podIP"] = json!(ips[0]);
+            object["status"]["podIPs"] = json!(all);
             object["status"]["startTime"] = json!(started);
             let state = if running {
                 json!({"running": {"startedAt": started}})

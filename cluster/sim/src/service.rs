@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::families::Families;
+
 /// A Service to add to the cluster: ClusterIP unless told otherwise.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -16,6 +18,7 @@ pub struct Service {
     headless: bool,
     external: Option<String>,
     publish_not_ready: bool,
+    families: Families,
 }
 
 impl Service {
@@ -32,6 +35,7 @@ impl Service {
             headless: false,
             external: None,
             publish_not_ready: false,
+            families: Families::default(),
         }
     }
 
@@ -90,6 +94,13 @@ impl Service {
         self
     }
 
+    /// Gives it addresses of these families.
+    #[must_use]
+    pub fn families(mut self, families: Families) -> Self {
+        self.families = families;
+        self
+    }
+
     /// Makes it an alias for a name outside of the cluster.
     #[must_use]
     pub fn external_name(mut self, name: &str) -> Self {
@@ -136,12 +147,16 @@ impl Service {
             spec["type"] = json!("ExternalName");
             spec["externalName"] = json!(name);
         } else {
-            let address = if self.headless { "None" } else { cluster_ip };
+            let addresses = if self.headless {
+                vec!["None".to_owned()]
+            } else {
+                self.families.addresses(cluster_ip)
+            };
             spec["type"] = json!("ClusterIP");
-            spec["clusterIP"] = json!(address);
-            spec["clusterIPs"] = json!([address]);
-            spec["ipFamilies"] = json!(["IPv4"]);
-            spec["ipFamilyPolicy"] = json!("SingleStack");
+            spec["clusterIP"] = json!(addresses[0]);
+            spec["clusterIPs"] = json!(addresses);
+            spec["ipFamilies"] = json!(self.families.names());
+            spec["ipFamilyPolicy"] = json!(self.families.policy());
             spec["internalTrafficPolicy"] = json!("Cluster");
         }
         json!({

@@ -85,7 +85,7 @@ impl World {
             .store
             .get(SERVICES.plural, &service.namespace, &service.name);
         let kept = old.and_then(|old| old["spec"]["clusterIP"].as_str().map(str::to_owned));
-        let kept = kept.filter(|ip| ip != "None");
+        let kept = kept.filter(|ip| ip != "None" && !ip.contains(':'));
         let ip = kept.unwrap_or_else(|| state.next_address("10.96"));
         let place = key(SERVICES.plural, &service.namespace, &service.name);
         self.store.put(place, service.object(&ip));

@@ -26,11 +26,6 @@ const MAX_PATIENCE: Duration = Duration::from_secs(2);
 const RELAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a resolver that did not answer is asked last.
 const SHUNNED: Duration = Duration::from_secs(30);
-/// Response codes (RFC 1035, 4.1.1) after which the next resolver is asked.
-const SERVFAIL: u8 = 2;
-const NOTIMP: u8 = 4;
-const REFUSED: u8 = 5;
-
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RelayError {
@@ -107,7 +102,7 @@ impl Upstreams {
                 match tokio::time::timeout(patience, asked).await {
                     Ok(Ok(answer)) => {
                         self.heard(*server);
-                        if !matches!(message::code(&answer), SERVFAIL | NOTIMP | REFUSED) {
+                        if !message::is_failure(&answer) {
                             return Ok(answer);
                         }
                         refusal.get_or_insert(answer);

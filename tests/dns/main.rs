@@ -1,0 +1,9 @@
+//! The DNS server against the simulated cluster and resolvers of its own.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod limits;
+mod names;
+mod relay;
+mod rights;
+mod specification;
+mod support;

@@ -1,0 +1,123 @@
+//! Users who may not watch everything.
+
+use hickory_proto::rr::RecordType::{A, SRV};
+use kdev_sim::{Pod, Rule, Service, SimCluster, User};
+use serde_json::json;
+
+use crate::support::Stage;
+
+fn furnish(cluster: &SimCluster) {
+    let web = Service::new("shop", "web").selector("app", "web");
+    cluster.add_service(web.port("http", 80, 8080));
+    let db = Service::new("shop", "db").selector("app", "db").headless();
+    cluster.add_service(db.port("pg", 5432, 5432));
+    let pod = Pod::new("shop", "db-0").label("app", "db");
+    cluster.add_pod(pod.host("db-0", "db"));
+    let manual = Service::new("shop", "manual").headless();
+    cluster.add_service(manual.port("http", 80, 80));
+    cluster.put_object(
+        "endpointslices",
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "manual-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "manual"}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["192.0.2.10"], "hostname": "box", "conditions": {"ready": true}},
+                {"addresses": ["192.0.2.11"], "conditions": {"ready": true}},
+                {"addresses": ["192.0.2.12"], "conditions": {"ready": false}},
+            ],
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        }),
+    );
+    let rule = |verbs: &[&str], resources: &[&str]| Rule::new(verbs, resources).namespace("shop");
+    let named = User::new("getter").rule(rule(&["get"], &["services", "pods", "endpoints"]));
+    cluster
+        .add_user(named.rule(Rule::new(&["list"], &["pods", "endpointslices"]).namespace("shop")));
+    cluster.add_user(User::new("nobody"));
+    let slices = User::new("slices").rule(rule(&["get", "list", "watch"], &["services"]));
+    cluster.add_user(slices.rule(rule(&["list"], &["endpointslices"])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_watched_is_asked_for() {
+    let stage = Stage::set_up("getter", furnish).await;
+    let web = stage.field("services", "web", "/spec/clusterIP");
+    let db = stage.field("pods", "db-0", "/status/podIP");
+    for (name, expected) in [
+        ("web.shop.svc.cluster.local", format!("NOERROR aa: A {web}")),
+        ("web", format!("NOERROR aa: A {web}")),
+        ("db.shop.svc.cluster.local", format!("NOERROR aa: A {db}")),
+        (
+            "db-0.db.shop.svc.cluster.local",
+            format!("NOERROR aa: A {db}"),
+        ),
+        ("nope.shop.svc.cluster.local", "NXDOMAIN aa: SOA".to_owned()),
+        ("www.example.com", "NOERROR: A 192.0.2.53".to_owned()),
+    ] {
+        assert_eq!(stage.told(name, A).await, expected, "{name}");
+    }
+    let asked = stage.cluster.counts().of("get", "services");
+    assert_eq!(stage.told("web.com", A).await, "NXDOMAIN", "elsewhere");
+    assert_eq!(
+        stage.cluster.counts().of("get", "services"),
+        asked,
+        "the cluster must not learn which public names are looked up"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_somebody_wrote_have_names() {
+    let name = "manual.shop.svc.cluster.local";
+    for user in ["admin", "getter"] {
+        let stage = Stage::set_up(user, furnish).await;
+        assert_eq!(
+            stage.told(name, A).await,
+            "NOERROR aa: A 192.0.2.10, A 192.0.2.11",
+            "{user}"
+        );
+        let boxed = stage.told(&format!("box.{name}"), A).await;
+        assert_eq!(boxed, "NOERROR aa: A 192.0.2.10", "{user}");
+        let srv = stage.told(&format!("_http._tcp.{name}"), SRV).await;
+        assert!(
+            srv.starts_with(&format!(
+                "NOERROR aa: SRV 0 50 8080 192-0-2-11.{name}., SRV 0 50 8080 box.{name}."
+            )),
+            "{srv}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoint_slices_do_for_pods_that_may_not_be_listed() {
+    let stage = Stage::set_up("slices", furnish).await;
+    let db = stage.field("pods", "db-0", "/status/podIP");
+    for name in ["db", "db-0.db"] {
+        let told = stage
+            .told(&format!("{name}.shop.svc.cluster.local"), A)
+            .await;
+        assert_eq!(told, format!("NOERROR aa: A {db}"), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_known_is_a_failure_and_no_absence() {
+    let stage = Stage::set_up("nobody", furnish).await;
+    assert_eq!(
+        stage.told("web.shop.svc.cluster.local", A).await,
+        "SERVFAIL"
+    );
+    assert_eq!(
+        stage.told("www.example.com", A).await,
+        "NOERROR: A 192.0.2.53"
+    );
+    assert_eq!(
+        stage.told("web", A).await,
+        "NXDOMAIN",
+        "another may have it"
+    );
+    assert_eq!(
+        stage.resolver.asked(),
+        ["www.example.com. A udp", "web. A udp"]
+    );
+}
