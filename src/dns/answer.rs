@@ -158,7 +158,7 @@ impl Answering<'_> {
                 reply.additionals = additionals;
                 Outcome::Reply(reply)
             }
-            Records::Alias(target) => match Name::from_ascii(&format!("{target}.")) {
+            Records::Alias(target) => match Name::from_ascii(format!("{target}.")) {
                 Ok(target) => {
                     let mut reply = Reply::empty(ResponseCode::NoError);
                     reply.authoritative = true;
@@ -340,12 +340,12 @@ impl Answering<'_> {
     }
 
     fn domain(&self) -> Result<Name, hickory_proto::ProtoError> {
-        Name::from_ascii(&format!("{}.", self.context.domain))
+        Name::from_ascii(format!("{}.", self.context.domain))
     }
 
     /// A name below the domain; none where that would be longer than names may be.
     fn full(&self, name: &str) -> Option<Name> {
-        Name::from_ascii(&format!("{name}.{}.", self.context.domain)).ok()
+        Name::from_ascii(format!("{name}.{}.", self.context.domain)).ok()
     }
 }
 

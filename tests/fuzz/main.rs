@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod dns;
 mod http;
 mod socks;
 mod spdy;

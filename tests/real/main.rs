@@ -6,6 +6,7 @@ mod balance;
 mod catalog;
 mod client;
 mod container;
+mod dns;
 mod doctor;
 mod faults;
 mod garbage;
