@@ -6,12 +6,15 @@ use kdev::addr::Namespaced;
 use kdev::dial::{DialError, Resolution, Resolve as _};
 use kdev::k8s::Catalog;
 use kdev::k8s::catalog::WatchState;
-use kdev_sim::{Options, Pod, Rule, Service, User};
+use kdev_sim::crowd::Crowd;
+use kdev_sim::{Options, Pod, Rule, Service, SimCluster, User};
 use serde_json::json;
 
 use crate::support::{World, within};
 
 const SOON: Duration = Duration::from_secs(2);
+/// For what takes the simulation itself a while on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn ask(catalog: &Catalog, target: &str) -> Resolution {
     let target = target.parse().unwrap();
@@ -297,4 +300,34 @@ async fn an_api_server_that_hangs_delays_no_name_of_the_laptops_network() {
         matches!(answer, Resolution::Failed(DialError::Cluster { .. })),
         "{answer:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cluster_is_listed_once_in_pages_and_then_only_watched() {
+    let cluster = SimCluster::start(Options::default()).await.unwrap();
+    let crowd = Crowd { services: 300 };
+    crowd.join(&cluster);
+    let world = World::around(cluster);
+    let catalog = world.catalog(world.client("admin").await).await;
+    assert_eq!(catalog.services().len(), crowd.services);
+    let asked = |verb: &str, resource: &str| world.cluster.counts().of(verb, resource);
+    within(PATIENCE, "both watches", || {
+        asked("watch", "pods") == 1 && asked("watch", "services") == 1
+    })
+    .await;
+    // 1,200 pods and 300 Services in pages of 500.
+    assert_eq!(asked("list", "pods"), 3);
+    assert_eq!(asked("list", "services"), 1);
+    let listed = world.cluster.counts().requests;
+    let mut changes = catalog.changes();
+    changes.mark_unchanged();
+    crowd.churn(&world.cluster, 0, 200);
+    let last = Service::new("team-0", "last").port("", 80, 80);
+    world.cluster.add_service(last);
+    within(PATIENCE, "the last change", || {
+        catalog.services().len() == crowd.services + 1
+    })
+    .await;
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(world.cluster.counts().requests, listed);
 }

@@ -6,3 +6,4 @@ mod catalog;
 mod client;
 mod credentials;
 mod support;
+mod transcripts;

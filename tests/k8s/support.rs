@@ -21,6 +21,11 @@ impl World {
     pub(crate) async fn new(options: Options) -> Self {
         let cluster = SimCluster::start(options).await.unwrap();
         kdev_sim::shop::furnish(&cluster);
+        Self::around(cluster)
+    }
+
+    /// Around a cluster with anything in it.
+    pub(crate) fn around(cluster: SimCluster) -> Self {
         Self {
             cluster,
             tasks: Tasks::new(),
@@ -50,7 +55,7 @@ impl World {
 
     pub(crate) async fn catalog(&self, client: Client) -> Catalog {
         let catalog = Catalog::start(client, "cluster.local", &self.tasks);
-        tokio::time::timeout(Duration::from_secs(10), catalog.synced())
+        tokio::time::timeout(Duration::from_secs(30), catalog.synced())
             .await
             .unwrap();
         catalog
