@@ -1,8 +1,14 @@
 //! Names and addresses, parsed once.
 
+mod cluster;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
+
+pub use self::cluster::{
+    ClusterDomain, ClusterName, DEFAULT_DOMAIN, Names, Reading, readings, undashed,
+};
 
 /// Longest DNS name in its text form without the final dot (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 253;
@@ -172,31 +178,6 @@ impl fmt::Display for Namespaced {
     }
 }
 
-/// How sure a host name is to mean a Service of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServiceForm {
-    /// `svc.ns.svc` or `svc.ns.svc.<domain>`: the cluster's, even when no such Service exists.
-    Certain(Namespaced),
-    /// `svc` or `svc.ns`: the cluster's only where the Service exists.
-    Possible(Namespaced),
-}
-
-/// Reads a host name as a Service's, or says that it cannot be one.
-///
-/// `namespace` is where a bare `svc` is looked for; `domain` the cluster's DNS domain. The forms
-/// are those of the Kubernetes DNS specification, 1.1.0, that mean a whole Service.
-#[must_use]
-pub fn service_form(name: &str, namespace: &str, domain: &str) -> Option<ServiceForm> {
-    let in_domain = name.strip_suffix(domain).and_then(|n| n.strip_suffix('.'));
-    let labels: Vec<&str> = in_domain.unwrap_or(name).split('.').collect();
-    match (labels.as_slice(), in_domain) {
-        ([svc, ns, "svc"], _) => Some(ServiceForm::Certain(Namespaced::new(*ns, *svc))),
-        ([svc, ns], None) => Some(ServiceForm::Possible(Namespaced::new(*ns, *svc))),
-        ([svc], None) => Some(ServiceForm::Possible(Namespaced::new(namespace, *svc))),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,27 +229,5 @@ mod tests {
     fn long_names_are_refused() {
         assert!("a".repeat(64).parse::<Host>().is_err());
         assert!(vec!["a"; 128].join(".").parse::<Host>().is_err());
-    }
-
-    #[test]
-    fn service_names_in_every_form() {
-        let form = |name| service_form(name, "dev", "cluster.local");
-        let web = Namespaced::new("shop", "web");
-        assert_eq!(
-            form("web"),
-            Some(ServiceForm::Possible(Namespaced::new("dev", "web")))
-        );
-        assert_eq!(form("web.shop"), Some(ServiceForm::Possible(web.clone())));
-        assert_eq!(
-            form("web.shop.svc"),
-            Some(ServiceForm::Certain(web.clone()))
-        );
-        assert_eq!(
-            form("web.shop.svc.cluster.local"),
-            Some(ServiceForm::Certain(web))
-        );
-        assert_eq!(form("www.example.com"), None);
-        assert_eq!(form("web.shop.svc.example.org"), None);
-        assert_eq!(form("shop.cluster.local"), None);
     }
 }

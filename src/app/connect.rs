@@ -110,11 +110,11 @@ async fn listen_dns(address: Option<SocketAddr>) -> anyhow::Result<dns::Sockets>
 pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: SocketAddr) {
     let mut config = proxy::Config::new(Access::SameUser { password: None });
     config.stats = session.stats.clone();
-    let (catalog, domain) = (session.catalog.clone(), session.domain());
+    let (catalog, domain) = (session.catalog.clone(), session.domain().clone());
     config.pac = Some(Pac::new(move || {
         let services = catalog.services().into_iter();
         let namespaces: BTreeSet<String> = services.map(|s| s.name.namespace).collect();
-        pac(address, namespaces, domain)
+        pac(address, namespaces, domain.name())
     }));
     let served = proxy::serve(
         listener,

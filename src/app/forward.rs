@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, debug_span, warn};
@@ -16,9 +16,9 @@ use tracing::{Instrument, debug, debug_span, warn};
 use super::Session;
 use super::registry::{Listening, Registration};
 use super::session::Dialer;
-use crate::addr::{Host, ServiceForm, Target, service_form, split_port};
+use crate::addr::{Host, Target, split_port};
 use crate::config::Config;
-use crate::dial::{Dial, DialError, Resolution, Resolve as _};
+use crate::dial::{Dial, DialError, Notes, Way};
 use crate::io::{Io as _, splice};
 use crate::proxy::is_same_user;
 
@@ -49,6 +49,19 @@ pub enum PortName {
     Name(String),
 }
 
+impl FromStr for PortName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.parse::<u16>() {
+            Ok(0) => Err(()),
+            Ok(number) => Ok(Self::Number(number)),
+            Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => Err(()),
+            Err(_) => Ok(Self::Name(text.to_owned())),
+        }
+    }
+}
+
 impl fmt::Display for PortName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,12 +87,7 @@ impl FromStr for Spec {
             .unwrap_or(remote);
         let (host, port) = split_port(remote);
         let port = port.filter(|port| !port.is_empty()).ok_or_else(usage)?;
-        let port = match port.parse::<u16>() {
-            Ok(0) => return Err(usage()),
-            Ok(number) => PortName::Number(number),
-            Err(_) if port.bytes().all(|b| b.is_ascii_digit()) => return Err(usage()),
-            Err(_) => PortName::Name(port.to_owned()),
-        };
+        let port = port.parse().map_err(|()| usage())?;
         let host = host.parse::<Host>().map_err(|e| e.to_string())?;
         let (ip, local_port) = match local {
             None => (Ipv4Addr::LOCALHOST.into(), None),
@@ -126,12 +134,13 @@ impl Forwarding {
     /// When the cluster cannot be reached, a port has no such name, or a local port is taken.
     pub async fn open(config: &Config, specs: &[Spec]) -> anyhow::Result<Self> {
         let session = Session::open(config).await?;
+        let dialer = session.dialer(true);
         let mut notes = Vec::new();
         let mut ports = Vec::new();
         let mut listeners = Vec::new();
         for spec in specs {
             let target = target(&session, spec).await?;
-            notes.extend(look(&session, &target).await?);
+            notes.extend(look(&dialer, &target).await?);
             if !spec.ip.is_loopback() {
                 notes.push(format!(
                     "everybody who reaches {} may use the port for {target}",
@@ -149,7 +158,7 @@ impl Forwarding {
             let served = serve(
                 listener,
                 port.clone(),
-                session.dialer(true),
+                dialer.clone(),
                 session.tasks.clone(),
             );
             session.tasks.spawn(served);
@@ -207,42 +216,42 @@ async fn target(session: &Session, spec: &Spec) -> anyhow::Result<Target> {
     Ok(Target::new(spec.host.clone(), port))
 }
 
-async fn named_port(session: &Session, host: &Host, name: &str) -> anyhow::Result<u16> {
+/// The number of the Service port `name` of `host`.
+pub(super) async fn named_port(session: &Session, host: &Host, name: &str) -> anyhow::Result<u16> {
     let Host::Name(text) = host else {
         bail!("only Services have named ports; write the number instead of {name:?}");
     };
-    let namespace = session.client.namespace();
-    let Some(ServiceForm::Certain(service) | ServiceForm::Possible(service)) =
-        service_form(text, namespace, session.domain())
-    else {
+    let services = session.catalog.services_named(host);
+    for service in &services {
+        if let Some(number) = session.catalog.learn_named_port(service, name).await {
+            return Ok(number);
+        }
+    }
+    let Some(service) = services.first() else {
         bail!("{text} is not the name of a Service; write the number instead of {name:?}");
     };
-    let number = session.catalog.learn_named_port(&service, name).await;
-    number.with_context(|| {
-        format!(
-            "Service {} in namespace {} has no port named {name:?}, or does not exist",
-            service.name, service.namespace
-        )
-    })
+    bail!(
+        "Service {} in namespace {} has no port named {name:?}, or does not exist",
+        service.name,
+        service.namespace
+    )
 }
 
 /// Whether the target leads anywhere now: an error where it never will, a remark where it may
 /// later.
-async fn look(session: &Session, target: &Target) -> anyhow::Result<Option<String>> {
-    let resolution = match session.catalog.resolve(target) {
-        Resolution::Unknown => session.catalog.learn(target).await,
-        known => known,
-    };
-    match resolution {
-        Resolution::Pods(_) => Ok(None),
+async fn look(dialer: &Dialer, target: &Target) -> anyhow::Result<Option<String>> {
+    let decision = dialer.decide(target, &mut Notes::off()).await;
+    match decision.way {
+        Way::Cluster(_) => Ok(None),
         // Pods come and go, and so do ways to the cluster.
-        Resolution::Failed(
+        Way::Failed(
             error @ (DialError::Unreachable { .. }
             | DialError::TimedOut { .. }
             | DialError::Cluster { .. }),
         ) => Ok(Some(error.to_string())),
-        Resolution::Failed(error) => Err(error.into()),
-        Resolution::Elsewhere | Resolution::Unknown => {
+        Way::Failed(error) => Err(error.into()),
+        Way::Laptop if decision.rule.is_some() || !decision.aliases.is_empty() => Ok(None),
+        Way::Laptop => {
             let host = &target.host;
             bail!("{host} is neither a Service nor a pod that this user may see in the cluster")
         }

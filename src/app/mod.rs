@@ -4,6 +4,7 @@
 //! * [`run`]: a command or container that sees the cluster
 //! * [`connect`]: a proxy until Ctrl-C
 //! * [`forward`]: plain local ports
+//! * [`resolve`]: where a name leads, and why
 //! * [`registry`]: the sessions of this machine, each answering on a socket of its own
 //! * [`doctor`]: what works here, and what to do about the rest
 //! * [`demo`]: the main jobs against a simulated cluster
@@ -14,6 +15,7 @@ pub mod doctor;
 pub mod env;
 pub mod forward;
 pub mod registry;
+pub mod resolve;
 pub mod run;
 pub mod session;
 pub mod share;

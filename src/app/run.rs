@@ -227,7 +227,7 @@ fn settings(session: &Session, proxy: ProxyAddress) -> Settings {
     Settings {
         proxy,
         direct: Vec::new(),
-        domain: session.domain().to_owned(),
+        domain: session.domain().name().to_owned(),
         context: Some(about.context.clone()),
         namespace: Some(about.namespace.clone()),
         all_proxy: true,

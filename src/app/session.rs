@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::registry::{self, Lends, Listening, Registration, Report};
 use super::signals::Ending;
+use crate::addr::ClusterDomain;
 use crate::config::Config;
-use crate::dial::{Laptop, Router};
-use crate::k8s::catalog::DEFAULT_DOMAIN;
+use crate::dial::{Laptop, Router, Routes};
 use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::{Catalog, Client, ClientError, discovery};
 use crate::proxy::Stats;
@@ -39,6 +39,8 @@ pub struct Session {
     pub proxies: Proxies,
     /// The connections of apps, which are let finish when the session ends.
     pub tasks: Tasks,
+    domain: ClusterDomain,
+    routes: Routes,
     /// What serves those connections, and goes last.
     background: Tasks,
     began: SystemTime,
@@ -66,7 +68,8 @@ impl Session {
             proxies.is_own(own);
         }
         let client = Client::connect_in(config.kube.clone(), environment, &background).await?;
-        let catalog = Catalog::start(client.clone(), DEFAULT_DOMAIN, &background);
+        let domain = config.cluster_domain.clone();
+        let catalog = Catalog::start(client.clone(), domain.clone(), &background);
         // Anybody may ask for the version, so this tells a broken way or login from a missing
         // permission, before a command is started.
         discovery::version(&client).await.map_err(advise)?;
@@ -80,6 +83,8 @@ impl Session {
             stats: Arc::default(),
             proxies,
             tasks: Tasks::new(),
+            domain,
+            routes: config.routes.clone(),
             background,
             began: SystemTime::now(),
         })
@@ -91,12 +96,13 @@ impl Session {
     pub fn dialer(&self, loopback: bool) -> Dialer {
         let laptop = Upstream::new(Laptop { loopback }, self.proxies.clone());
         Router::new(self.catalog.clone(), self.pods.clone(), laptop)
+            .with_routes(self.routes.clone())
     }
 
     /// The cluster's DNS domain.
     #[must_use]
-    pub fn domain(&self) -> &'static str {
-        DEFAULT_DOMAIN
+    pub fn domain(&self) -> &ClusterDomain {
+        &self.domain
     }
 
     /// Shows the session to `kdev status`. Without a place to do so it goes on unseen.

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{output, signalled};
+use super::{SettingFlags, output, signalled};
 use crate::app::forward::{Forwarding, Spec};
-use crate::config::Config;
+use crate::config::{Config, Given, on};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,12 +19,21 @@ Each connection picks a ready pod anew, so the ports survive pod restarts and ro
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ForwardArgs {
+    #[command(flatten)]
+    settings: SettingFlags<{ on::FORWARD }>,
     /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT
     #[arg(required = true, value_name = "SERVICE:PORT[=LOCAL]")]
     ports: Vec<Spec>,
     /// Print one line of JSON with the ports once ready
     #[arg(long)]
     json: bool,
+}
+
+impl ForwardArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
 }
 
 pub(super) async fn run(args: ForwardArgs, config: &Config) -> anyhow::Result<u8> {

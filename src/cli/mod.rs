@@ -8,6 +8,7 @@ mod flags;
 mod forward;
 mod logging;
 mod output;
+mod resolve;
 mod run;
 mod settings;
 mod status;
@@ -27,6 +28,7 @@ Examples:
   kdev run -- docker run --rm my/api         a container that sees the cluster
   kdev forward pg.shop:5432                  a plain local port that survives pod restarts
   kdev connect                               a proxy for anything else, until Ctrl-C
+  kdev resolve web.shop:80                   where a name leads, and why
 
 Service names are SERVICE (in the kubeconfig's namespace), SERVICE.NAMESPACE or any longer form.
 kdev needs a kubeconfig and nothing else: no root here, nothing installed in the cluster.";
@@ -47,6 +49,7 @@ enum Command {
     Forward(forward::ForwardArgs),
     Connect(connect::ConnectArgs),
     Env(env::EnvArgs),
+    Resolve(resolve::ResolveArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     Config(settings::ConfigArgs),
@@ -70,11 +73,11 @@ impl Cli {
             Command::Run(args) => args.given(),
             Command::Connect(args) => args.given(),
             Command::Env(args) => args.given(),
-            Command::Forward(_)
-            | Command::Status(_)
-            | Command::Doctor(_)
-            | Command::Config(_)
-            | Command::Demo(_) => Vec::new(),
+            Command::Forward(args) => args.given(),
+            Command::Resolve(args) => args.given(),
+            Command::Status(_) | Command::Doctor(_) | Command::Config(_) | Command::Demo(_) => {
+                Vec::new()
+            }
         };
         own.into_iter()
             .chain(self.global.settings.given())
@@ -143,6 +146,7 @@ pub fn main() -> ExitCode {
             Command::Forward(args) => forward::run(args, &config).await,
             Command::Connect(args) => connect::run(args, &config).await,
             Command::Env(args) => env::run(args, &config).await,
+            Command::Resolve(args) => resolve::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
             Command::Doctor(args) => doctor::run(args, &config).await,
             Command::Config(args) => settings::run(args, given, &place),

@@ -18,6 +18,8 @@ mod table;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 
+use crate::addr::ClusterDomain;
+use crate::dial::Routes;
 use crate::k8s::KubeOptions;
 use crate::k8s::kubeconfig::Environment;
 use crate::upstream::{Helper, Proxies, ProxyVars};
@@ -46,6 +48,14 @@ pub struct Config {
     pub proxy_auth_helper: Option<Helper>,
     /// Whether `run` takes its own session even where a `connect` of the same runs.
     pub own_session: bool,
+    /// The cluster's DNS domain, where it is known.
+    pub cluster_domain: ClusterDomain,
+    /// What goes into the cluster whatever the catalog says, as the user wrote it.
+    pub also_proxy: Vec<String>,
+    /// What goes past the cluster whatever the catalog says, as the user wrote it.
+    pub never_proxy: Vec<String>,
+    /// These two, read.
+    pub routes: Routes,
     /// The form of the log.
     pub log_format: LogFormat,
 }
@@ -73,13 +83,24 @@ impl Config {
             host_loopback: _,
             proxy_auth_helper,
             own_session: _,
+            cluster_domain,
+            also_proxy: _,
+            never_proxy: _,
+            routes,
             log_format: _,
         } = self;
         // What stands in a proxy's URL is nobody's to read.
         let mut hash = DefaultHasher::new();
         let proxies = (ProxyVars::of_process(), proxy_auth_helper);
-        format!("{via:?} {proxies:?}").hash(&mut hash);
+        format!("{via:?} {proxies:?} {cluster_domain:?} {routes:?}").hash(&mut hash);
         hash.finish()
+    }
+
+    /// Reads the rules of both settings, which may contradict each other.
+    fn read_routes(&mut self) -> Result<(), String> {
+        self.routes =
+            Routes::parse(&self.also_proxy, &self.never_proxy).map_err(|e| e.to_string())?;
+        Ok(())
     }
 }
 

@@ -15,6 +15,10 @@ pub mod on {
     pub const CONNECT: u8 = 4;
     /// `kdev env`, which looks for a `kdev connect` with the same settings.
     pub const ENV: u8 = 8;
+    /// `kdev forward`.
+    pub const FORWARD: u8 = 16;
+    /// `kdev resolve`.
+    pub const RESOLVE: u8 = 32;
 }
 
 const NO_FLAG_NEEDED: &str = "a free port of 127.0.0.1";
@@ -172,6 +176,51 @@ pub static SETTINGS: &[Setting] = &[
         set: |config, value| {
             config.own_session = value.is_on();
             Ok(())
+        },
+    },
+    Setting {
+        key: "cluster-domain",
+        short: None,
+        value_name: "DOMAIN",
+        kind: Kind::Text,
+        help: "DNS domain of the cluster",
+        fallback: Fallback::Means("cluster.local, and any other before which a Service stands"),
+        project: Project::May,
+        on: on::ALL,
+        set: |config, value| {
+            let domain = value.text().parse().map_err(|e| format!("{e}"))?;
+            config.cluster_domain = domain;
+            Ok(())
+        },
+    },
+    Setting {
+        key: "also-proxy",
+        short: None,
+        value_name: "RULE",
+        kind: Kind::List,
+        help: "What goes into the cluster even where kdev does not see it there: a name, \
+               .suffix, address or CIDR, each with an optional :PORT; repeatable",
+        fallback: Fallback::Means("what the cluster has"),
+        project: Project::May,
+        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        set: |config, value| {
+            config.also_proxy = value.list().to_vec();
+            config.read_routes()
+        },
+    },
+    Setting {
+        key: "never-proxy",
+        short: None,
+        value_name: "RULE",
+        kind: Kind::List,
+        help: "What is dialled from this laptop even where the cluster has it; repeatable, as \
+               --also-proxy: the more specific rule wins",
+        fallback: Fallback::Means("what the cluster has not"),
+        project: Project::May,
+        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        set: |config, value| {
+            config.never_proxy = value.list().to_vec();
+            config.read_routes()
         },
     },
     Setting {

@@ -39,7 +39,7 @@ impl Laptop {
                   machine resolves"
                 .to_owned(),
         };
-        for addr in self.addresses(target).await {
+        for addr in lookup(target).await {
             if !self.loopback && is_own(addr.ip()) {
                 last = DialError::Forbidden {
                     target: target.to_string(),
@@ -61,16 +61,16 @@ impl Laptop {
         }
         Err(last)
     }
+}
 
-    /// The addresses of the host in the system's order; none where it does not resolve.
-    async fn addresses(&self, target: &Target) -> Vec<SocketAddr> {
-        match &target.host {
-            Host::Ip(ip) => vec![SocketAddr::new(*ip, target.port)],
-            Host::Name(name) => tokio::net::lookup_host((name.as_str(), target.port))
-                .await
-                .map(Iterator::collect)
-                .unwrap_or_default(),
-        }
+/// The addresses of a host in the order of the system's resolver; none where it does not resolve.
+pub async fn lookup(target: &Target) -> Vec<SocketAddr> {
+    match &target.host {
+        Host::Ip(ip) => vec![SocketAddr::new(*ip, target.port)],
+        Host::Name(name) => tokio::net::lookup_host((name.as_str(), target.port))
+            .await
+            .map(Iterator::collect)
+            .unwrap_or_default(),
     }
 }
 

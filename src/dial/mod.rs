@@ -4,16 +4,24 @@
 mod error;
 mod http_io;
 mod laptop;
+mod notes;
+mod router;
 mod routes;
 
 use std::future::Future;
 
 pub use self::error::DialError;
 pub use self::http_io::{HttpIo, LoginRefused, Via};
-pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop};
+pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
+pub use self::notes::Notes;
+pub use self::router::{Alias, Decision, MAX_ALIASES, Router, Way};
 pub use self::routes::{Routes, RoutesError, Rule, Side};
-use crate::addr::{Namespaced, Target};
-use crate::io::{BoxIo, Io};
+use crate::addr::{Names, Namespaced, Target};
+use crate::io::Io;
+
+/// What is said of destinations that port-forward cannot reach.
+pub const NEEDS_RELAY: &str =
+    "only a relay in the cluster could reach it, and this version of kdev has none";
 
 /// Opens a byte stream to a destination.
 pub trait Dial: Clone + Send + Sync + 'static {
@@ -40,11 +48,29 @@ pub trait Dial: Clone + Send + Sync + 'static {
 /// Answers what a destination means in the cluster.
 pub trait Resolve: Clone + Send + Sync + 'static {
     /// What `target` means right now, from a snapshot: never waits.
-    fn resolve(&self, target: &Target) -> Resolution;
+    fn resolve_as(&self, target: &Target, names: Names, notes: &mut Notes) -> Resolution;
 
-    /// Asks the cluster about a `target` that [`Resolve::resolve`] called [`Resolution::Unknown`].
-    /// Bounded in time; dropping the future abandons the question.
-    fn learn(&self, target: &Target) -> impl Future<Output = Resolution> + Send;
+    /// Asks the cluster about a `target` that [`Resolve::resolve_as`] called
+    /// [`Resolution::Unknown`]. Bounded in time; dropping the future abandons the question.
+    fn learn_as(
+        &self,
+        target: &Target,
+        names: Names,
+        notes: &mut Notes,
+    ) -> impl Future<Output = Resolution> + Send;
+
+    /// [`Resolve::resolve_as`] for what an app asks for.
+    fn resolve(&self, target: &Target) -> Resolution {
+        self.resolve_as(target, Names::Relative, &mut Notes::off())
+    }
+
+    /// [`Resolve::learn_as`] for what an app asks for.
+    fn learn(&self, target: &Target) -> impl Future<Output = Resolution> + Send {
+        async {
+            self.learn_as(target, Names::Relative, &mut Notes::off())
+                .await
+        }
+    }
 }
 
 /// What a destination means in the cluster.
@@ -54,6 +80,13 @@ pub enum Resolution {
     Elsewhere,
     /// Pods that are ready for it, at least one.
     Pods(Endpoints),
+    /// An alias: the Service means whatever this name means.
+    Alias {
+        /// The Service.
+        service: Namespaced,
+        /// A DNS name that is complete as it stands, without the final dot.
+        name: String,
+    },
     /// The cluster's, and there is no way to it.
     Failed(DialError),
     /// Not in the snapshot, which may be incomplete.
@@ -95,60 +128,4 @@ pub trait DialPods: Clone + Send + Sync + 'static {
         target: &Target,
         endpoints: &Endpoints,
     ) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
-}
-
-/// Sends each dial to the cluster or to the laptop's own network.
-#[derive(Clone, Debug)]
-pub struct Router<R, P, L> {
-    resolve: R,
-    pods: P,
-    laptop: L,
-}
-
-impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
-    /// What `resolve` finds in the cluster goes through `pods`, all else through `laptop`.
-    pub fn new(resolve: R, pods: P, laptop: L) -> Self {
-        Self {
-            resolve,
-            pods,
-            laptop,
-        }
-    }
-}
-
-impl<R: Resolve, P: DialPods, L: Dial> Dial for Router<R, P, L> {
-    type Io = BoxIo;
-
-    async fn dial(&self, target: &Target) -> Result<BoxIo, DialError> {
-        match self.dial_cluster(target).await? {
-            Some(io) => Ok(Box::new(io)),
-            None => Ok(Box::new(self.laptop.dial(target).await?)),
-        }
-    }
-
-    async fn dial_http(&self, target: &Target) -> Result<HttpIo<BoxIo>, DialError> {
-        match self.dial_cluster(target).await? {
-            Some(io) => Ok(HttpIo::direct(Box::new(io))),
-            None => {
-                let HttpIo { io, via } = self.laptop.dial_http(target).await?;
-                let io: BoxIo = Box::new(io);
-                Ok(HttpIo { io, via })
-            }
-        }
-    }
-}
-
-impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
-    /// A stream into the cluster; none where `target` is the laptop's to dial.
-    async fn dial_cluster(&self, target: &Target) -> Result<Option<P::Io>, DialError> {
-        let resolution = match self.resolve.resolve(target) {
-            Resolution::Unknown => self.resolve.learn(target).await,
-            known => known,
-        };
-        match resolution {
-            Resolution::Pods(endpoints) => Ok(Some(self.pods.dial_pods(target, &endpoints).await?)),
-            Resolution::Elsewhere | Resolution::Unknown => Ok(None),
-            Resolution::Failed(error) => Err(error),
-        }
-    }
 }

@@ -60,7 +60,7 @@ pub struct Routes {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RoutesError {
     /// A text is no rule.
-    #[error("{}: {text:?} {reason}", .side.setting())]
+    #[error("{text:?} {reason}")]
     Rule {
         /// The setting it stands in.
         side: Side,
@@ -96,14 +96,6 @@ impl Routes {
             }
         }
         Ok(Self::of(rules))
-    }
-
-    /// These rules, and those of `weaker` for what these do not name: flags over a file.
-    #[must_use]
-    pub fn over(&self, weaker: &Self) -> Self {
-        let all = weaker.rules.iter().chain(&*self.rules);
-        let all = all.map(|rule| ((rule.pattern.clone(), rule.port), rule.side));
-        Self::of(all.collect())
     }
 
     fn of(rules: BTreeMap<(Pattern, Option<u16>), Side>) -> Self {

@@ -31,7 +31,8 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::upstream::{Resolvers, Source};
-pub use self::zone::{Endpoint, Found, Port, Protocol, Service, Subject, Zone, dashed, undashed};
+pub use self::zone::{Endpoint, Found, Port, Protocol, Service, Subject, Zone, dashed};
+pub use crate::addr::undashed;
 
 use self::answer::{Context, Outcome};
 use self::message::{Incoming, Question, Reply, Transport};

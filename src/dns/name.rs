@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
 
-use super::zone::{Subject, undashed};
+use super::undashed;
+use super::zone::Subject;
 use crate::addr::Namespaced;
 
 /// A name below the cluster's domain.

@@ -139,13 +139,3 @@ pub fn dashed(ip: IpAddr) -> String {
         IpAddr::V6(ip) => ip.to_string().replace(':', "-"),
     }
 }
-
-/// The address that a label is.
-#[must_use]
-pub fn undashed(label: &str) -> Option<IpAddr> {
-    let v4 = label.replace('-', ".").parse::<std::net::Ipv4Addr>();
-    let v6 = || label.replace('-', ":").parse::<std::net::Ipv6Addr>();
-    v4.map(IpAddr::from)
-        .or_else(|_| v6().map(IpAddr::from))
-        .ok()
-}

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kdev::addr::ClusterDomain;
 use kdev::k8s::kubeconfig::Environment;
 use kdev::k8s::{Catalog, Client, ClientError, KubeOptions};
 use kdev::task::Tasks;
@@ -54,7 +55,7 @@ impl World {
     }
 
     pub(crate) async fn catalog(&self, client: Client) -> Catalog {
-        let catalog = Catalog::start(client, "cluster.local", &self.tasks);
+        let catalog = Catalog::start(client, ClusterDomain::default(), &self.tasks);
         tokio::time::timeout(Duration::from_secs(30), catalog.synced())
             .await
             .unwrap();

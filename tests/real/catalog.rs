@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use kdev::addr::ClusterDomain;
 use kdev::dial::{DialError, Endpoints, Resolution, Resolve as _};
-use kdev::k8s::catalog::DEFAULT_DOMAIN;
 use kdev::k8s::{Catalog, Client};
 use kdev::task::Tasks;
 use serde_json::json;
@@ -14,7 +14,7 @@ async fn catalog(account: &str, door: &str, tasks: &Tasks) -> Catalog {
     let client = Client::connect(lab::options(account, door), tasks)
         .await
         .unwrap();
-    Catalog::start(client, DEFAULT_DOMAIN, tasks)
+    Catalog::start(client, ClusterDomain::default(), tasks)
 }
 
 async fn synced(account: &str, door: &str, tasks: &Tasks) -> Catalog {

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 
 use super::check::Check;
 use super::server::proxy_fix;
+use crate::addr::DEFAULT_DOMAIN;
 use crate::addr::{Host, Target};
-use crate::k8s::catalog::DEFAULT_DOMAIN;
 use crate::k8s::kubeconfig::Loaded;
 use crate::run::environment::no_proxy;
 use crate::upstream::{Chosen, Proxies, ProxyError};

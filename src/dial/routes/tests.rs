@@ -86,7 +86,6 @@ fn what_is_no_rule_is_refused_with_what_to_write() {
         ("[::1]:80", "this machine itself"),
     ] {
         let error = routes(&[text], &[]).unwrap_err().to_string();
-        assert!(error.starts_with("also-proxy: "), "{error}");
         assert!(error.contains(reason), "{text}: {error}");
     }
     routes(&[], &["localhost", "127.0.0.0/8"]).unwrap();
@@ -105,18 +104,6 @@ fn the_same_on_both_sides_is_a_conflict_however_it_is_written() {
         assert!(matches!(error, RoutesError::Conflict(_)), "{error}");
     }
     routes(&["web", "web"], &["web:80"]).unwrap();
-}
-
-#[test]
-fn flags_stand_over_a_file() {
-    let file = routes(&[".corp.example"], &["10.0.0.0/8", "web"]).unwrap();
-    let flags = routes(&["web", ".b.corp.example"], &[".corp.example"]).unwrap();
-    let all = flags.over(&file);
-    let side = |target| decided(&all, target).map(|(side, _)| side);
-    assert_eq!(side("web:1"), Some(Side::Cluster));
-    assert_eq!(side("a.corp.example:1"), Some(Side::Laptop));
-    assert_eq!(side("a.b.corp.example:1"), Some(Side::Cluster));
-    assert_eq!(side("10.0.0.1:1"), Some(Side::Laptop));
 }
 
 #[test]

@@ -9,12 +9,12 @@ use serde::de::DeserializeOwned;
 use super::feed::escaped;
 use super::lookup::{self, Found};
 use super::members::{self, Members};
-use super::name::Query;
+use super::name::{Query, What};
 use super::object::{Page, RawPod, RawService};
 use super::records;
 use super::shared::Shared;
 use super::store::{Owner, Store};
-use crate::addr::{Namespaced, Target};
+use crate::addr::{ClusterName, Namespaced, Target};
 use crate::dial::{DialError, Resolution};
 use crate::dns::{self, Subject};
 use crate::k8s::access;
@@ -31,7 +31,17 @@ const ABSENT_TTL: Duration = Duration::from_secs(5);
 /// How long a failure is good: just enough to answer a burst of dials with one question.
 const FAILED_TTL: Duration = Duration::from_secs(1);
 
-/// What was learned about one name.
+/// What is known of one thing that a destination may ask for.
+pub(super) enum Answer {
+    /// It is there, and this is what it means.
+    Is(Resolution),
+    /// It is not there.
+    Absent,
+    /// Only the API server knows.
+    Unknown,
+}
+
+/// What was learned about one thing.
 pub(super) struct Learned {
     store: Store,
     members: Option<Result<Members, DialError>>,
@@ -41,7 +51,8 @@ pub(super) struct Learned {
 
 enum Outcome {
     Known,
-    Absent,
+    /// It is not there, or could not be asked for, and most likely is none of the cluster's.
+    Absent(Option<DialError>),
     Failed(DialError),
 }
 
@@ -49,26 +60,41 @@ impl Learned {
     pub(super) fn is_good(&self) -> bool {
         let ttl = match self.outcome {
             Outcome::Known => KNOWN_TTL,
-            Outcome::Absent => ABSENT_TTL,
+            Outcome::Absent(_) => ABSENT_TTL,
             Outcome::Failed(_) => FAILED_TTL,
         };
         self.at.elapsed() < ttl
     }
 
     /// What `target` means by it.
-    pub(super) fn resolve(&self, query: &Query, target: &Target) -> Resolution {
+    pub(super) fn answer(&self, query: &Query, target: &Target) -> Answer {
         match &self.outcome {
-            Outcome::Failed(error) => Resolution::Failed(error.clone()),
-            Outcome::Absent => absent(&self.store, query),
-            Outcome::Known => match (&self.members, lookup::find(&self.store, query, target)) {
-                (_, Found::Absent) => absent(&self.store, query),
-                (Some(Err(error)), Found::NoSelector) => Resolution::Failed(error.clone()),
-                (Some(Ok(members)), _) => members.resolve(&self.store, query, target),
-                (Some(Err(error)), _) => Resolution::Failed(error.clone()),
-                (None, Found::Is(resolution)) => resolution,
-                (None, Found::NoSelector) => Resolution::Unknown,
+            Outcome::Failed(error) => Answer::Is(Resolution::Failed(error.clone())),
+            Outcome::Absent(_) => Answer::Absent,
+            Outcome::Known => match &self.members {
+                Some(Ok(members)) => members.answer(&self.store, query, target),
+                Some(Err(error)) => Answer::Is(Resolution::Failed(error.clone())),
+                None => match lookup::find(&self.store, query, target) {
+                    Found::Is(resolution) => Answer::Is(resolution),
+                    Found::Absent => Answer::Absent,
+                    Found::NoSelector => Answer::Unknown,
+                },
             },
         }
+    }
+
+    /// Why it could not be asked for, where that was taken for "not there".
+    pub(super) fn dropped(&self) -> Option<&DialError> {
+        match &self.outcome {
+            Outcome::Absent(error) => error.as_ref(),
+            Outcome::Known | Outcome::Failed(_) => None,
+        }
+    }
+
+    /// What was seen, and the endpoints where pods may not be listed.
+    pub(super) fn seen(&self) -> (&Store, Option<&Members>) {
+        let members = self.members.as_ref().and_then(|m| m.as_ref().ok());
+        (&self.store, members)
     }
 
     /// The number of a Service's port by its name.
@@ -82,7 +108,7 @@ impl Learned {
     pub(super) fn records(&self, subject: &Subject) -> dns::Found {
         match (&self.outcome, &self.members) {
             (Outcome::Failed(error), _) => dns::Found::Failed(error.to_string()),
-            (Outcome::Absent, _) => dns::Found::Absent,
+            (Outcome::Absent(_), _) => dns::Found::Absent,
             (Outcome::Known, Some(Err(error))) => records::of(&self.store, None, subject)
                 .unwrap_or_else(|| dns::Found::Failed(error.to_string())),
             (Outcome::Known, Some(Ok(members))) => {
@@ -105,39 +131,29 @@ impl Learned {
     }
 }
 
-/// The answer for a name that does not exist, once that is sure.
-pub(super) fn absent(store: &Store, query: &Query) -> Resolution {
-    match query {
-        Query::Service { certain: true, .. } | Query::PodOf { .. } => {
-            lookup::not_found(store, query)
-        }
-        Query::Service { certain: false, .. } | Query::Ip(_) | Query::Nothing => {
-            Resolution::Elsewhere
-        }
-    }
-}
-
 /// Asks.
 pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
     let mut learned = Learned::new(Outcome::Known);
     let asking = async {
-        match query {
-            Query::Nothing => Ok(false),
-            Query::Service { name, .. } => service(shared, name, &mut learned).await,
-            Query::PodOf { service, host } => {
-                let name = Namespaced::new(&service.namespace, host);
-                pod(shared, &name, &mut learned).await
+        match &query.what {
+            What::Name(ClusterName::Service(name) | ClusterName::Srv { service: name, .. }) => {
+                service(shared, name, &mut learned).await
             }
-            Query::Ip(ip) => address(shared, *ip, &mut learned).await,
+            What::Name(ClusterName::Endpoint { service, host }) => {
+                endpoint(shared, service, host, &mut learned).await
+            }
+            What::Name(ClusterName::PodIp { namespace, ip }) => {
+                address(shared, namespace, *ip, &mut learned).await
+            }
+            What::Ip(ip) => {
+                let namespace = shared.client.namespace();
+                address(shared, namespace, *ip, &mut learned).await
+            }
         }
     };
-    let outcome = match tokio::time::timeout(LEARN_TIMEOUT, asking).await {
-        Ok(Ok(true)) => Outcome::Known,
-        Ok(Ok(false)) => Outcome::Absent,
-        Ok(Err(error)) if is_ours(shared, query) => Outcome::Failed(error),
-        // `github.com` may well be a Service in namespace `com`, but not one that matters here.
-        Ok(Err(_)) => Outcome::Absent,
-        Err(_) if is_ours(shared, query) => Outcome::Failed(DialError::Cluster {
+    let result = match tokio::time::timeout(LEARN_TIMEOUT, asking).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::Cluster {
             reason: format!(
                 "the API server {} did not answer within {} s",
                 shared.client.server(),
@@ -145,21 +161,27 @@ pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
             ),
             fix: String::new(),
         }),
-        Err(_) => Outcome::Absent,
     };
-    learned.outcome = outcome;
+    learned.outcome = match result {
+        Ok(true) => Outcome::Known,
+        Ok(false) => Outcome::Absent(None),
+        Err(error) if is_ours(shared, query) => Outcome::Failed(error),
+        // `github.com` may well be a Service in namespace `com`, but not one that matters here.
+        Err(error) => Outcome::Absent(Some(error)),
+    };
     learned.at = Instant::now();
     learned
 }
 
 /// Whether a name that cannot be asked about is the cluster's all the same.
 fn is_ours(shared: &Arc<Shared>, query: &Query) -> bool {
-    match query {
-        Query::Service { certain: true, .. } | Query::PodOf { .. } => true,
-        Query::Service { name, .. } => {
+    match &query.what {
+        _ if query.certain => true,
+        What::Name(ClusterName::Service(name)) => {
             name.namespace == shared.client.namespace() || shared.knows(&name.namespace)
         }
-        Query::Ip(_) | Query::Nothing => false,
+        // `github.com` could be one of a headless Service `com` of the context's namespace too.
+        What::Name(_) | What::Ip(_) => false,
     }
 }
 
@@ -230,35 +252,36 @@ async fn pods_of(
     }
 }
 
-async fn pod(
+/// One endpoint of a Service, which is named like its pod more often than not.
+async fn endpoint(
     shared: &Arc<Shared>,
     name: &Namespaced,
+    host: &str,
     learned: &mut Learned,
 ) -> Result<bool, DialError> {
-    let path = format!("/api/v1/namespaces/{}/pods/{}", name.namespace, name.name);
-    match shared.client.get::<RawPod>(&path).await {
-        Ok(raw) => {
-            shared.watch_namespace(&name.namespace);
-            learned.store.apply_pod(&raw);
-            Ok(true)
-        }
-        Err(error) if error.code() == Some(404) => Ok(false),
-        Err(error) if error.code() == Some(403) => {
-            Err(denied(error, "get", "pods", &name.namespace))
-        }
-        Err(error) => Err(error.into()),
+    if !service(shared, name, learned).await? {
+        return Ok(false);
     }
+    if let Some(Err(_)) = learned.members {
+        // Neither pods nor endpoints can be listed; one pod may still be had.
+        let path = format!("/api/v1/namespaces/{}/pods/{host}", name.namespace);
+        if let Ok(raw) = shared.client.get::<RawPod>(&path).await {
+            learned.store.apply_pod(&raw);
+            learned.members = None;
+        }
+    }
+    Ok(true)
 }
 
-/// An address can be asked for only where the user may list: in the context's namespace.
+/// An address can be asked for only where the user may list: in one namespace.
 async fn address(
     shared: &Arc<Shared>,
+    namespace: &str,
     ip: std::net::IpAddr,
     learned: &mut Learned,
 ) -> Result<bool, DialError> {
     // Both kinds, whichever the snapshot has: what it lacks is why it was asked at all, and a
     // Service's address needs its pods too.
-    let namespace = shared.client.namespace();
     let path = format!("/api/v1/namespaces/{namespace}/services?limit=500");
     if let Some(page) = listed::<RawService>(shared, &path).await {
         for raw in &page.items {
@@ -269,7 +292,8 @@ async fn address(
             }
         }
     }
-    let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=status.podIP%3D{ip}");
+    let selector = escaped(&format!("status.podIP={ip}"));
+    let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector={selector}");
     if let Some(page) = listed::<RawPod>(shared, &path).await {
         for raw in &page.items {
             learned.store.apply_pod(raw);

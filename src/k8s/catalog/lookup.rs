@@ -4,12 +4,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::name::Query;
+use super::name::{Query, What};
 use super::store::{
     Namespace, Owner, Pod, Protocol, Service, ServiceKind, ServicePort, Store, TargetPort,
 };
-use crate::addr::{Namespaced, Target};
-use crate::dial::{DialError, Endpoints, PodPort, Resolution};
+use crate::addr::{ClusterName, Namespaced, Target, undashed};
+use crate::dial::{DialError, Endpoints, NEEDS_RELAY, PodPort, Resolution};
 
 /// How many names a message lists.
 const SHOWN_NAMES: usize = 8;
@@ -24,13 +24,15 @@ pub(super) enum Found {
     NoSelector,
 }
 
-/// Looks for `target`, which asks for `query`.
+/// Looks for `target`, which may ask for `query`.
 pub(super) fn find(store: &Store, query: &Query, target: &Target) -> Found {
-    match query {
-        Query::Nothing => Found::Is(Resolution::Elsewhere),
-        Query::Service { name, .. } => of_service(store, name, target),
-        Query::PodOf { service, host } => of_pod_name(store, service, host, target),
-        Query::Ip(ip) => of_ip(store, *ip, target),
+    match &query.what {
+        What::Name(ClusterName::Service(name)) => of_service(store, name, target),
+        What::Name(ClusterName::Endpoint { service, host }) => {
+            of_endpoint(store, service, host, target)
+        }
+        What::Name(ClusterName::Srv { service, port }) => of_srv(store, service, port, target),
+        What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => of_ip(store, *ip, target),
     }
 }
 
@@ -50,20 +52,70 @@ fn of_ip(store: &Store, ip: IpAddr, target: &Target) -> Found {
     }
 }
 
-fn of_pod_name(store: &Store, service: &Namespaced, host: &str, target: &Target) -> Found {
-    let Some(namespace) = store.namespace(&service.namespace) else {
+/// One endpoint of a Service by its host name or its address: of one with a cluster address too,
+/// for CoreDNS answers for those as well.
+fn of_endpoint(store: &Store, name: &Namespaced, host: &str, target: &Target) -> Found {
+    let Some((namespace, service)) = service(store, name) else {
         return Found::Absent;
     };
-    let named = |pod: &Pod| {
-        let subdomain = pod.subdomain.as_ref();
-        subdomain.is_some_and(|(h, s)| **h == *host && **s == *service.name)
-    };
-    // Almost always the pod's own name; `hostname` may be set otherwise.
-    let by_name = namespace.pods.get_key_value(host).filter(|(_, p)| named(p));
-    match by_name.or_else(|| namespace.pods.iter().find(|(_, pod)| named(pod))) {
-        Some((name, pod)) => Found::Is(one_pod(&service.namespace, name, pod, target)),
-        None => Found::Absent,
+    if matches!(service.kind, ServiceKind::External(_)) {
+        return Found::Absent;
     }
+    if service.selector.is_empty() {
+        return Found::NoSelector;
+    }
+    let by_host = namespace.by_host(host).find(|(_, pod)| {
+        pod.host(&name.name).is_some_and(|own| **own == *host) && pod.is_selected(&service.selector)
+    });
+    let by_ip = || {
+        let ip = undashed(host)?;
+        let mut members = namespace.selected(&service.selector);
+        members.find(|(_, pod)| pod.ips.contains(&ip))
+    };
+    let Some((pod_name, pod)) = by_host.or_else(by_ip) else {
+        return Found::Absent;
+    };
+    if pod.over || pod.takes_traffic(service.publish_not_ready) {
+        return Found::Is(one_pod(&name.namespace, pod_name, pod, target));
+    }
+    Found::Is(unreachable(
+        target,
+        format!(
+            "pod {pod_name} in namespace {} is not ready, so it has no name under {}",
+            name.namespace,
+            describe(name)
+        ),
+        &match pod.ips.first() {
+            Some(ip) => format!("its address {ip} reaches it all the same"),
+            None => String::new(),
+        },
+    ))
+}
+
+/// An SRV record's name is no host: it says which port the Service has.
+fn of_srv(store: &Store, name: &Namespaced, port: &str, target: &Target) -> Found {
+    let Some((_, service)) = service(store, name) else {
+        return Found::Absent;
+    };
+    let port = service.ports.iter().find(|p| *p.name == *port);
+    Found::Is(Resolution::Failed(DialError::NotFound {
+        what: format!("an address of {}", target.host),
+        fix: match port {
+            Some(port) => format!(
+                "it is the name of an SRV record: dial {name}:{} instead",
+                port.port
+            ),
+            None => format!(
+                "it is the name of an SRV record, and {} has no port of that name",
+                describe(name)
+            ),
+        },
+    }))
+}
+
+fn service<'a>(store: &'a Store, name: &Namespaced) -> Option<(&'a Namespace, &'a Service)> {
+    let namespace = store.namespace(&name.namespace)?;
+    Some((namespace, namespace.services.get(name.name.as_str())?))
 }
 
 fn one_pod(namespace: &str, name: &str, pod: &Pod, target: &Target) -> Resolution {
@@ -82,18 +134,14 @@ fn one_pod(namespace: &str, name: &str, pod: &Pod, target: &Target) -> Resolutio
 }
 
 fn of_service(store: &Store, name: &Namespaced, target: &Target) -> Found {
-    let namespace = store.namespace(&name.namespace);
-    let Some((namespace, service)) =
-        namespace.and_then(|n| Some((n, n.services.get(name.name.as_str())?)))
-    else {
+    let Some((namespace, service)) = service(store, name) else {
         return Found::Absent;
     };
     if let ServiceKind::External(alias) = &service.kind {
-        return Found::Is(unreachable(
-            target,
-            format!("{} is an alias of {alias} (ExternalName)", describe(name)),
-            &format!("dial {alias} itself"),
-        ));
+        return Found::Is(Resolution::Alias {
+            service: name.clone(),
+            name: alias.to_string(),
+        });
     }
     if service.selector.is_empty() {
         return Found::NoSelector;
@@ -119,7 +167,7 @@ fn of_selector(
         ready.iter().any(|(_, pod)| pod.declares(target.port))
     }) {
         Ok(route) => route,
-        Err(NotTcp) => return not_tcp(name, target),
+        Err(protocol) => return not_tcp(name, protocol, target),
     };
     if ready.is_empty() {
         return no_ready_pod(name, service, all, target);
@@ -162,15 +210,13 @@ pub(super) struct Route {
     pub(super) name: Option<Arc<str>>,
 }
 
-/// The port is declared, for another protocol than TCP.
-pub(super) struct NotTcp;
-
 /// Finds where `port` of `service` leads; `on_pods` says whether the pods declare that number.
+/// The error is the protocol that the port is declared for, where that is not TCP.
 pub(super) fn route(
     service: &Service,
     port: u16,
     on_pods: impl FnOnce() -> bool,
-) -> Result<Route, NotTcp> {
+) -> Result<Route, Protocol> {
     let straight = |declared| Route {
         to: TargetPort::Number(port),
         declared,
@@ -189,23 +235,30 @@ pub(super) fn route(
             return Ok(straight(true));
         }
     }
-    match matched {
-        Some(matched) => Ok(Route {
+    if let Some(matched) = matched {
+        return Ok(Route {
             to: matched.target.clone(),
             declared: true,
             name: Some(Arc::clone(&matched.name)),
-        }),
-        None if service.ports.iter().any(|p| p.port == port) => Err(NotTcp),
+        });
+    }
+    match service.ports.iter().find(|p| p.port == port) {
+        Some(other) => Err(other.protocol),
         None => Ok(straight(false)),
     }
 }
 
 /// The answer for a port that is declared, but not for TCP.
-pub(super) fn not_tcp(name: &Namespaced, target: &Target) -> Resolution {
+pub(super) fn not_tcp(name: &Namespaced, protocol: Protocol, target: &Target) -> Resolution {
     unreachable(
         target,
-        format!("port {} of {} is not TCP", target.port, describe(name)),
-        "port-forward carries TCP only",
+        format!(
+            "port {} of {} is {}, and port-forward carries TCP alone",
+            target.port,
+            describe(name),
+            protocol.label().trim_start_matches('_').to_uppercase()
+        ),
+        NEEDS_RELAY,
     )
 }
 
@@ -228,18 +281,28 @@ fn no_ready_pod(name: &Namespaced, service: &Service, all: usize, target: &Targe
     )
 }
 
-/// The answer for a name that can only be a Service's and is not.
+/// The answer for a name that can only be the cluster's and is not there.
 pub(super) fn not_found(store: &Store, query: &Query) -> Resolution {
-    let (what, fix) = match query {
-        Query::Service { name, .. } => (describe(name), near(store, name)),
-        Query::PodOf { service, host } => (
-            format!("pod {host} of {}", describe(service)),
-            "only pods with `subdomain` set, as StatefulSets set it, have such a name".to_owned(),
-        ),
-        Query::Ip(ip) => (format!("address {ip}"), String::new()),
-        Query::Nothing => ("the host".to_owned(), String::new()),
+    let fix = match &query.what {
+        What::Name(ClusterName::Service(name) | ClusterName::Srv { service: name, .. }) => {
+            near(store, name)
+        }
+        What::Name(ClusterName::Endpoint { service: name, .. }) => {
+            if service(store, name).is_none() {
+                near(store, name)
+            } else {
+                "ready pods of a Service go by their address with dashes, and by their host \
+                 name where `hostname` and `subdomain` are set, as StatefulSets set them"
+                    .to_owned()
+            }
+        }
+        What::Name(ClusterName::PodIp { .. }) => NEEDS_RELAY.to_owned(),
+        What::Ip(_) => String::new(),
     };
-    Resolution::Failed(DialError::NotFound { what, fix })
+    Resolution::Failed(DialError::NotFound {
+        what: query.to_string(),
+        fix,
+    })
 }
 
 /// What the user may have meant.

@@ -5,23 +5,26 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use super::detail::PodDetail;
 use super::feed::escaped;
-use super::learn::denied;
-use super::lookup::{self, NotTcp, describe, unreachable};
-use super::name::Query;
-use super::object::{EndpointPort, Page, RawEndpoints, TargetRef};
+use super::learn::{Answer, denied};
+use super::lookup::{self, describe, unreachable};
+use super::name::{Query, What};
+use super::object::{
+    Address, EndpointPort, Page, RawEndpoints, SliceEndpoint, TargetRef, addresses,
+};
 use super::shared::Shared;
 use super::store::{Owner, Protocol, Store, TargetPort};
-use crate::addr::{Namespaced, Target};
-use crate::dial::{DialError, Endpoints, PodPort, Resolution};
+use crate::addr::{ClusterName, Namespaced, Target, undashed};
+use crate::dial::{DialError, Endpoints, NEEDS_RELAY, PodPort, Resolution};
 use crate::dns::{Endpoint, Port};
 
 /// Groups of pods with the same ports.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     groups: Vec<Group>,
-    /// Endpoints that are no pods.
-    foreign: usize,
+    /// Endpoints that are no pods: their host names and addresses.
+    foreign: Vec<(Box<str>, Box<[IpAddr]>)>,
     /// All that are ready, as DNS has them.
     pub(super) named: Vec<Endpoint>,
 }
@@ -38,6 +41,36 @@ struct Member {
     pod: Namespaced,
     uid: String,
     ready: bool,
+    host: Box<str>,
+    ips: Box<[IpAddr]>,
+}
+
+/// An endpoint as it is sent.
+struct RawEndpoint {
+    target: Option<TargetRef>,
+    host: String,
+    ips: Box<[IpAddr]>,
+    ready: bool,
+}
+
+impl RawEndpoint {
+    fn of_slice(raw: SliceEndpoint) -> Self {
+        Self {
+            target: raw.target_ref,
+            host: raw.hostname,
+            ips: addresses("", raw.addresses.iter().map(String::as_str)),
+            ready: raw.conditions.ready.unwrap_or(true),
+        }
+    }
+
+    fn of_subset(raw: Address, ready: bool) -> Self {
+        Self {
+            target: raw.target_ref,
+            host: raw.hostname,
+            ips: addresses(&raw.ip, std::iter::empty()),
+            ready,
+        }
+    }
 }
 
 /// Asks for a Service's endpoints.
@@ -89,15 +122,14 @@ impl Members {
             members.name(&object);
             let namespace = object.metadata.namespace;
             if !object.endpoints.is_empty() {
-                let endpoints = object.endpoints.into_iter();
-                let endpoints =
-                    endpoints.map(|e| (e.target_ref, e.conditions.ready.unwrap_or(true)));
+                let endpoints = object.endpoints.into_iter().map(RawEndpoint::of_slice);
                 members.add(&namespace, &object.ports, endpoints);
             }
             for subset in object.subsets {
-                let ready = subset.addresses.into_iter().map(|a| (a.target_ref, true));
+                let ready = subset.addresses.into_iter();
+                let ready = ready.map(|a| RawEndpoint::of_subset(a, true));
                 let unready = subset.not_ready_addresses.into_iter();
-                let unready = unready.map(|a| (a.target_ref, false));
+                let unready = unready.map(|a| RawEndpoint::of_subset(a, false));
                 members.add(&namespace, &subset.ports, ready.chain(unready));
             }
         }
@@ -126,7 +158,7 @@ impl Members {
         &mut self,
         namespace: &str,
         ports: &[EndpointPort],
-        endpoints: impl Iterator<Item = (Option<TargetRef>, bool)>,
+        endpoints: impl Iterator<Item = RawEndpoint>,
     ) {
         let tcp = ports
             .iter()
@@ -137,38 +169,76 @@ impl Members {
                 .collect(),
             pods: Vec::new(),
         };
-        for (target, ready) in endpoints {
-            match target.filter(|t| t.kind == "Pod") {
-                Some(target) => group.pods.push(Member {
-                    pod: Namespaced::new(
-                        if target.namespace.is_empty() {
-                            namespace
-                        } else {
-                            &target.namespace
-                        },
-                        target.name,
-                    ),
-                    uid: target.uid,
-                    ready,
-                }),
-                None => self.foreign += 1,
-            }
+        for endpoint in endpoints {
+            let host = endpoint.host.into();
+            let Some(target) = endpoint.target.filter(|t| t.kind == "Pod") else {
+                self.foreign.push((host, endpoint.ips));
+                continue;
+            };
+            group.pods.push(Member {
+                pod: Namespaced::new(
+                    if target.namespace.is_empty() {
+                        namespace
+                    } else {
+                        &target.namespace
+                    },
+                    target.name,
+                ),
+                uid: target.uid,
+                ready: endpoint.ready,
+                host,
+                ips: endpoint.ips,
+            });
         }
         self.groups.push(group);
     }
 
-    /// What `target`, which asks for a Service of `store`, means by these.
-    pub(super) fn resolve(&self, store: &Store, query: &Query, target: &Target) -> Resolution {
-        let name = match query {
-            Query::Service { name, .. } => name.clone(),
-            Query::Ip(ip) => match store.owner(*ip) {
-                Some(Owner::Service(namespace, name)) => Namespaced::new(&**namespace, &**name),
-                _ => return Resolution::Elsewhere,
+    /// What `target`, which may ask for `query`, means by these and by the Service in `store`.
+    pub(super) fn answer(&self, store: &Store, query: &Query, target: &Target) -> Answer {
+        match &query.what {
+            What::Name(ClusterName::Service(name)) => self.of_service(store, name, target),
+            What::Name(ClusterName::Endpoint { service, host }) => {
+                self.of_endpoint(store, service, host, target)
+            }
+            What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => match store.owner(*ip) {
+                Some(Owner::Service(namespace, name)) => {
+                    self.of_service(store, &Namespaced::new(&**namespace, &**name), target)
+                }
+                _ => Answer::Absent,
             },
-            Query::PodOf { .. } | Query::Nothing => return Resolution::Elsewhere,
+            What::Name(ClusterName::Srv { .. }) => Answer::Absent,
+        }
+    }
+
+    /// One endpoint of a Service, by its host name or address.
+    fn of_endpoint(&self, store: &Store, name: &Namespaced, host: &str, target: &Target) -> Answer {
+        if store.service(name).is_none() {
+            return Answer::Absent;
+        }
+        let ip = undashed(host);
+        let is = |h: &str, ips: &[IpAddr]| *h == *host || ip.is_some_and(|ip| ips.contains(&ip));
+        if self.foreign.iter().any(|(h, ips)| is(h, ips)) {
+            return Answer::Is(unreachable(
+                target,
+                format!("endpoint {host} of {} is no pod", describe(name)),
+                NEEDS_RELAY,
+            ));
+        }
+        let mut all = self.groups.iter().flat_map(|group| &group.pods);
+        let Some(member) = all.find(|m| m.ready && is(&m.host, &m.ips)) else {
+            return Answer::Absent;
         };
-        let Some(service) = store.service(&name) else {
-            return Resolution::Elsewhere;
+        let mut ports = self.groups.iter().flat_map(|group| &group.ports);
+        Answer::Is(Resolution::Pods(Endpoints {
+            service: None,
+            pods: vec![member.port(target.port)],
+            declared: ports.any(|(_, number)| *number == target.port),
+        }))
+    }
+
+    fn of_service(&self, store: &Store, name: &Namespaced, target: &Target) -> Answer {
+        let Some(service) = store.service(name) else {
+            return Answer::Absent;
         };
         let numbered = |port: u16| {
             let mut ports = self.groups.iter().flat_map(|g| &g.ports);
@@ -176,7 +246,7 @@ impl Members {
         };
         let route = match lookup::route(service, target.port, || numbered(target.port)) {
             Ok(route) => route,
-            Err(NotTcp) => return lookup::not_tcp(&name, target),
+            Err(protocol) => return Answer::Is(lookup::not_tcp(name, protocol, target)),
         };
         let mut seen = HashSet::new();
         let mut pods = Vec::new();
@@ -193,31 +263,43 @@ impl Members {
             for member in group.pods.iter().filter(|m| m.ready) {
                 // A pod with two addresses is in two slices.
                 if seen.insert(&member.pod) {
-                    pods.push(PodPort {
-                        pod: member.pod.clone(),
-                        uid: member.uid.clone(),
-                        port,
-                    });
+                    pods.push(member.port(port));
                 }
             }
         }
         if pods.is_empty() {
-            return self.none(&name, service.selector.is_empty(), target);
+            return Answer::Is(self.none(name, service.selector.is_empty(), target));
         }
-        Resolution::Pods(Endpoints {
-            service: Some(name),
+        Answer::Is(Resolution::Pods(Endpoints {
+            service: Some(name.clone()),
             pods,
             declared: route.declared,
-        })
+        }))
+    }
+
+    /// The pods, each once, as a listing shows them.
+    pub(super) fn pods(&self) -> Vec<PodDetail> {
+        let mut found: Vec<PodDetail> = Vec::new();
+        for member in self.groups.iter().flat_map(|group| &group.pods) {
+            match found.iter_mut().find(|pod| pod.name == member.pod) {
+                Some(pod) => pod.ips.extend(&member.ips),
+                None => found.push(PodDetail {
+                    name: member.pod.clone(),
+                    ips: member.ips.to_vec(),
+                    ready: member.ready,
+                }),
+            }
+        }
+        found
     }
 
     fn none(&self, name: &Namespaced, no_selector: bool, target: &Target) -> Resolution {
         let pods: usize = self.groups.iter().map(|g| g.pods.len()).sum();
-        if self.foreign > 0 && pods == 0 {
+        if !self.foreign.is_empty() && pods == 0 {
             return unreachable(
                 target,
                 format!("the endpoints of {} are not pods", describe(name)),
-                "port-forward reaches pods only",
+                NEEDS_RELAY,
             );
         }
         let count = match pods {
@@ -234,5 +316,15 @@ impl Members {
                 name.namespace, name.name
             ),
         )
+    }
+}
+
+impl Member {
+    fn port(&self, port: u16) -> PodPort {
+        PodPort {
+            pod: self.pod.clone(),
+            uid: self.uid.clone(),
+            port,
+        }
     }
 }

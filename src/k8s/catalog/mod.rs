@@ -7,6 +7,7 @@
 //! asked for where pods cannot be listed and for Services without a selector. What may not be
 //! watched is asked for when it is dialled.
 
+mod detail;
 mod feed;
 mod learn;
 mod lookup;
@@ -19,20 +20,20 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use self::detail::{PodDetail, PortDetail, ServiceDetail};
+
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use self::name::Query;
+use self::learn::{Answer, Learned};
+use self::name::{Query, What};
 use self::shared::{FeedState, Shared};
 use self::store::{Protocol, ServiceKind};
 use super::client::Client;
-use crate::addr::{Namespaced, Target};
-use crate::dial::{Resolution, Resolve};
+use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Target};
+use crate::dial::{Notes, Resolution, Resolve};
 use crate::task::Tasks;
-
-/// The DNS domain of nearly all clusters.
-pub const DEFAULT_DOMAIN: &str = "cluster.local";
 
 /// What names and addresses mean in the cluster. Cheap to clone.
 #[derive(Clone)]
@@ -77,9 +78,9 @@ pub enum WatchState {
 }
 
 impl Catalog {
-    /// Starts watching. `domain` is the cluster's DNS domain, nearly always [`DEFAULT_DOMAIN`].
+    /// Starts watching.
     #[must_use]
-    pub fn start(client: Client, domain: &str, tasks: &Tasks) -> Self {
+    pub fn start(client: Client, domain: ClusterDomain, tasks: &Tasks) -> Self {
         let shared = Arc::new(Shared::new(client, domain, tasks));
         shared.start();
         Self { shared }
@@ -160,10 +161,7 @@ impl Catalog {
             ports.find(|p| &*p.name == port).map(|p| p.port)
         });
         known.or_else(|| {
-            let query = Query::Service {
-                name: service.clone(),
-                certain: true,
-            };
+            let query = Query::service(service.clone());
             self.shared.answered(&query)?.named_port(service, port)
         })
     }
@@ -173,46 +171,99 @@ impl Catalog {
         if let Some(number) = self.named_port(service, port) {
             return Some(number);
         }
-        let query = Query::Service {
-            name: service.clone(),
-            certain: true,
-        };
+        let query = Query::service(service.clone());
         Arc::clone(&self.shared)
             .ask(&query)
             .await
             .named_port(service, port)
     }
 
-    fn query(&self, target: &Target) -> Query {
+    /// The Services that a name may mean, the likeliest first.
+    #[must_use]
+    pub fn services_named(&self, host: &Host) -> Vec<Namespaced> {
+        let queries = self.queries(host, Names::Relative).into_iter();
+        queries
+            .filter_map(|query| match query.what {
+                What::Name(ClusterName::Service(service)) => Some(service),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn queries(&self, host: &Host, names: Names) -> Vec<Query> {
         let namespace = self.shared.client.namespace();
-        Query::of(&target.host, namespace, &self.shared.domain)
+        Query::of(host, namespace, &self.shared.domain, names)
+    }
+
+    /// The first of `queries` that is there decides. `learned` is what was asked for about them.
+    fn settle(
+        &self,
+        target: &Target,
+        queries: &[Query],
+        learned: &[(Query, Arc<Learned>)],
+        notes: &mut Notes,
+    ) -> Resolution {
+        for query in queries {
+            let asked = learned.iter().find(|(asked, _)| asked == query);
+            let asked = asked.map(|(_, learned)| Arc::clone(learned));
+            let mut answer = self.shared.known(query, target);
+            let mut reply = None;
+            if matches!(answer, Answer::Unknown) {
+                reply = asked.or_else(|| self.shared.answered(query));
+                if let Some(reply) = &reply {
+                    answer = reply.answer(query, target);
+                }
+            }
+            match answer {
+                Answer::Is(resolution) => {
+                    let (host, place) = (&target.host, || self.shared.place(query));
+                    notes.add(|| format!("{host} is read as {query}: there ({})", place()));
+                    return resolution;
+                }
+                Answer::Absent => notes.add(|| {
+                    let why = match reply.as_ref().and_then(|reply| reply.dropped()) {
+                        Some(error) => error.to_string(),
+                        None => self.shared.place(query),
+                    };
+                    format!("{} is read as {query}: not there ({why})", target.host)
+                }),
+                Answer::Unknown if learned.is_empty() => return Resolution::Unknown,
+                Answer::Unknown => {}
+            }
+        }
+        match queries.iter().find(|query| query.certain) {
+            Some(query) => self.shared.read(|store| lookup::not_found(store, query)),
+            None => {
+                if queries.is_empty() {
+                    let host = &target.host;
+                    notes.add(|| format!("{host} has the form of no name in the cluster"));
+                }
+                Resolution::Elsewhere
+            }
+        }
     }
 }
 
 impl Resolve for Catalog {
-    fn resolve(&self, target: &Target) -> Resolution {
-        let query = self.query(target);
-        let snapshot = self.shared.resolve(&query, target);
-        match snapshot {
-            Resolution::Unknown => match self.shared.answered(&query) {
-                Some(learned) => learned.resolve(&query, target),
-                None => Resolution::Unknown,
-            },
-            known => known,
-        }
+    fn resolve_as(&self, target: &Target, names: Names, notes: &mut Notes) -> Resolution {
+        let queries = self.queries(&target.host, names);
+        self.settle(target, &queries, &[], notes)
     }
 
-    async fn learn(&self, target: &Target) -> Resolution {
-        let query = self.query(target);
-        if matches!(query, Query::Ip(_)) {
+    async fn learn_as(&self, target: &Target, names: Names, notes: &mut Notes) -> Resolution {
+        let queries = self.queries(&target.host, names);
+        if queries.iter().any(|query| query.ip().is_some()) {
             // Addresses can hardly be asked for; the first list brings them.
             let _ = tokio::time::timeout(learn::LEARN_TIMEOUT, self.synced()).await;
-            match self.resolve(target) {
-                Resolution::Unknown => {}
-                known => return known,
-            }
         }
-        let learned = Arc::clone(&self.shared).ask(&query).await;
-        learned.resolve(&query, target)
+        let unknown = queries
+            .iter()
+            .filter(|query| matches!(self.shared.known(query, target), Answer::Unknown));
+        let asking = unknown.map(|query| async {
+            let learned = Arc::clone(&self.shared).ask(query).await;
+            (query.clone(), learned)
+        });
+        let learned = futures_util::future::join_all(asking).await;
+        self.settle(target, &queries, &learned, notes)
     }
 }

@@ -13,7 +13,7 @@ use crate::dns::{self, Endpoint, Found, Port, Subject, Zone};
 
 impl Zone for Catalog {
     fn domain(&self) -> &str {
-        &self.shared.domain
+        self.shared.domain.name()
     }
 
     fn namespace(&self) -> &str {
@@ -51,7 +51,7 @@ impl Zone for Catalog {
             }
         });
         match found {
-            Found::Unknown => match self.shared.answered(&query(subject)) {
+            Found::Unknown => match query(subject).and_then(|q| self.shared.answered(&q)) {
                 Some(learned) => learned.records(subject),
                 None => Found::Unknown,
             },
@@ -72,20 +72,20 @@ impl Zone for Catalog {
                 found => return found,
             }
         }
-        let learned = Arc::clone(&self.shared).ask(&query(subject)).await;
+        let Some(query) = query(subject) else {
+            return Found::Absent;
+        };
+        let learned = Arc::clone(&self.shared).ask(&query).await;
         learned.records(subject)
     }
 }
 
 /// What the API server is asked for, to learn of a subject.
-fn query(subject: &Subject) -> Query {
+fn query(subject: &Subject) -> Option<Query> {
     match subject {
-        Subject::Service(name) | Subject::Endpoint(name, _) => Query::Service {
-            name: name.clone(),
-            certain: true,
-        },
-        Subject::Address(ip) => Query::Ip(*ip),
-        Subject::Namespace(_) => Query::Nothing,
+        Subject::Service(name) | Subject::Endpoint(name, _) => Some(Query::service(name.clone())),
+        Subject::Address(ip) => Some(Query::address(*ip)),
+        Subject::Namespace(_) => None,
     }
 }
 
@@ -196,7 +196,7 @@ fn named(
     let is_its = |pod: &&Pod| {
         pod.is_selected(&service.selector) && pod.takes_traffic(service.publish_not_ready)
     };
-    let by_host = namespace.by_host(host).filter(is_its);
+    let by_host = namespace.by_host(host).map(|(_, pod)| pod).filter(is_its);
     let by_host = by_host.filter(|pod| pod.host(&name.name).is_some_and(|h| **h == *host));
     let mut found: Vec<Endpoint> = by_host.map(|pod| endpoint(name, service, pod)).collect();
     if found.is_empty()

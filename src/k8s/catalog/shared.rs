@@ -9,12 +9,12 @@ use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
 use tokio::sync::{OnceCell, watch};
 
 use super::feed;
-use super::learn::{self, Learned};
+use super::learn::{self, Answer, Learned};
 use super::lookup::{self, Found};
-use super::name::Query;
+use super::name::{Query, What};
 use super::object::{RawPod, RawService};
 use super::store::{Owner, Store};
-use crate::addr::Target;
+use crate::addr::{ClusterDomain, ClusterName, Target};
 use crate::dial::Resolution;
 use crate::k8s::client::Client;
 use crate::k8s::discovery;
@@ -28,7 +28,7 @@ const FORBIDDEN_RECHECK: Duration = Duration::from_secs(60);
 /// What all handles of a catalog share.
 pub(super) struct Shared {
     pub(super) client: Client,
-    pub(super) domain: String,
+    pub(super) domain: ClusterDomain,
     pub(super) tasks: Tasks,
     state: RwLock<State>,
     learned: Mutex<HashMap<Query, Asked>>,
@@ -93,28 +93,76 @@ pub(super) enum FeedState {
 }
 
 impl Shared {
-    /// What `target` means by the snapshot.
-    pub(super) fn resolve(&self, query: &Query, target: &Target) -> Resolution {
+    /// What `target` means by the snapshot, if it asks for `query`.
+    pub(super) fn known(&self, query: &Query, target: &Target) -> Answer {
         self.with(|state| {
-            let namespace = match query {
-                Query::Ip(ip) => state.store.owner(*ip).map(Owner::namespace),
-                query => query.namespace(),
-            };
+            let owner = query.ip().and_then(|ip| state.store.owner(ip));
+            let namespace = owner.map(Owner::namespace).or(query.namespace());
             let namespace = namespace.unwrap_or_else(|| self.client.namespace());
-            let covered =
-                state.is_live(Kind::Services, namespace) && state.is_live(Kind::Pods, namespace);
+            let services = state.is_live(Kind::Services, namespace);
+            let covered = services && state.is_live(Kind::Pods, namespace);
+            // That a Service does not exist is known without its pods.
+            let no_service = || {
+                query
+                    .service_name()
+                    .is_some_and(|s| state.store.service(s).is_none())
+            };
             match lookup::find(&state.store, query, target) {
-                Found::Is(Resolution::Elsewhere) => Resolution::Elsewhere,
-                Found::Is(known) if covered => known,
-                Found::Absent if covered => learn::absent(&state.store, query),
-                // That a Service does not exist is known without its pods.
-                Found::Absent
-                    if matches!(query, Query::Service { name, .. }
-                        if state.is_live(Kind::Services, &name.namespace)) =>
-                {
-                    learn::absent(&state.store, query)
+                Found::Is(alias @ Resolution::Alias { .. }) if services => Answer::Is(alias),
+                Found::Is(known) if covered => Answer::Is(known),
+                Found::Absent if covered || services && no_service() => Answer::Absent,
+                _ if self.is_far_fetched(state, query) => Answer::Absent,
+                Found::Is(_) | Found::Absent | Found::NoSelector => Answer::Unknown,
+            }
+        })
+    }
+
+    /// Whether a question is not worth two round trips: `www.example.com` is an endpoint of
+    /// Service `example` in namespace `com` only for who may see such a namespace.
+    fn is_far_fetched(&self, state: &State, query: &Query) -> bool {
+        let What::Name(ClusterName::Endpoint { service, .. } | ClusterName::Srv { service, .. }) =
+            &query.what
+        else {
+            return false;
+        };
+        !query.certain
+            && service.namespace != self.client.namespace()
+            && state.store.namespace(&service.namespace).is_none()
+            && matches!(
+                state.feed(Kind::Services, None),
+                Some(FeedState::Forbidden { .. })
+            )
+    }
+
+    /// Where `query` was looked for, for who asks.
+    pub(super) fn place(&self, query: &Query) -> String {
+        let namespace = query.namespace().unwrap_or_else(|| self.client.namespace());
+        self.with(|state| {
+            let live = |kind, scope| matches!(state.feed(kind, scope), Some(FeedState::Live));
+            let both = |scope| live(Kind::Services, scope) && live(Kind::Pods, scope);
+            if both(None) {
+                return "the whole cluster is watched".to_owned();
+            }
+            if both(Some(namespace)) {
+                return format!("namespace {namespace} is watched");
+            }
+            let missing = |kind: Kind| match state.feed(kind, Some(namespace)) {
+                Some(FeedState::Forbidden { verb, .. }) => {
+                    Some(format!("{verb} {}", kind.plural()))
                 }
-                Found::Is(_) | Found::Absent | Found::NoSelector => Resolution::Unknown,
+                _ => None,
+            };
+            let missing: Vec<String> = [Kind::Services, Kind::Pods]
+                .into_iter()
+                .filter_map(missing)
+                .collect();
+            if missing.is_empty() {
+                "the API server was asked".to_owned()
+            } else {
+                format!(
+                    "the API server was asked, since you may not {} in namespace {namespace}",
+                    missing.join(" and ")
+                )
             }
         })
     }
@@ -162,10 +210,10 @@ impl Shared {
     }
 
     /// Nothing is known, nothing is watched.
-    pub(super) fn new(client: Client, domain: &str, tasks: &Tasks) -> Self {
+    pub(super) fn new(client: Client, domain: ClusterDomain, tasks: &Tasks) -> Self {
         Self {
             client,
-            domain: domain.to_owned(),
+            domain,
             tasks: tasks.clone(),
             state: RwLock::default(),
             learned: Mutex::default(),

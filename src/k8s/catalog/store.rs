@@ -161,9 +161,9 @@ impl Namespace {
     }
 
     /// The pods that DNS knows by this host name, whatever their Service.
-    pub(super) fn by_host(&self, host: &str) -> impl Iterator<Item = &Pod> {
+    pub(super) fn by_host(&self, host: &str) -> impl Iterator<Item = (&Arc<str>, &Pod)> {
         let names = self.by_host.get(host).into_iter().flatten();
-        names.filter_map(|name| self.pods.get(name))
+        names.filter_map(|name| self.pods.get_key_value(name))
     }
 
     /// The headless Services that select a pod.

@@ -1,12 +1,12 @@
 use serde_json::{Value, json};
 
-use super::learn::absent;
+use super::learn::Answer;
 use super::lookup::{self, Found};
 use super::members::Members;
 use super::name::Query;
 use super::object::RawPod;
 use super::store::Store;
-use crate::addr::{Namespaced, Target};
+use crate::addr::{ClusterDomain, Names, Namespaced, Target};
 use crate::dial::{DialError, Endpoints, Resolution};
 
 fn service(store: &mut Store, namespace: &str, name: &str, spec: Value) {
@@ -62,8 +62,19 @@ fn pod(store: &mut Store, name: &str, ip: &str, ready: bool) {
 
 fn find(store: &Store, target: &str) -> Found {
     let target: Target = target.parse().unwrap();
-    let query = Query::of(&target.host, "shop", "cluster.local");
-    lookup::find(store, &query, &target)
+    let queries = Query::of(
+        &target.host,
+        "shop",
+        &ClusterDomain::default(),
+        Names::Relative,
+    );
+    let found = queries
+        .iter()
+        .map(|query| lookup::find(store, query, &target));
+    found
+        .into_iter()
+        .find(|found| !matches!(found, Found::Absent))
+        .unwrap_or(Found::Absent)
 }
 
 fn pods(store: &Store, target: &str) -> Endpoints {
@@ -112,7 +123,7 @@ fn ports_of_a_service_lead_to_ports_of_pods() {
     assert_eq!(ports(&store, "web:4321"), both(4321, 4321));
     assert!(!pods(&store, "web:4321").declared);
     let udp = failure(&store, "web:53").to_string();
-    assert!(udp.contains("is not TCP"), "{udp}");
+    assert!(udp.contains("is UDP") && udp.contains("relay"), "{udp}");
 }
 
 #[test]
@@ -245,33 +256,109 @@ fn addresses_belong_to_who_has_them_now() {
 fn names_that_mean_no_service() {
     let mut store = Store::default();
     web(&mut store, json!({}));
-    let answer = |host: &str| {
-        let query = Query::of(&host.parse().unwrap(), "shop", "cluster.local");
-        absent(&store, &query)
+    let missing = |name: &str| {
+        let query = Query::service(Namespaced::new("shop", name));
+        match lookup::not_found(&store, &query) {
+            Resolution::Failed(DialError::NotFound { what, fix }) => (what, fix),
+            other => panic!("{other:?}"),
+        }
     };
-    assert!(matches!(answer("wbe"), Resolution::Elsewhere));
-    assert!(matches!(answer("github.com"), Resolution::Elsewhere));
-    let Resolution::Failed(DialError::NotFound { what, fix }) = answer("wbe.shop.svc") else {
-        panic!();
-    };
+    let (what, fix) = missing("wbe");
     assert_eq!(what, "Service wbe in namespace shop");
     assert_eq!(fix, "did you mean web?");
-    let Resolution::Failed(error) = answer("orders.shop.svc") else {
-        panic!();
-    };
-    assert!(
-        error
-            .to_string()
-            .ends_with("in namespace shop there is web")
-    );
+    assert_eq!(missing("orders").1, "in namespace shop there is web");
     service(
         &mut store,
         "shop",
         "db",
         json!({"type": "ExternalName", "externalName": "db.example.com."}),
     );
-    let alias = failure(&store, "db:5432").to_string();
-    assert!(alias.ends_with("dial db.example.com itself"), "{alias}");
+    let Found::Is(Resolution::Alias { service, name }) = find(&store, "db:5432") else {
+        panic!();
+    };
+    assert_eq!(service, Namespaced::new("shop", "db"));
+    assert_eq!(name, "db.example.com");
+    let srv = failure(&store, "_http._tcp.web:1").to_string();
+    assert!(srv.contains("dial web.shop:80 instead"), "{srv}");
+    let srv = failure(&store, "_grpc._tcp.web.shop.svc:1").to_string();
+    assert!(srv.contains("no port of that name"), "{srv}");
+}
+
+#[test]
+fn endpoints_go_by_their_host_names_and_addresses() {
+    let mut store = Store::default();
+    web(&mut store, json!({"clusterIP": "None", "ports": []}));
+    let named = json!({"/spec/subdomain": "web", "/spec/hostname": "db-0"});
+    store.apply_pod(&raw_pod("a", "10.0.0.1", true, named.clone()));
+    pod(&mut store, "b", "fd00::2", true);
+    store.apply_pod(&raw_pod(
+        "c",
+        "10.0.0.3",
+        false,
+        json!({"/spec/subdomain": "web", "/spec/hostname": "db-2"}),
+    ));
+    let one = |host: &str| ports(&store, &format!("{host}:5432"));
+    for host in [
+        "db-0.web",
+        "db-0.web.shop",
+        "db-0.web.shop.svc.corp",
+        "10-0-0-1.web.shop.svc",
+    ] {
+        assert_eq!(one(host), [("a".to_owned(), 5432)], "{host}");
+    }
+    for host in [
+        "fd00--2.web",
+        "fd00--2.shop.pod",
+        "fd00--2.shop.pod.corp.example",
+    ] {
+        assert_eq!(one(host), [("b".to_owned(), 5432)], "{host}");
+    }
+    for absent in [
+        "a.web.shop.svc:1",
+        "db-0.other.shop.svc:1",
+        "db-1.web:1",
+        "10-0-0-9.web:1",
+    ] {
+        assert!(matches!(find(&store, absent), Found::Absent), "{absent}");
+    }
+    let unready = failure(&store, "db-2.web:1").to_string();
+    assert!(
+        unready.contains("is not ready") && unready.contains("10.0.0.3"),
+        "{unready}"
+    );
+    // Only the pods of the Service are its endpoints.
+    web(
+        &mut store,
+        json!({"clusterIP": "None", "selector": {"app": "other"}}),
+    );
+    assert!(matches!(find(&store, "db-0.web:1"), Found::Absent));
+    assert!(matches!(find(&store, "10-0-0-1.web:1"), Found::Absent));
+}
+
+#[test]
+fn services_and_pods_of_two_families_have_an_address_of_each() {
+    let mut store = Store::default();
+    web(
+        &mut store,
+        json!({"clusterIP": "fd00::a", "clusterIPs": ["fd00::a", "10.96.0.9"]}),
+    );
+    let both = json!({"/status/podIPs": [{"ip": "fd00::1"}, {"ip": "10.0.0.1"}]});
+    store.apply_pod(&raw_pod("a", "fd00::1", true, both));
+    for host in ["[fd00::a]", "10.96.0.9", "[::ffff:10.96.0.9]"] {
+        assert_eq!(
+            ports(&store, &format!("{host}:80")),
+            [("a".to_owned(), 8080)]
+        );
+    }
+    for host in [
+        "[fd00::1]",
+        "10.0.0.1",
+        "[::ffff:10.0.0.1]",
+        "fd00--1.web",
+        "10-0-0-1.web",
+    ] {
+        assert_eq!(ports(&store, &format!("{host}:99")), [("a".to_owned(), 99)]);
+    }
 }
 
 #[test]
@@ -307,11 +394,11 @@ fn endpoints_stand_in_for_pods_that_may_not_be_listed() {
     let resolve = |raw: &Value, target: &str| {
         let members = Members::of(serde_json::from_value(raw.clone()).unwrap());
         let target: Target = target.parse().unwrap();
-        let query = Query::Service {
-            name: Namespaced::new("shop", "web"),
-            certain: false,
-        };
-        members.resolve(&store, &query, &target)
+        let query = Query::service(Namespaced::new("shop", "web"));
+        match members.answer(&store, &query, &target) {
+            Answer::Is(resolution) => resolution,
+            Answer::Absent | Answer::Unknown => panic!("{target}"),
+        }
     };
     for raw in [&slices, &endpoints] {
         for (port, expected) in [(80, 8080), (81, 9090), (8080, 8080), (99, 99)] {
