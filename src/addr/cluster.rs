@@ -52,8 +52,6 @@ pub enum Names {
     Relative,
     /// As the target of an alias: complete as it stands.
     Absolute,
-    /// As an app writes it, and certainly the cluster's because the user said so.
-    Cluster,
 }
 
 /// What a name means, if the cluster has it.
@@ -101,7 +99,6 @@ pub fn readings(name: &str, namespace: &str, domain: &ClusterDomain, names: Name
     let mut found = Vec::new();
     let mut add = |name: Option<ClusterName>, certain| {
         if let Some(name) = name {
-            let certain = certain || names == Names::Cluster;
             let new = Reading { name, certain };
             if !found.contains(&new) {
                 found.push(new);

@@ -43,7 +43,7 @@ impl Connected {
         let lends = share::key(config).await.map(|key| Lends {
             key,
             proxy: address,
-            domain: session.domain().to_owned(),
+            domain: session.domain().to_string(),
         });
         let registration = session.register("connect", listening.into(), lends);
         Ok(Self {

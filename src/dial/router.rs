@@ -127,11 +127,9 @@ impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
         rule: Option<&Rule>,
         notes: &mut Notes,
     ) -> Result<Way, Alias> {
-        let names = match rule {
-            Some(rule) if rule.side() == Side::Laptop => return Ok(Way::Laptop),
-            Some(_) if names == Names::Relative => Names::Cluster,
-            _ => names,
-        };
+        if rule.is_some_and(|rule| rule.side() == Side::Laptop) {
+            return Ok(Way::Laptop);
+        }
         let resolution = match self.resolve.resolve_as(target, names, notes) {
             Resolution::Unknown => self.resolve.learn_as(target, names, notes).await,
             known => known,
@@ -139,12 +137,9 @@ impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
         Ok(match (resolution, rule) {
             (Resolution::Alias { service, name }, _) => return Err(Alias { service, name }),
             (Resolution::Pods(endpoints), _) => Way::Cluster(endpoints),
-            (
-                Resolution::Elsewhere
-                | Resolution::Unknown
-                | Resolution::Failed(DialError::NotFound { .. }),
-                Some(rule),
-            ) => Way::Failed(unknown_there(target, rule)),
+            (Resolution::Elsewhere | Resolution::Unknown, Some(rule)) => {
+                Way::Failed(unknown_there(target, rule))
+            }
             (Resolution::Failed(error), _) => Way::Failed(error),
             (Resolution::Elsewhere | Resolution::Unknown, None) => Way::Laptop,
         })

@@ -71,7 +71,7 @@ async fn services_lead_to_their_ready_pods() {
                 assert_eq!(found.declared, declared, "{target}");
                 assert!(!found.pods[0].uid.is_empty());
             }
-            for target in ["unready.shop:80", "nobody.shop:80", "external.shop:80"] {
+            for target in ["unready.shop:80", "nobody.shop:80"] {
                 let error = failure(&catalog, target).await;
                 assert!(
                     matches!(error, DialError::Unreachable { .. }),
@@ -79,6 +79,11 @@ async fn services_lead_to_their_ready_pods() {
                 );
                 println!("{door} {account} {target}: {error}");
             }
+            let alias = ask(&catalog, "external.shop:80").await;
+            assert!(
+                matches!(&alias, Resolution::Alias { name, .. } if name == "example.invalid"),
+                "{alias:?}"
+            );
             let manual = failure(&catalog, "manual.shop:80").await;
             println!("{door} {account} manual: {manual}");
             let missing = failure(&catalog, "wbe.shop.svc:80").await;

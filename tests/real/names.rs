@@ -58,7 +58,7 @@ async fn every_kind_of_service_leads_to_its_pods() {
 #[ignore = "needs the lab"]
 async fn what_leads_nowhere_says_why() {
     let unready = "has no ready pod (1 pod, not ready)";
-    let alias = "is an alias of example.invalid (ExternalName); dial example.invalid itself";
+    let alias = "is an alias of example.invalid (ExternalName), and this machine does not resolve";
     for door in lab::doors() {
         for account in ["dev", "admin"] {
             let manual = match account {

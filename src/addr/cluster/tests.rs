@@ -83,11 +83,3 @@ fn the_target_of_an_alias_is_complete_as_it_stands() {
     assert_eq!(read("github.com"), [""; 0]);
     assert_eq!(read("web.shop.svc"), [""; 0]);
 }
-
-#[test]
-fn what_the_user_calls_the_clusters_is_certain() {
-    assert_eq!(
-        read("db.corp", "", Names::Cluster),
-        ["!db/corp.dev", "!db.corp"]
-    );
-}

@@ -32,7 +32,7 @@ use self::shared::{FeedState, Shared};
 use self::store::{Protocol, ServiceKind};
 use super::client::Client;
 use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Target};
-use crate::dial::{Notes, Resolution, Resolve};
+use crate::dial::{DialError, Notes, Resolution, Resolve};
 use crate::task::Tasks;
 
 /// What names and addresses mean in the cluster. Cheap to clone.
@@ -216,12 +216,21 @@ impl Catalog {
             }
             match answer {
                 Answer::Is(resolution) => {
-                    let (host, place) = (&target.host, || self.shared.place(query));
-                    notes.add(|| format!("{host} is read as {query}: there ({})", place()));
+                    let place = || self.shared.place(query);
+                    notes.add(|| match &resolution {
+                        Resolution::Failed(_) => format!("{} is read as {query}", target.host),
+                        _ => format!("{} is read as {query}: there ({})", target.host, place()),
+                    });
                     return resolution;
                 }
                 Answer::Absent => notes.add(|| {
                     let why = match reply.as_ref().and_then(|reply| reply.dropped()) {
+                        Some(DialError::Denied {
+                            verb,
+                            resource,
+                            namespace,
+                            ..
+                        }) => format!("you may not {verb} {resource} in namespace {namespace}"),
                         Some(error) => error.to_string(),
                         None => self.shared.place(query),
                     };
