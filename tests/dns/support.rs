@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use kdev::addr::ClusterDomain;
 use kdev::dns::{self, Resolvers, Sockets, Source};
 use kdev::k8s::kubeconfig::Environment;
 use kdev::k8s::{Catalog, Client, KubeOptions};
@@ -40,7 +41,7 @@ impl Stage {
         };
         let tasks = Tasks::new();
         let client = Client::connect_in(options, Environment::default(), &tasks);
-        let catalog = Catalog::start(client.await.unwrap(), "cluster.local", &tasks);
+        let catalog = Catalog::start(client.await.unwrap(), ClusterDomain::default(), &tasks);
         tokio::time::timeout(PATIENCE, catalog.synced())
             .await
             .unwrap();

@@ -97,7 +97,7 @@ impl Shared {
     pub(super) fn known(&self, query: &Query, target: &Target) -> Answer {
         self.with(|state| {
             let owner = query.ip().and_then(|ip| state.store.owner(ip));
-            let namespace = owner.map(Owner::namespace).or(query.namespace());
+            let namespace = owner.map(Owner::namespace).or_else(|| query.namespace());
             let namespace = namespace.unwrap_or_else(|| self.client.namespace());
             let services = state.is_live(Kind::Services, namespace);
             let covered = services && state.is_live(Kind::Pods, namespace);
