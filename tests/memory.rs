@@ -5,6 +5,7 @@ use std::alloc::System;
 use std::time::Duration;
 
 use cap::Cap;
+use kdev::addr::ClusterDomain;
 use kdev::k8s::kubeconfig::Environment;
 use kdev::k8s::{Catalog, Client, KubeOptions};
 use kdev::task::Tasks;
@@ -28,7 +29,7 @@ async fn catalog(cluster: &SimCluster, tasks: &Tasks) -> Catalog {
         ..KubeOptions::default()
     };
     let client = Client::connect_in(options, Environment::default(), tasks).await;
-    let catalog = Catalog::start(client.unwrap(), "cluster.local", tasks);
+    let catalog = Catalog::start(client.unwrap(), ClusterDomain::default(), tasks);
     let synced = tokio::time::timeout(Duration::from_secs(60), catalog.synced()).await;
     synced.unwrap();
     catalog
