@@ -307,3 +307,68 @@ async fn a_port_that_can_lead_nowhere_is_refused_at_the_start() {
     errors.read_line(&mut said).await.unwrap();
     assert!(said.contains("ready"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resolve_tells_where_each_form_of_a_name_leads() {
+    let stage = Stage::set_up(Options::default()).await;
+    let alias = kdev_sim::Service::new("shop", "front");
+    stage
+        .cluster
+        .add_service(alias.external_name("web.shop.svc.cluster.local"));
+    let circle = kdev_sim::Service::new("shop", "circle");
+    stage
+        .cluster
+        .add_service(circle.external_name("circle.shop.svc.cluster.local"));
+    for (name, code, decision, says) in [
+        ("web", 0, "cluster", "Service web in namespace shop: there"),
+        ("web.shop.svc.corp.example:80", 0, "cluster", "web-1"),
+        ("peers.shop.:8080", 0, "cluster", "headless"),
+        ("web:http", 0, "cluster", "web:80"),
+        (
+            "front:80",
+            0,
+            "cluster",
+            "is an alias of web.shop.svc.cluster.local",
+        ),
+        ("circle:80", 1, "failed", "its aliases lead nowhere"),
+        ("drafts:80", 1, "failed", "has no ready pod"),
+        ("wbe.shop.svc:80", 1, "failed", "did you mean web?"),
+        ("_http._tcp.web:80", 1, "failed", "dial web.shop:80 instead"),
+        ("no-such-host.invalid:80", 1, "laptop", "does not resolve"),
+        ("127.0.0.1:80", 0, "laptop", "127.0.0.1"),
+    ] {
+        let output = stage.output("dev", &["resolve", name, "--json"]).await;
+        let said = text(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{name}: {said}{}",
+            text(&output.stderr)
+        );
+        let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(answer["decision"], decision, "{name}: {said}");
+        assert!(said.contains(says), "{name}: {said}");
+    }
+    let rules = [
+        "resolve",
+        "--never-proxy",
+        "web.shop",
+        "--also-proxy",
+        ".corp.example",
+    ];
+    for (name, says) in [
+        ("web.shop:80", "never-proxy web.shop decides"),
+        (
+            "db.corp.example:80",
+            "only a relay in the cluster could reach it",
+        ),
+    ] {
+        let output = stage.output("dev", &[&rules[..], &[name]].concat()).await;
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(
+            text(&output.stdout).contains(says),
+            "{}",
+            text(&output.stdout)
+        );
+    }
+}

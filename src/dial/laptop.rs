@@ -4,11 +4,17 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 
 use super::{Dial, DialError};
 use crate::addr::{Host, Target};
 
+/// How long an attempt goes on alone before the next address is tried beside it (RFC 8305, 5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// How many addresses of a host are tried: more than any healthy name has.
+const MAX_ADDRESSES: usize = 16;
 /// Longest time that dialling from the laptop may take, unless the system gives up earlier.
 pub const LAPTOP_DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -39,28 +45,59 @@ impl Laptop {
                   machine resolves"
                 .to_owned(),
         };
-        for addr in lookup(target).await {
-            if !self.loopback && is_own(addr.ip()) {
+        let mut addresses = Vec::new();
+        for address in interleaved(lookup(target).await) {
+            if !self.loopback && is_own(address.ip()) {
                 last = DialError::Forbidden {
                     target: target.to_string(),
                     reason: format!(
                         "{} is this machine's own loopback; --host-loopback opens it to containers",
-                        addr.ip()
+                        address.ip()
                     ),
                 };
-                continue;
-            }
-            match TcpStream::connect(addr).await {
-                Ok(stream) => {
-                    // Fails only on a socket that is gone already; the first read says so.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Err(e) => last = connect_error(target, &e),
+            } else {
+                addresses.push(address);
             }
         }
-        Err(last)
+        let mut addresses = addresses.into_iter();
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            attempts.extend(addresses.next().map(TcpStream::connect));
+            let more = !addresses.as_slice().is_empty();
+            tokio::select! {
+                attempt = attempts.next() => match attempt {
+                    Some(Ok(stream)) => {
+                        // Fails only on a socket that is gone already; the first read says so.
+                        let _ = stream.set_nodelay(true);
+                        return Ok(stream);
+                    }
+                    Some(Err(error)) => last = connect_error(target, &error),
+                    None => return Err(last),
+                },
+                () = tokio::time::sleep(STAGGER), if more => {}
+            }
+        }
     }
+}
+
+/// Both families by turns, the system's first choice first (RFC 8305, 4): one family that leads
+/// nowhere must not hold the other up.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (one, other): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut found = Vec::new();
+    while found.len() < MAX_ADDRESSES {
+        let before = found.len();
+        found.extend(one.next());
+        found.extend(other.next());
+        if found.len() == before {
+            break;
+        }
+    }
+    found
 }
 
 /// The addresses of a host in the order of the system's resolver; none where it does not resolve.
@@ -147,5 +184,36 @@ mod tests {
         let io = refused.into_io();
         assert_eq!(io.kind(), io::ErrorKind::ConnectionRefused);
         assert!(DialError::from_io(&io).is_some());
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let all = ["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1"];
+        let sorted = interleaved(all.map(|a| a.parse().unwrap()).into());
+        let shown: Vec<String> = sorted.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["[::1]:1", "1.0.0.1:1", "[::2]:1", "[::3]:1"]);
+        let many = (0..100).map(|i| SocketAddr::from(([10, 0, 0, i], 1)));
+        assert_eq!(interleaved(many.collect()).len(), MAX_ADDRESSES);
+        assert!(interleaved(Vec::new()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn either_family_will_do() {
+        let laptop = Laptop { loopback: true };
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = tokio::net::TcpListener::bind(bind).await else {
+                println!("SKIPPED: ipv6: {bind} cannot be listened on here");
+                continue;
+            };
+            let address = listener.local_addr().unwrap();
+            laptop
+                .dial(&address.to_string().parse().unwrap())
+                .await
+                .unwrap();
+            let named = Target::new("localhost".parse().unwrap(), address.port());
+            if lookup(&named).await.contains(&address) {
+                laptop.dial(&named).await.unwrap();
+            }
+        }
     }
 }
