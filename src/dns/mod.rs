@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::upstream::{Resolvers, Source};
 pub use self::zone::{Endpoint, Found, Port, Protocol, Service, Subject, Zone, dashed};
@@ -100,7 +100,7 @@ pub fn serve<Z: Zone>(sockets: Sockets, zone: Z, source: Source, tasks: &Tasks) 
         zone,
         upstreams: Arc::new(Upstreams::new(source, address)),
         address,
-        waiting: Semaphore::new(MAX_WAITING),
+        waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         probe: Mutex::default(),
         tasks: tasks.clone(),
     });
@@ -130,7 +130,7 @@ struct Server<Z> {
     zone: Z,
     upstreams: Arc<Upstreams>,
     address: SocketAddr,
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
     probe: Mutex<Probe>,
     tasks: Tasks,
 }
@@ -177,8 +177,8 @@ impl<Z: Zone> Server<Z> {
     }
 
     /// Takes a place among those that wait; `None` when there are too many.
-    fn place(&self) -> Option<SemaphorePermit<'_>> {
-        self.waiting.try_acquire().ok()
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.waiting).try_acquire_owned().ok()
     }
 
     /// The answer for whom there is no place.

@@ -63,19 +63,22 @@ fn received<Z: Zone>(
         Step::Answered => send(socket, out, peer),
         Step::Silence => {}
         Step::Wait(question) => {
-            if server.waiting.available_permits() == 0 {
+            let Some(place) = server.place() else {
                 Server::<Z>::too_busy(&question, request, Transport::Udp, out);
                 return send(socket, out, peer);
-            }
+            };
             let (server, socket) = (Arc::clone(server), Arc::clone(socket));
             let (request, tasks) = (request.to_vec(), server.tasks.clone());
-            tasks.spawn(async move {
-                // Gone since a moment ago: the client asks again.
-                let Some(_place) = server.place() else {
-                    return;
-                };
-                let answer = server.in_time(&request, &question, Transport::Udp).await;
-                send(&socket, &answer, peer);
+            tasks.clone().spawn(async move {
+                tokio::select! {
+                    biased;
+                    // Nobody waits for an answer from a server that ends.
+                    () = tasks.draining() => {}
+                    answer = server.in_time(&request, &question, Transport::Udp) => {
+                        send(&socket, &answer, peer);
+                    }
+                }
+                drop(place);
             });
         }
     }

@@ -3,6 +3,7 @@
 
 mod limits;
 mod names;
+mod program;
 mod relay;
 mod rights;
 mod specification;

@@ -26,6 +26,12 @@ const MAX_PATIENCE: Duration = Duration::from_secs(2);
 const RELAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a resolver that did not answer is asked last.
 const SHUNNED: Duration = Duration::from_secs(30);
+/// How long it is known where a resolver on this machine leads, once that matters: users start
+/// kdev first and point their resolver at it then.
+const PROVEN: Duration = Duration::from_secs(10);
+/// Most resolvers about which something is remembered: more than a laptop has networks in a day.
+const MAX_KNOWN: usize = 64;
+
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RelayError {
@@ -49,7 +55,23 @@ pub(super) struct Upstreams {
 #[derive(Clone, Copy, Debug, Default)]
 struct Server {
     silent: Option<Instant>,
-    loops: Option<bool>,
+    /// Whether it leads back here, and when that was found out.
+    loops: Option<(bool, Instant)>,
+    /// It failed since, as it would if it led back here.
+    doubtful: bool,
+}
+
+impl Server {
+    fn leads_back(&self) -> bool {
+        self.loops.is_some_and(|(loops, _)| loops)
+    }
+
+    /// Whether it has to be found out, again, where it leads: its settings may have changed.
+    fn is_unproven(&self) -> bool {
+        let failing = self.leads_back() || self.doubtful;
+        let good = |at: Instant| !failing || at.elapsed() < PROVEN;
+        !self.loops.is_some_and(|(_, at)| good(at))
+    }
 }
 
 thread_local! {
@@ -101,8 +123,9 @@ impl Upstreams {
                 let asked = ask(*server, request, end, transport);
                 match tokio::time::timeout(patience, asked).await {
                     Ok(Ok(answer)) => {
-                        self.heard(*server);
-                        if !message::is_failure(&answer) {
+                        let failed = message::is_failure(&answer);
+                        self.heard(*server, failed);
+                        if !failed {
                             return Ok(answer);
                         }
                         refusal.get_or_insert(answer);
@@ -155,7 +178,7 @@ impl Upstreams {
         }
         let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let state = |server: &SocketAddr| known.get(server).copied().unwrap_or_default();
-        servers.retain(|s| !self.is_own(*s) && state(s).loops != Some(true));
+        servers.retain(|s| !self.is_own(*s) && !state(s).leads_back());
         servers.sort_by_key(|s| state(s).silent.is_some_and(|at| at.elapsed() < SHUNNED));
         servers
     }
@@ -168,18 +191,24 @@ impl Upstreams {
                     && server.ip().is_unspecified())
     }
 
-    fn heard(&self, server: SocketAddr) {
-        self.note(server, |state| state.silent = None);
+    fn heard(&self, server: SocketAddr, failed: bool) {
+        self.note(server, |state| {
+            state.silent = None;
+            state.doubtful |= failed;
+        });
     }
 
     fn missed(&self, server: SocketAddr) {
-        self.note(server, |state| state.silent = Some(Instant::now()));
+        self.note(server, |state| {
+            state.silent = Some(Instant::now());
+            state.doubtful = true;
+        });
     }
 
     fn note(&self, server: SocketAddr, change: impl FnOnce(&mut Server)) {
         let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         // Laptops move between networks: what was known about another one's is of no use.
-        if known.len() >= 64 && !known.contains_key(&server) {
+        if known.len() >= MAX_KNOWN && !known.contains_key(&server) {
             known.clear();
         }
         change(known.entry(server).or_default());
@@ -191,9 +220,7 @@ impl Upstreams {
         let resolvers = self.source.resolvers();
         let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let unproven = |s: &&SocketAddr| {
-            conf::is_local(**s)
-                && !self.is_own(**s)
-                && known.get(s).is_none_or(|state| state.loops.is_none())
+            conf::is_local(**s) && !self.is_own(**s) && known.get(s).is_none_or(Server::is_unproven)
         };
         resolvers.servers.iter().find(unproven).copied()
     }
@@ -222,7 +249,10 @@ impl Upstreams {
                  only names of the cluster here"
             );
         }
-        self.note(server, |state| state.loops = Some(loops));
+        self.note(server, |state| {
+            state.loops = Some((loops, Instant::now()));
+            state.doubtful = false;
+        });
     }
 }
 

@@ -19,6 +19,7 @@ mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 pub use self::detail::{PodDetail, PortDetail, ServiceDetail};
 

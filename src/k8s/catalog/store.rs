@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::object::{IntOrString, RawPod, RawService, addresses};
+use super::texts::{Index, Texts, add, take};
 use crate::addr::Namespaced;
 pub(super) use crate::dns::Protocol;
 
@@ -295,23 +296,6 @@ impl Store {
     }
 }
 
-/// An index: names by a text.
-type Index = HashMap<Arc<str>, HashSet<Arc<str>>>;
-
-fn add(index: &mut Index, text: &Arc<str>, name: &Arc<str>) {
-    let names = index.entry(text.clone()).or_default();
-    names.insert(name.clone());
-}
-
-fn take(index: &mut Index, text: &str, name: &str) {
-    if let Some(names) = index.get_mut(text) {
-        names.remove(name);
-        if names.is_empty() {
-            index.remove(text);
-        }
-    }
-}
-
 impl Service {
     /// The term under which a headless Service is found from its pods.
     fn indexed_by(&self) -> Option<&Label> {
@@ -384,36 +368,5 @@ impl Pod {
             ips: if over { Box::default() } else { ips },
             labels: texts.labels(&raw.metadata.labels),
         }
-    }
-}
-
-/// Each text once: the labels of 20,000 pods are a few hundred texts.
-#[derive(Debug, Default)]
-struct Texts {
-    all: HashSet<Arc<str>>,
-    /// At which size those that nothing uses any more are thrown out.
-    purge_at: usize,
-}
-
-impl Texts {
-    /// Below this many texts there is nothing worth throwing out.
-    const MIN_PURGE: usize = 4096;
-
-    fn get(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.all.get(text) {
-            return Arc::clone(known);
-        }
-        if self.all.len() >= self.purge_at.max(Self::MIN_PURGE) {
-            self.all.retain(|text| Arc::strong_count(text) > 1);
-            self.purge_at = self.all.len() * 2;
-        }
-        let new: Arc<str> = text.into();
-        self.all.insert(Arc::clone(&new));
-        new
-    }
-
-    fn labels(&mut self, labels: &HashMap<String, String>) -> Box<[Label]> {
-        let labels = labels.iter();
-        labels.map(|(k, v)| self.get(&format!("{k}={v}"))).collect()
     }
 }
