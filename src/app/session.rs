@@ -161,15 +161,21 @@ impl Session {
     /// second signal skips what is left of the grace.
     ///
     /// # Errors
-    /// When the system refuses signal handlers.
+    /// When the system refuses signal handlers, or the credentials are refused for good.
     pub async fn until_signal(self) -> anyhow::Result<u8> {
         let mut ending = Ending::listen()?;
-        let number = ending.next().await;
+        let client = self.client.clone();
+        let ended = tokio::select! {
+            number = ending.next() => Ok(number),
+            error = client.lost() => {
+                Err(anyhow::Error::new(error).context("the login of this session is lost"))
+            }
+        };
         tokio::select! {
             () = self.close(GRACE) => {}
             _ = ending.next() => {}
         }
-        Ok(number)
+        ended
     }
 
     /// Ends the session: nothing new is accepted, connections may finish within `grace`, then the

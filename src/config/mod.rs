@@ -17,6 +17,7 @@ mod table;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::addr::ClusterDomain;
 use crate::dial::Routes;
@@ -56,6 +57,8 @@ pub struct Config {
     pub never_proxy: Vec<String>,
     /// These two, read.
     pub routes: Routes,
+    /// How long a credential plugin may take.
+    pub login_timeout: Option<Duration>,
     /// The form of the log.
     pub log_format: LogFormat,
 }
@@ -66,6 +69,7 @@ impl Config {
     pub fn environment(&self) -> Environment {
         Environment {
             proxies: Proxies::new(ProxyVars::of_process(), self.proxy_auth_helper.clone()),
+            login_timeout: self.login_timeout,
             ..Environment::of_process()
         }
     }
@@ -83,6 +87,7 @@ impl Config {
             host_loopback: _,
             proxy_auth_helper,
             own_session: _,
+            login_timeout: _,
             cluster_domain,
             also_proxy: _,
             never_proxy: _,

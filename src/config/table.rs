@@ -1,6 +1,7 @@
 //! Every setting there is.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via};
 use crate::upstream::Helper;
@@ -250,6 +251,24 @@ pub static SETTINGS: &[Setting] = &[
         on: on::ALL,
         set: |config, value| {
             config.proxy_auth_helper = Helper::new(value.text());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "login-timeout",
+        short: None,
+        value_name: "SECONDS",
+        kind: Kind::Text,
+        help: "How long a credential plugin may take, and a login in the browser with it",
+        fallback: Fallback::Means("60, or 300 where the plugin may ask on the terminal"),
+        project: Project::May,
+        on: on::ALL,
+        set: |config, value| {
+            let text = value.text();
+            let seconds = text.parse::<u64>().ok().filter(|s| (1..=3600).contains(s));
+            let seconds = seconds
+                .ok_or_else(|| format!("{text:?} is no number of seconds from 1 to 3600"))?;
+            config.login_timeout = Some(Duration::from_secs(seconds));
             Ok(())
         },
     },

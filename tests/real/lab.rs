@@ -73,7 +73,7 @@ pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
 }
 
 /// A script of `cluster/lab`.
-fn script(name: &str, args: &[&str]) -> Result<String, String> {
+pub(crate) fn script(name: &str, args: &[&str]) -> Result<String, String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/lab");
     run(Command::new(PathBuf::from(path).join(name)).args(args))
 }

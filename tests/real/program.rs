@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,10 +21,19 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 /// How long they may take to end: the grace for open streams is 2 s.
 const END_LIMIT: Duration = Duration::from_secs(6);
 
+/// The program.
+pub(crate) fn kdev_binary() -> std::ffi::OsString {
+    std::env::var_os("KDEV_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kdev").into())
+}
+
 /// `kdev` with the credentials of `account` through `door`.
 pub(crate) fn kdev(account: &str, door: &str) -> Command {
-    let binary = std::env::var_os("KDEV_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kdev").into());
-    let mut command = Command::new(binary);
+    kdev_with(&lab::kubeconfig(account, door))
+}
+
+/// `kdev` with a kubeconfig.
+pub(crate) fn kdev_with(kubeconfig: &Path) -> Command {
+    let mut command = Command::new(kdev_binary());
     for name in [
         "HTTP_PROXY",
         "HTTPS_PROXY",
@@ -41,9 +51,7 @@ pub(crate) fn kdev(account: &str, door: &str) -> Command {
     // Nothing learned by an earlier run, which may have been another account's.
     command.env("XDG_CACHE_HOME", "/dev/null/cache");
     command.env_remove("KUBECONFIG");
-    command
-        .arg("--kubeconfig")
-        .arg(lab::kubeconfig(account, door));
+    command.arg("--kubeconfig").arg(kubeconfig);
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -199,6 +207,14 @@ impl Running {
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
         let kib = line.and_then(|l| l.split_whitespace().next()).unwrap();
         kib.parse::<u64>().unwrap() << 10
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<Option<i32>> {
+        let status = self.child.try_wait().unwrap()?;
+        // What it said last is still being read.
+        std::thread::sleep(Duration::from_millis(50));
+        Some(status.code())
     }
 
     /// Ends it as Ctrl-C does, and looks whether it did so in order. Gives what it had said.

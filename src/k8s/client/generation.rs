@@ -77,6 +77,7 @@ pub(super) async fn build(
     loaded: Loaded,
     id: u64,
     may_ask: bool,
+    login_timeout: Option<Duration>,
 ) -> Result<Generation, ClientError> {
     let mut config = loaded.config;
     // No timers on streams that are silent for good reasons; retries are the callers' business.
@@ -85,7 +86,7 @@ pub(super) async fn build(
     config.default_retry = false;
     let mut expires = None;
     if let Some(plugin) = &loaded.exec {
-        let credential = exec::run(plugin, may_ask).await?;
+        let credential = exec::run(plugin, may_ask, login_timeout).await?;
         expires = credential.expires;
         carry(&mut config, credential);
     }

@@ -6,6 +6,7 @@
 
 mod error;
 mod generation;
+mod refused;
 mod request;
 mod stack;
 mod upgrade;
@@ -28,6 +29,7 @@ pub use upgrade::{UPGRADE_TIMEOUT, Upgrade, UpgradeError};
 pub(crate) use error::Status;
 
 use self::generation::{Freshness, Generation};
+use self::refused::Refused;
 use super::kubeconfig::{Environment, KubeOptions};
 use crate::task::Tasks;
 
@@ -52,6 +54,7 @@ struct Inner {
     about: About,
     current: ArcSwap<Generation>,
     renewing: Mutex<Renewing>,
+    refused: Refused,
     /// Whether a plugin may use the terminal.
     may_ask: AtomicBool,
     tasks: Tasks,
@@ -94,6 +97,8 @@ struct Renewing {
     running: Option<Renewal>,
     /// When the last one ended, and why it failed.
     last: Option<(Instant, Option<ClientError>)>,
+    /// The reason that the user was told.
+    said: Option<String>,
 }
 
 /// Which of a generation's clients a request takes.
@@ -137,7 +142,7 @@ impl Client {
             server: loaded.server.to_string(),
             proxy: loaded.proxy(),
         };
-        let first = generation::build(loaded, 0, true).await?;
+        let first = generation::build(loaded, 0, true, environment.login_timeout).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
@@ -145,6 +150,7 @@ impl Client {
                 about,
                 current: ArcSwap::from_pointee(first),
                 renewing: Mutex::default(),
+                refused: Refused::new(),
                 may_ask: AtomicBool::new(true),
                 tasks: tasks.clone(),
             }),
@@ -172,6 +178,12 @@ impl Client {
     /// From now on the terminal is somebody else's: credential plugins ask nothing any more.
     pub fn release_terminal(&self) {
         self.inner.may_ask.store(false, Ordering::Relaxed);
+    }
+
+    /// Completes when the credentials are of no use any more and nothing gives better ones: the
+    /// API server refuses even fresh ones, or what renews them keeps failing.
+    pub async fn lost(&self) -> ClientError {
+        self.inner.refused.lost().await
     }
 
     /// kube's client with the credentials of this moment. Ask for it again rather than keep it.
@@ -209,18 +221,27 @@ impl Client {
         let generation = self.generation().await?;
         let request = Request::from_parts(parts, body);
         let response = self.send_as(&generation, request, kind).await?;
-        match again {
+        let response = match again {
             Some(again) if response.status() == StatusCode::UNAUTHORIZED => {
                 match self.renew(&generation) {
                     Some(renewal) => {
-                        let renewed = renewal.await?;
-                        self.send_as(&renewed, again, kind).await
+                        let renewed = renewal.await.inspect_err(|error| {
+                            self.inner.refused.by_server(error);
+                        })?;
+                        self.send_as(&renewed, again, kind).await?
                     }
-                    None => Ok(response),
+                    None => response,
                 }
             }
-            _ => Ok(response),
+            _ => response,
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let error = self.unauthorized("Unauthorized".to_owned());
+            self.inner.refused.by_server(&error);
+        } else {
+            self.inner.refused.accepted();
         }
+        Ok(response)
     }
 
     async fn send_as(
@@ -251,7 +272,9 @@ impl Client {
                 Ok(current)
             }
             Freshness::Spent => match self.renew(&current) {
-                Some(renewal) => renewal.await,
+                Some(renewal) => renewal
+                    .await
+                    .inspect_err(|error| self.inner.refused.by_renewal(error)),
                 None => Ok(current),
             },
         }
@@ -292,7 +315,7 @@ impl Client {
         let result = async {
             // Read again: another program may have logged in meanwhile.
             let loaded = generation::load(&inner.options, &inner.environment).await?;
-            generation::build(loaded, id, may_ask).await
+            generation::build(loaded, id, may_ask, inner.environment.login_timeout).await
         }
         .await;
         let result = result.map(Arc::new);
@@ -301,12 +324,27 @@ impl Client {
                 tracing::debug!(generation = id, "credentials renewed");
                 inner.current.store(Arc::clone(generation));
             }
-            Err(error) => tracing::warn!(%error, "the credentials could not be renewed"),
+            Err(error) => self.say_once(error),
         }
         let mut renewing = self.renewing();
         renewing.running = None;
+        if result.is_ok() {
+            renewing.said = None;
+        }
         renewing.last = Some((Instant::now(), result.as_ref().err().cloned()));
         result
+    }
+
+    /// Each reason is said once until the next success: what fails is tried for every request.
+    fn say_once(&self, error: &ClientError) {
+        let text = error.to_string();
+        let mut renewing = self.renewing();
+        if renewing.said.as_ref() == Some(&text) {
+            tracing::debug!(%error, "the credentials could still not be renewed");
+        } else {
+            tracing::warn!("the credentials could not be renewed: {text}");
+            renewing.said = Some(text);
+        }
     }
 
     fn renewing(&self) -> std::sync::MutexGuard<'_, Renewing> {

@@ -22,6 +22,9 @@ use tokio::process::Command;
 pub const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a plugin may take that asks the user: finding the phone with the second factor.
 pub const INTERACTIVE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a plugin may take until the user is told what it is waited for: cloud CLIs take about
+/// a second.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// Most that is read from a plugin: a certificate chain with its key is some 10 KiB.
 const MAX_OUTPUT: u64 = 1 << 20;
 /// How much of what a failed plugin said is shown.
@@ -159,20 +162,36 @@ struct PrintedStatus {
     expiration_timestamp: Option<String>,
 }
 
-/// Runs the plugin once. `may_ask` says whether the terminal is kdev's to lend: not once a child
+/// Runs the plugin once, for `timeout` or the limits above. `may_ask` says whether the terminal is kdev's to lend: not once a child
 /// of the user's has it. Dropping the future kills the plugin.
 ///
 /// # Errors
 /// When it gave no credential.
-pub async fn run(config: &ExecConfig, may_ask: bool) -> Result<Credential, ExecError> {
-    let limit = |interactive| {
-        if interactive {
-            INTERACTIVE_TIMEOUT
-        } else {
-            PLUGIN_TIMEOUT
-        }
+pub async fn run(
+    config: &ExecConfig,
+    may_ask: bool,
+    timeout: Option<Duration>,
+) -> Result<Credential, ExecError> {
+    let limit = |interactive| match timeout {
+        Some(timeout) => timeout,
+        None if interactive => INTERACTIVE_TIMEOUT,
+        None => PLUGIN_TIMEOUT,
     };
-    run_within(config, may_ask && std::io::stdin().is_terminal(), limit).await
+    let running = run_within(config, may_ask && std::io::stdin().is_terminal(), limit);
+    if !may_ask {
+        return running.await;
+    }
+    let mut running = std::pin::pin!(running);
+    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut running).await {
+        return done;
+    }
+    // At the level of warnings, since it must be seen: a browser may have opened behind the
+    // terminal, and the user wonders what hangs.
+    tracing::warn!(
+        "waiting for the login: the credential plugin {:?} has not finished yet",
+        config.command.as_deref().unwrap_or_default()
+    );
+    running.await
 }
 
 async fn run_within(

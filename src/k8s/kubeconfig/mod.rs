@@ -13,6 +13,7 @@ mod tests;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hyper::Uri;
 use kube::config::{Config, ExecConfig, KubeConfigOptions, Kubeconfig};
@@ -52,6 +53,8 @@ pub struct Environment {
     pub in_cluster: bool,
     /// The proxies of the environment, and the logins to them.
     pub proxies: Proxies,
+    /// How long a credential plugin may take; its own limits where this is not set.
+    pub login_timeout: Option<Duration>,
 }
 
 impl Environment {
@@ -65,6 +68,7 @@ impl Environment {
                 && std::env::var_os("KUBERNETES_SERVICE_PORT").is_some()
                 && Path::new(SERVICE_ACCOUNT).join("token").exists(),
             proxies: Proxies::new(ProxyVars::of_process(), None),
+            login_timeout: None,
         }
     }
 
