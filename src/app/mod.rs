@@ -9,6 +9,7 @@
 //! * [`doctor`]: what works here, and what to do about the rest
 //! * [`demo`]: the main jobs against a simulated cluster
 
+pub mod complete;
 pub mod connect;
 pub mod demo;
 pub mod doctor;

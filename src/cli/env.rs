@@ -10,6 +10,7 @@ mod quote;
 
 const EXAMPLES: &str = "\
 Examples:
+  kdev env                                     the variables, for the shell that asks
   eval \"$(kdev env)\"                           programs of this shell use the running kdev connect
   eval \"$(kdev env --unset)\"                   and no longer; what was replaced is back
   kdev env --shell fish | source               in fish

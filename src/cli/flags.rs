@@ -3,6 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 
+use super::complete;
 use crate::config::{Fallback, Given, Kind, SETTINGS, Setting, Value, on};
 
 /// The flags of those settings that the command `ON` has, see [`on`].
@@ -80,7 +81,10 @@ fn flag(setting: &'static Setting) -> Arg {
     }
     let read = |text: &str| setting.read(text).map(|_: Value| text.to_owned());
     match setting.kind {
-        Kind::Text => arg.value_parser(read),
+        Kind::Text => match complete::values_of(setting) {
+            Some(completer) => arg.value_parser(read).add(completer),
+            None => arg.value_parser(read),
+        },
         Kind::Address => arg.value_parser(read).value_hint(ValueHint::Other),
         Kind::Path => arg.value_parser(read).value_hint(ValueHint::FilePath),
         Kind::List => arg.value_parser(read).action(ArgAction::Append),

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{SettingFlags, output, signalled};
+use super::{SettingFlags, complete, output, signalled};
 use crate::app::forward::{Forwarding, Spec};
 use crate::config::{Config, Given, on};
 
@@ -22,7 +22,7 @@ pub(super) struct ForwardArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::FORWARD }>,
     /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT
-    #[arg(required = true, value_name = "SERVICE:PORT[=LOCAL]")]
+    #[arg(required = true, value_name = "SERVICE:PORT[=LOCAL]", add = complete::targets())]
     ports: Vec<Spec>,
     /// Print one line of JSON with the ports once ready
     #[arg(long)]

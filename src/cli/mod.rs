@@ -1,5 +1,6 @@
 //! The command line: flags, printing, exit codes. What the commands do is `app`'s part.
 
+mod complete;
 mod connect;
 mod demo;
 mod doctor;
@@ -7,6 +8,7 @@ mod env;
 mod flags;
 mod forward;
 mod logging;
+mod man;
 mod output;
 mod resolve;
 mod run;
@@ -53,6 +55,8 @@ enum Command {
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
     Config(settings::ConfigArgs),
+    Completions(complete::CompletionsArgs),
+    Man(man::ManArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -75,9 +79,12 @@ impl Cli {
             Command::Env(args) => args.given(),
             Command::Forward(args) => args.given(),
             Command::Resolve(args) => args.given(),
-            Command::Status(_) | Command::Doctor(_) | Command::Config(_) | Command::Demo(_) => {
-                Vec::new()
-            }
+            Command::Status(_)
+            | Command::Doctor(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Demo(_) => Vec::new(),
         };
         own.into_iter()
             .chain(self.global.settings.given())
@@ -101,6 +108,9 @@ fn settings_of(command: &Command, layered: Layered) -> Config {
 /// failure, 2 a wrong command line, 130 after Ctrl-C; `run` passes its child's through.
 #[must_use]
 pub fn main() -> ExitCode {
+    if complete::answer() {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::command()
         .try_get_matches()
         .and_then(|m| Cli::from_arg_matches(&m))
@@ -115,7 +125,9 @@ pub fn main() -> ExitCode {
     let place = Place::of_process();
     let config = match &cli.command {
         // These work where settings are broken: one shows what is wrong, the other needs none.
-        Command::Config(_) | Command::Demo(_) => Ok(Config::default()),
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) | Command::Demo(_) => {
+            Ok(Config::default())
+        }
         _ => config::load(cli.given(), &place).map(|layered| settings_of(&cli.command, layered)),
     };
     let config = match config {
@@ -150,6 +162,8 @@ pub fn main() -> ExitCode {
             Command::Status(args) => status::run(args).await,
             Command::Doctor(args) => doctor::run(args, &config).await,
             Command::Config(args) => settings::run(args, given, &place),
+            Command::Completions(args) => complete::run(&args),
+            Command::Man(args) => man::run(&args),
             Command::Demo(args) => demo::run(args).await,
         }
     });
@@ -174,6 +188,19 @@ fn signalled(number: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_command_has_examples() {
+        fn walk(command: &clap::Command, path: &str) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  kdev "), "{path}: {help}");
+            for inner in command.get_subcommands() {
+                walk(inner, &format!("{path} {}", inner.get_name()));
+            }
+        }
+        walk(&Cli::command(), "kdev");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

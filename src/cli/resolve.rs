@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 
-use super::{SettingFlags, output};
+use super::{SettingFlags, complete, output};
 use crate::app::resolve::{Answer, Direction, Question, resolve};
 use crate::config::{Config, Given, on};
 
@@ -28,7 +28,7 @@ pub(super) struct ResolveArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::RESOLVE }>,
     /// What an app would dial; PORT is a number or a Service port's name
-    #[arg(value_name = "NAME[:PORT]")]
+    #[arg(value_name = "NAME[:PORT]", add = complete::targets())]
     name: Question,
     /// Print JSON
     #[arg(long)]

@@ -6,6 +6,7 @@
 //! * [`discovery`]: what the API server is and has
 //! * [`access`]: what the user may do
 //! * [`identity`]: who the user is to the API server
+//! * [`listing`]: names of what there is, asked for once
 //! * [`measure`]: how fast the way to the API server is
 //! * [`catalog`]: what names and addresses mean, kept current
 //! * [`portforward`]: streams to the ports of pods
@@ -17,6 +18,7 @@ pub mod discovery;
 pub mod exec;
 pub mod identity;
 pub mod kubeconfig;
+pub mod listing;
 pub mod measure;
 pub mod portforward;
 

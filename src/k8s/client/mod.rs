@@ -133,6 +133,27 @@ impl Client {
         environment: Environment,
         tasks: &Tasks,
     ) -> Result<Self, ClientError> {
+        Self::connect_asking(options, environment, tasks, true).await
+    }
+
+    /// As [`Client::connect_in`], without a terminal for credential plugins to ask on.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], and where a plugin has to ask.
+    pub async fn connect_silently(
+        options: KubeOptions,
+        environment: Environment,
+        tasks: &Tasks,
+    ) -> Result<Self, ClientError> {
+        Self::connect_asking(options, environment, tasks, false).await
+    }
+
+    async fn connect_asking(
+        options: KubeOptions,
+        environment: Environment,
+        tasks: &Tasks,
+        may_ask: bool,
+    ) -> Result<Self, ClientError> {
         let loaded = generation::load(&options, &environment).await?;
         let about = About {
             context: loaded.context.clone(),
@@ -142,7 +163,7 @@ impl Client {
             server: loaded.server.to_string(),
             proxy: loaded.proxy(),
         };
-        let first = generation::build(loaded, 0, true, environment.login_timeout).await?;
+        let first = generation::build(loaded, 0, may_ask, environment.login_timeout).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
@@ -151,7 +172,7 @@ impl Client {
                 current: ArcSwap::from_pointee(first),
                 renewing: Mutex::default(),
                 refused: Refused::new(),
-                may_ask: AtomicBool::new(true),
+                may_ask: AtomicBool::new(may_ask),
                 tasks: tasks.clone(),
             }),
         })

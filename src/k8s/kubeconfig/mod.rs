@@ -163,6 +163,18 @@ pub fn load(options: &KubeOptions, environment: &Environment) -> Result<Loaded, 
     from_files(options, environment, files)
 }
 
+/// The contexts that `options` and `environment` have to choose from.
+///
+/// # Errors
+/// When a kubeconfig cannot be read.
+pub fn contexts(
+    options: &KubeOptions,
+    environment: &Environment,
+) -> Result<Vec<String>, KubeconfigError> {
+    let merged = read_files(options, environment)?.merged;
+    Ok(merged.contexts.into_iter().map(|c| c.name).collect())
+}
+
 /// The files that were looked for and what they say together.
 struct Files {
     looked: Vec<PathBuf>,

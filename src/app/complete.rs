@@ -1,0 +1,96 @@
+//! What a user may be about to type: names from the kubeconfig and from the cluster, now.
+//!
+//! Whoever presses the tab key waits, and can do nothing about an error: what does not answer in
+//! time, or at all, is left out.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::k8s::{Client, kubeconfig, listing};
+use crate::task::Tasks;
+
+/// How long a user waits for a tab key.
+const PATIENCE: Duration = Duration::from_millis(1000);
+
+/// The kubeconfig's contexts.
+#[must_use]
+pub fn contexts(config: &Config) -> Vec<String> {
+    kubeconfig::contexts(&config.kube, &config.environment()).unwrap_or_default()
+}
+
+/// The cluster's namespaces.
+pub async fn namespaces(config: &Config) -> Vec<String> {
+    let names = async {
+        let tasks = Tasks::new();
+        Some(known_namespaces(&client(config, &tasks).await?).await)
+    };
+    in_time(names).await
+}
+
+/// What may follow `typed`, which is the beginning of `SERVICE:PORT` or `SERVICE.NAMESPACE:PORT`.
+pub async fn targets(config: &Config, typed: &str) -> Vec<String> {
+    in_time(async {
+        let tasks = Tasks::new();
+        let client = client(config, &tasks).await?;
+        let (host, port) = match typed.split_once(':') {
+            Some((host, _)) => (host, true),
+            None => (typed, false),
+        };
+        let (namespace, suffix) = match host.split_once('.') {
+            Some((service, begun)) if !port => {
+                return Some(in_namespaces(&client, service, begun).await);
+            }
+            Some((_, namespace)) => (namespace, format!(".{namespace}")),
+            None => (client.namespace(), String::new()),
+        };
+        // `svc.ns.svc` is right too, and no name of a namespace has a dot.
+        let namespace = namespace.split('.').next().unwrap_or(namespace);
+        if namespace.is_empty() || !is_label(namespace) {
+            return None;
+        }
+        let services = listing::services(&client, namespace).await.ok()?;
+        let mut out = Vec::new();
+        for service in services {
+            let name = format!("{}{suffix}", service.name);
+            if port && name != host {
+                continue;
+            }
+            for (named, number) in &service.ports {
+                out.push(format!("{name}:{number}"));
+                if port && !named.is_empty() {
+                    out.push(format!("{name}:{named}"));
+                }
+            }
+        }
+        Some(out)
+    })
+    .await
+}
+
+/// `SERVICE.NAMESPACE:` for every namespace with that beginning.
+async fn in_namespaces(client: &Client, service: &str, begun: &str) -> Vec<String> {
+    let namespaces = known_namespaces(client).await;
+    let alike = namespaces.into_iter().filter(|ns| ns.starts_with(begun));
+    alike.map(|ns| format!("{service}.{ns}:")).collect()
+}
+
+/// All namespaces, or where those are not this user's to see, the one that surely is.
+async fn known_namespaces(client: &Client) -> Vec<String> {
+    let listed = listing::namespaces(client).await;
+    listed.unwrap_or_else(|_| vec![client.namespace().to_owned()])
+}
+
+/// Whether it may stand in the path of a request.
+fn is_label(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+async fn client(config: &Config, tasks: &Tasks) -> Option<Client> {
+    let connecting = Client::connect_silently(config.kube.clone(), config.environment(), tasks);
+    connecting.await.ok()
+}
+
+async fn in_time(names: impl Future<Output = Option<Vec<String>>>) -> Vec<String> {
+    let names = tokio::time::timeout(PATIENCE, names).await;
+    names.ok().flatten().unwrap_or_default()
+}

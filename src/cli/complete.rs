@@ -1,0 +1,184 @@
+//! `kdev completions`, and the answers to what its scripts ask.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+
+use clap::{Args, CommandFactory as _, ValueEnum};
+use clap_complete::CompleteEnv;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::Shells;
+
+use super::Cli;
+use crate::app::complete;
+use crate::config::{self, Config, Given, Place, SETTINGS, Setting, on};
+
+/// The variable by which a script asks for completions.
+const VARIABLE: &str = "KDEV_COMPLETE";
+const BASH: &str = include_str!("complete.bash");
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev completions bash                            the script, to look at
+  source <(kdev completions bash)                  in ~/.bashrc
+  source <(kdev completions zsh)                   in ~/.zshrc, after compinit
+  kdev completions fish | source                   in ~/.config/fish/config.fish
+  kdev completions powershell | Out-String | Invoke-Expression
+
+Names of contexts, namespaces, Services and ports come from your kubeconfig and your cluster, at
+that moment. A cluster that does not answer within a second has none.";
+
+/// Print a script that completes kdev's command line
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CompletionsArgs {
+    /// For this shell
+    shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+    #[value(alias = "pwsh")]
+    Powershell,
+}
+
+pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<u8> {
+    // This very program, so that what a script asks is what it understands.
+    let program = std::env::current_exe()?;
+    let program = program.to_string_lossy();
+    let name = match args.shell {
+        Shell::Bash => {
+            let quoted = program.replace('\'', r"'\''");
+            let script = BASH.replace("@VARIABLE@", VARIABLE);
+            super::output::line(script.replace("@PROGRAM@", &quoted).trim_end())?;
+            return Ok(0);
+        }
+        Shell::Zsh => "zsh",
+        Shell::Fish => "fish",
+        Shell::Powershell => "powershell",
+    };
+    let mut script = Vec::new();
+    if let Some(completer) = Shells::builtins().completer(name) {
+        completer.write_registration(VARIABLE, "kdev", "kdev", &program, &mut script)?;
+    }
+    super::output::line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(0)
+}
+
+/// Answers a script that asks for completions. Says whether this process was started for that.
+pub(super) fn answer() -> bool {
+    if std::env::var_os(VARIABLE).is_none() {
+        return false;
+    }
+    let folder = std::env::current_dir().ok();
+    let asked = CompleteEnv::with_factory(Cli::command)
+        .var(VARIABLE)
+        .try_complete(std::env::args_os(), folder.as_deref());
+    // What is not understood has no completions; the shell's line is no place for an error.
+    let _ = std::io::stdout().flush();
+    asked.unwrap_or(true)
+}
+
+/// What completes the value of a setting's flag.
+pub(super) fn values_of(setting: &Setting) -> Option<ArgValueCompleter> {
+    match setting.key {
+        "context" => Some(ArgValueCompleter::new(|typed: &OsStr| {
+            // The flag that is being typed must not choose.
+            let names = config_without("context").map(|config| complete::contexts(&config));
+            candidates(typed, names.unwrap_or_default())
+        })),
+        "namespace" => Some(ArgValueCompleter::new(|typed: &OsStr| {
+            let config = config_without("namespace");
+            let names = config.map(|config| wait(complete::namespaces(&config)));
+            candidates(typed, names.unwrap_or_default())
+        })),
+        _ => None,
+    }
+}
+
+/// What completes `SERVICE:PORT`.
+pub(super) fn targets() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let Some((config, text)) = config_without("").zip(typed.to_str()) else {
+            return Vec::new();
+        };
+        candidates(typed, wait(complete::targets(&config, text)))
+    })
+}
+
+fn candidates(typed: &OsStr, names: Vec<String>) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    let fit = names.into_iter().filter(|name| name.starts_with(&*typed));
+    fit.map(CompletionCandidate::new).collect()
+}
+
+fn wait(names: impl Future<Output = Vec<String>>) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return Vec::new();
+    };
+    let names = runtime.block_on(names);
+    // A name look-up that hangs must not hold the shell up.
+    runtime.shutdown_background();
+    names
+}
+
+/// The settings of the command line that is being completed, but for one flag. `None` where
+/// settings are wrong: the command itself will say so.
+fn config_without(flag: &str) -> Option<Config> {
+    let mut given = given(std::env::args_os());
+    given.retain(|(setting, _)| setting.key != flag);
+    let layered = config::load(given, &Place::of_process()).ok()?;
+    Some(layered.config)
+}
+
+/// Cluster flags among words that are no whole command line yet: `kdev -- kdev WORD…`.
+fn given(words: impl Iterator<Item = OsString>) -> Given {
+    let words: Vec<String> = words
+        .skip_while(|word| word != "--")
+        .skip(2)
+        .map(|word| word.to_string_lossy().into_owned())
+        .take_while(|word| word != "--")
+        .collect();
+    let mut given = Given::new();
+    for setting in SETTINGS.iter().filter(|s| s.on & on::ALL != 0) {
+        let long = format!("--{}", setting.key);
+        let short = setting.short.map(|c| format!("-{c}"));
+        for (at, word) in words.iter().enumerate() {
+            let text = if *word == long || Some(word) == short.as_ref() {
+                words.get(at + 1).map(String::as_str)
+            } else {
+                word.strip_prefix(&long)
+                    .and_then(|rest| rest.strip_prefix('='))
+            };
+            if let Some(Ok(value)) = text.map(|text| setting.read(text)) {
+                given.push((setting, value));
+            }
+        }
+    }
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_found_among_unfinished_words() {
+        let given = |line: &str| {
+            let given = given(line.split(' ').map(OsString::from));
+            let texts = given.iter().map(|(s, v)| format!("{}={v}", s.key));
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            given("/bin/kdev -- kdev forward -n shop --context=lab web:"),
+            ["context=lab", "namespace=shop"]
+        );
+        assert!(given("kdev -- kdev run -- curl -n shop").is_empty());
+    }
+}

@@ -1,0 +1,57 @@
+//! `kdev man`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Command, CommandFactory as _};
+use clap_mangen::Man;
+
+use super::{Cli, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev man | man -l -                              the page of kdev itself
+  kdev man --out ~/.local/share/man/man1           a page for each command: man kdev-run";
+
+/// Print or write man pages
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ManArgs {
+    /// Write a page for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &ManArgs) -> anyhow::Result<u8> {
+    let mut root = Cli::command().disable_help_subcommand(true);
+    root.build();
+    match &args.out {
+        None => output::line(String::from_utf8_lossy(&page(&root, "kdev")?).trim_end())?,
+        Some(folder) => {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+            write(&root, "kdev", folder)?;
+        }
+    }
+    Ok(0)
+}
+
+/// Writes the page of a command and of those below it.
+fn write(command: &Command, name: &str, folder: &Path) -> anyhow::Result<()> {
+    let file = folder.join(format!("{name}.1"));
+    std::fs::write(&file, page(command, name)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    for inner in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        write(inner, &format!("{name}-{}", inner.get_name()), folder)?;
+    }
+    Ok(())
+}
+
+fn page(command: &Command, name: &str) -> anyhow::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    Man::new(command.clone())
+        .title(name)
+        .render(&mut page)
+        .context("cannot make the man page")?;
+    Ok(page)
+}

@@ -1,0 +1,131 @@
+use std::path::Path;
+
+use crate::share::{Stage, ended};
+use crate::support::{Home, text};
+
+/// What bash completes at the end of `line`, where readline would replace `part`.
+async fn bash(stage: &Stage, line: &str, part: &str) -> Vec<String> {
+    let script = r#"source <(kdev completions bash)
+        COMP_LINE=$1 COMP_POINT=${#1}
+        _kdev kdev "$2" ""
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let args = ["-c", script, "bash", line, part];
+    let mut command = stage.home.program(Path::new("bash"), &args);
+    let folder = Path::new(env!("CARGO_BIN_EXE_kdev")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    command
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env("KUBECONFIG", stage.home.path("dev"));
+    let mut command = tokio::process::Command::from(command);
+    let (code, shown, said) = ended(command.kill_on_drop(true)).await;
+    assert_eq!((code, said.as_str()), (0, ""), "{line}");
+    let lines = shown.lines().filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_come_from_the_cluster_as_it_is() {
+    let stage = Stage::set_up().await;
+    let has = |found: &[String], wanted: &str| found.iter().any(|f| f == wanted);
+
+    let found = bash(&stage, "kdev forward we", "we").await;
+    assert_eq!(found, ["web:80"]);
+    // Bash cut the word at the colon, and replaces what is behind it.
+    let found = bash(&stage, "kdev forward web:", "").await;
+    assert!(has(&found, "80") && has(&found, "http"), "{found:?}");
+    assert!(!has(&found, "6379"), "{found:?}");
+    let found = bash(&stage, "kdev forward web:h", "h").await;
+    assert_eq!(found, ["http"]);
+    let found = bash(&stage, "kdev forward redis.sh", "redis.sh").await;
+    assert_eq!(found, ["redis.shop:"]);
+    let found = bash(&stage, "kdev resolve redis.shop:", "").await;
+    assert!(has(&found, "6379"), "{found:?}");
+    // What is new is there at the next tab.
+    let fresh = kdev_sim::Service::new("shop", "webcam").port("video", 8554, 8554);
+    stage.cluster.add_service(fresh);
+    let found = bash(&stage, "kdev forward we", "we").await;
+    assert_eq!(found, ["web:80", "webcam:8554"]);
+
+    let found = bash(&stage, "kdev run -n ", "").await;
+    assert!(has(&found, "shop"), "{found:?}");
+    assert_eq!(bash(&stage, "kdev --context si", "si").await, ["sim"]);
+    assert_eq!(bash(&stage, "kdev --context=si", "si").await, ["sim"]);
+    let found = bash(&stage, "kdev conn", "conn").await;
+    assert_eq!(found, ["connect"]);
+    let found = bash(&stage, "kdev run --via ", "").await;
+    assert_eq!(found, ["auto", "direct"]);
+    // Flags before it count.
+    stage.cluster.add_namespace("empty");
+    assert!(
+        bash(&stage, "kdev forward -n empty we", "we")
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_answer_is_left_out_in_silence() {
+    let stage = Stage::set_up().await;
+    stage.cluster.faults().hold_api(true);
+    assert!(bash(&stage, "kdev forward we", "we").await.is_empty());
+    stage.cluster.faults().hold_api(false);
+    stage.cluster.stop_api().await;
+    assert!(bash(&stage, "kdev forward we", "we").await.is_empty());
+    std::fs::write(stage.home.path("dev"), "no: [kubeconfig").unwrap();
+    assert!(bash(&stage, "kdev --context ", "").await.is_empty());
+    stage.home.write("project/.kdev.toml", "broken");
+    assert!(bash(&stage, "kdev forward we", "we").await.is_empty());
+    assert_eq!(bash(&stage, "kdev conn", "conn").await, ["connect"]);
+}
+
+#[test]
+fn every_shell_takes_its_script() {
+    let home = Home::new();
+    for (shell, check) in [
+        ("bash", Some(("bash", "-n"))),
+        ("zsh", Some(("zsh", "-n"))),
+        ("fish", Some(("fish", "-n"))),
+        ("powershell", None),
+    ] {
+        let output = home.output(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let script = text(&output.stdout);
+        assert!(script.contains("KDEV_COMPLETE"), "{script}");
+        let file = home.write("script", &script);
+        if let Some((program, flag)) = check {
+            let mut command = home.program(Path::new(program), &[flag, file.to_str().unwrap()]);
+            match command.output() {
+                Ok(output) => assert!(output.status.success(), "{}", text(&output.stderr)),
+                Err(_) => println!("skipped: there is no {program}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let home = Home::new();
+    let folder = home.path("man1");
+    let output = home.output(&["man", "--out", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let help = text(&home.output(&["--help"]).stdout);
+    let commands = help.split("Commands:\n").nth(1).unwrap();
+    let commands = commands.lines().take_while(|line| !line.is_empty());
+    let mut names: Vec<&str> = commands
+        .filter_map(|l| l.split_whitespace().next())
+        .collect();
+    names.retain(|name| *name != "help");
+    assert!(
+        names.contains(&"run") && names.contains(&"man"),
+        "{names:?}"
+    );
+    for name in names {
+        let page = std::fs::read_to_string(folder.join(format!("kdev-{name}.1"))).unwrap();
+        assert!(page.contains(&format!(".TH kdev-{name} 1")), "{page}");
+        assert!(page.contains("Examples:"), "{page}");
+    }
+    for name in ["kdev", "kdev-config-show"] {
+        assert!(folder.join(format!("{name}.1")).exists(), "{name}");
+    }
+    assert!(text(&home.output(&["man"]).stdout).contains(".TH kdev 1"));
+}
