@@ -5,6 +5,8 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use kdev::addr::ClusterDomain;
@@ -154,6 +156,23 @@ pub(crate) async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Mes
         "case is kept"
     );
     answer
+}
+
+/// As [`ask`], and again each second: what a socket has no room for is lost.
+pub(crate) async fn ask_in_a_flood(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    let mut answers = FuturesUnordered::new();
+    let waiting = async {
+        loop {
+            answers.push(ask(server, name, kind));
+            let second = tokio::time::sleep(Duration::from_secs(1));
+            if let Ok(Some(answer)) =
+                tokio::time::timeout_at(second.deadline(), answers.next()).await
+            {
+                return answer;
+            }
+        }
+    };
+    waiting.await
 }
 
 /// Sends bytes by UDP and gives the bytes that come back.
