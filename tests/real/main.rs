@@ -10,6 +10,7 @@ mod corporate;
 mod dns;
 mod doctor;
 mod faults;
+mod forms;
 mod garbage;
 mod lab;
 mod logins;
