@@ -177,4 +177,13 @@ async fn proxies_of_the_environment_are_explained() {
     assert!(detail.contains("http://proxy.corp:3128"), "{detail}");
     assert!(detail.contains("does not resolve"), "{detail}");
     assert!(detail.contains("a NO_PROXY without .svc,"), "{detail}");
+    // Under which names there are Services is the setting's to say.
+    let found = Doctor::of(&cluster, "dev")
+        .env("HTTPS_PROXY", "http://proxy.corp:3128")
+        .env("NO_PROXY", "intranet,k8s.corp,.cluster.local")
+        .env("KDEV_CLUSTER_DOMAIN", "k8s.corp")
+        .json()
+        .await;
+    let detail = &found.get("local.proxies").detail;
+    assert!(detail.contains("a NO_PROXY without k8s.corp,"), "{detail}");
 }

@@ -2,11 +2,16 @@
 
 use super::check::Check;
 use super::proxies;
+use crate::addr::ClusterDomain;
 use crate::app::registry::{self, Found};
 use crate::k8s::kubeconfig::Loaded;
 use crate::upstream::Proxies;
 
-pub(super) async fn checks(loaded: Option<&Loaded>, proxies: &Proxies) -> Vec<Check> {
+pub(super) async fn checks(
+    loaded: Option<&Loaded>,
+    proxies: &Proxies,
+    domain: &ClusterDomain,
+) -> Vec<Check> {
     let folder = match registry::try_folder() {
         Ok(path) => Check::ok(
             "local.runtime-folder",
@@ -21,7 +26,7 @@ pub(super) async fn checks(loaded: Option<&Loaded>, proxies: &Proxies) -> Vec<Ch
         .fix("set XDG_RUNTIME_DIR to a folder that only you may enter"),
     };
     vec![
-        proxies::check(loaded, proxies).await,
+        proxies::check(loaded, proxies, domain).await,
         folder,
         sessions().await,
     ]

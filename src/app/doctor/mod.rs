@@ -54,10 +54,9 @@ pub async fn run(config: &Config, say: Say<'_>) -> Report {
         cluster(config, &environment, loaded.as_ref(), &board, &tasks),
         async { board.put(Section::Containers, containers::checks().await) },
         async {
-            board.put(
-                Section::Local,
-                local::checks(loaded.as_ref(), &environment.proxies).await,
-            )
+            let (proxies, domain) = (&environment.proxies, &config.cluster_domain);
+            let checks = local::checks(loaded.as_ref(), proxies, domain).await;
+            board.put(Section::Local, checks);
         },
     );
     tasks.shutdown(GOODBYE).await;

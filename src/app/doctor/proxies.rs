@@ -6,8 +6,7 @@ use futures_util::future::join_all;
 
 use super::check::Check;
 use super::server::proxy_fix;
-use crate::addr::DEFAULT_DOMAIN;
-use crate::addr::{Host, Target};
+use crate::addr::{ClusterDomain, Host, Target};
 use crate::k8s::kubeconfig::Loaded;
 use crate::run::environment::no_proxy;
 use crate::upstream::{Chosen, Proxies, ProxyError};
@@ -22,7 +21,11 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// does not exist (RFC 6761) too, and say first whether they want a login.
 const NOWHERE: &str = "kdev.invalid";
 
-pub(super) async fn check(loaded: Option<&Loaded>, proxies: &Proxies) -> Check {
+pub(super) async fn check(
+    loaded: Option<&Loaded>,
+    proxies: &Proxies,
+    domain: &ClusterDomain,
+) -> Check {
     let target = loaded.and_then(Loaded::target);
     let target = target.unwrap_or_else(|| Target::new(Host::Name(NOWHERE.to_owned()), 443));
     let used = proxies.used();
@@ -36,7 +39,7 @@ pub(super) async fn check(loaded: Option<&Loaded>, proxies: &Proxies) -> Check {
             }
         }
     });
-    let dropped = no_proxy::merge(&proxies.vars().no, &[], DEFAULT_DOMAIN).dropped;
+    let dropped = no_proxy::merge(&proxies.vars().no, &[], domain.name()).dropped;
     judge(&join_all(answers).await, &proxies.vars().no, &dropped)
 }
 
