@@ -30,7 +30,7 @@ pub struct SimCluster {
 }
 
 impl SimCluster {
-    /// Starts an API server on a free loopback port, with an empty namespace `default`.
+    /// Starts an API server on a free port of [`Options::listen`], with an empty namespace `default`.
     ///
     /// # Errors
     /// When no port can be bound or no certificate be made.

@@ -1,5 +1,6 @@
 //! What kind of cluster the simulation pretends to be.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// The server's age and habits. Start from [`Options::default`] or [`Options::old`].
@@ -14,6 +15,8 @@ pub struct Options {
     pub habits: Habits,
     /// How often a watch that asked for bookmarks gets one; real servers take about a minute.
     pub bookmark_every: Duration,
+    /// The address of loopback that the API server listens on, and kubeconfigs name.
+    pub listen: IpAddr,
 }
 
 /// How the API server, the kubelet and the container runtime treat port-forward.
@@ -74,6 +77,7 @@ impl Options {
             v1beta1_slices: false,
             habits: Habits::default(),
             bookmark_every: Duration::from_secs(60),
+            listen: Ipv4Addr::LOCALHOST.into(),
         }
     }
 

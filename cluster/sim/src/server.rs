@@ -1,7 +1,7 @@
 //! The listening side: a port that stays the cluster's own, and connections that can be cut.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ struct Running {
 impl Server {
     /// Reserves a port; nothing listens yet.
     pub(crate) fn new(world: Arc<World>, acceptor: TlsAcceptor) -> io::Result<Self> {
-        let reserved = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let reserved = bind(SocketAddr::from((world.options.listen, 0)))?;
         let address = reserved.local_addr()?;
         let running = Mutex::new(None);
         Ok(Self {
@@ -113,7 +113,10 @@ impl Server {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)

@@ -13,9 +13,10 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 /// Names that the server certificate is valid for, as real API servers have them.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "localhost",
     "127.0.0.1",
+    "::1",
     "kubernetes",
     "kubernetes.default.svc",
 ];
