@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::relay::serve;
 use crate::support::{
-    PATIENCE, Resolver, Tcp, ask, ask_in_a_flood, exchange, public, question, source, told,
+    PATIENCE, Resolver, Tcp, ask_in_a_flood, exchange, public, question, source, told,
 };
 
 #[tokio::test]
