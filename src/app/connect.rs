@@ -1,7 +1,7 @@
 //! `kdev connect`: a proxy for anything and a DNS server, until it is told to end.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -112,9 +112,11 @@ pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: So
     config.stats = session.stats.clone();
     let (catalog, domain) = (session.catalog.clone(), session.domain().clone());
     config.pac = Some(Pac::new(move || {
-        let services = catalog.services().into_iter();
+        let services = catalog.services();
+        let ips: Vec<IpAddr> = services.iter().flat_map(|s| s.ips.clone()).collect();
+        let services = services.into_iter();
         let namespaces: BTreeSet<String> = services.map(|s| s.name.namespace).collect();
-        pac(address, namespaces, domain.name())
+        pac(address, namespaces, &ips, domain.name())
     }));
     let served = proxy::serve(
         listener,
@@ -125,8 +127,14 @@ pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: So
     session.tasks.spawn(served);
 }
 
-/// A PAC file that sends names and addresses of the cluster here and leaves all else alone.
-fn pac(address: SocketAddr, namespaces: impl IntoIterator<Item = String>, domain: &str) -> String {
+/// A PAC file that sends names of the cluster and addresses of its Services here and leaves all
+/// else alone. Addresses of pods are left out: browsers keep the file longer than those last.
+fn pac(
+    address: SocketAddr,
+    namespaces: impl IntoIterator<Item = String>,
+    ips: &[IpAddr],
+    domain: &str,
+) -> String {
     // Namespace names are DNS labels, so they need no quoting.
     let suffixes: Vec<String> = namespaces
         .into_iter()
@@ -134,16 +142,20 @@ fn pac(address: SocketAddr, namespaces: impl IntoIterator<Item = String>, domain
         .chain([".svc".to_owned(), format!(".{domain}")])
         .map(|suffix| format!("{suffix:?}"))
         .collect();
+    let ips: Vec<String> = ips.iter().map(|ip| format!("\"{ip}\": 1")).collect();
     format!(
         "// Names of the cluster go through kdev; the rest is none of its business.\n\
          function FindProxyForURL(url, host) {{\n\
          \x20 var suffixes = [{}];\n\
+         \x20 var addresses = {{{}}};\n\
+         \x20 if (addresses[host.replace(/[\\[\\]]/g, \"\")] === 1) return \"SOCKS5 {address}; PROXY {address}\";\n\
          \x20 if (isPlainHostName(host) && host !== \"localhost\" && host.indexOf(\":\") < 0) return \"SOCKS5 {address}; PROXY {address}; DIRECT\";\n\
          \x20 for (var i = 0; i < suffixes.length; i++)\n\
          \x20   if (dnsDomainIs(host, suffixes[i])) return \"SOCKS5 {address}; PROXY {address}\";\n\
          \x20 return \"DIRECT\";\n\
          }}\n",
-        suffixes.join(", ")
+        suffixes.join(", "),
+        ips.join(", ")
     )
 }
 
@@ -154,12 +166,16 @@ mod tests {
         let text = super::pac(
             "127.0.0.1:1080".parse().unwrap(),
             ["shop".to_owned(), "dev".to_owned()],
+            &["10.96.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
             "cluster.local",
         );
         assert!(
             text.contains(r#"[".shop", ".dev", ".svc", ".cluster.local"]"#),
             "{text}"
         );
+        assert!(text.contains(r#"{"10.96.0.5": 1, "fd00::5": 1}"#), "{text}");
+        // Some engines pass an IPv6 literal in brackets.
+        assert!(text.contains(r#"host.replace(/[\[\]]/g, "")"#), "{text}");
         assert!(text.contains("SOCKS5 127.0.0.1:1080"));
     }
 }

@@ -23,6 +23,7 @@ mod texts;
 
 pub use self::detail::{PodDetail, PortDetail, ServiceDetail};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ pub struct ServiceInfo {
     pub ports: Vec<(String, u16)>,
     /// How many of its pods are ready; none for one without a selector.
     pub ready: Option<usize>,
+    /// Its own addresses.
+    pub ips: Vec<IpAddr>,
 }
 
 /// What is watched, or may not be, for `kdev status` and `kdev doctor`.
@@ -144,6 +147,7 @@ impl Catalog {
                             ready: (!service.selector.is_empty()
                                 && !matches!(service.kind, ServiceKind::External(_)))
                             .then(ready),
+                            ips: service.ips.to_vec(),
                         }
                     })
                 })
