@@ -173,6 +173,12 @@ impl StreamState {
             && !(incoming.ended && incoming.error_ended)
     }
 
+    /// Whether the server ended or refused the stream.
+    pub(super) fn is_over(&self) -> bool {
+        let incoming = lock(&self.incoming);
+        incoming.ended || !incoming.error_text.is_empty()
+    }
+
     /// What the runtime may have left unread, once it ended both streams without a reset.
     pub(super) fn remains(&self) -> Remains {
         let incoming = lock(&self.incoming);

@@ -199,6 +199,10 @@ impl AsyncWrite for PodStream {
                 let unanswered = &self.state.unanswered;
                 unanswered.fetch_add(taken as u64, Ordering::Relaxed);
                 self.connection.traffic.sent(taken as u64);
+                // An end that the reader took in meanwhile was judged without these bytes.
+                if self.state.is_over() {
+                    self.connection.judge(&self.state);
+                }
                 Poll::Ready(Ok(taken))
             }
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
