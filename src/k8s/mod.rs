@@ -2,6 +2,7 @@
 //!
 //! * [`kubeconfig`]: which cluster, which user, which namespace: what kubectl would take
 //! * [`exec`]: credential plugins
+//! * [`oidc`]: logins by OpenID Connect
 //! * [`client`]: requests and upgrades to the API server, with credentials that stay fresh
 //! * [`discovery`]: what the API server is and has
 //! * [`access`]: what the user may do
@@ -20,7 +21,10 @@ pub mod identity;
 pub mod kubeconfig;
 pub mod listing;
 pub mod measure;
+pub mod oidc;
 pub mod portforward;
+mod trust;
+mod x509;
 
 pub use catalog::Catalog;
 pub use client::{Client, ClientError, Upgrade, UpgradeError};

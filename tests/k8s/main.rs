@@ -5,5 +5,6 @@
 mod catalog;
 mod client;
 mod credentials;
+mod oidc;
 mod support;
 mod transcripts;

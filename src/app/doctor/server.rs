@@ -176,6 +176,9 @@ fn silent(client: &Client) -> ClientError {
 fn is_login(error: &ClientError) -> bool {
     matches!(
         error,
-        ClientError::Plugin(_) | ClientError::Credentials { .. } | ClientError::Kubeconfig(_)
+        ClientError::Plugin(_)
+            | ClientError::Login(_)
+            | ClientError::Credentials { .. }
+            | ClientError::Kubeconfig(_)
     )
 }

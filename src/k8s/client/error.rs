@@ -9,6 +9,8 @@ use super::stack::CONNECT_TIMEOUT;
 use crate::dial::DialError;
 use crate::k8s::exec::ExecError;
 use crate::k8s::kubeconfig::KubeconfigError;
+use crate::k8s::oidc::OidcError;
+use crate::k8s::trust;
 use crate::upstream::ProxyError;
 
 /// Why a request to the API server failed.
@@ -20,6 +22,9 @@ pub enum ClientError {
     /// The credential plugin gave nothing.
     #[error(transparent)]
     Plugin(#[from] ExecError),
+    /// The identity provider gave nothing.
+    #[error(transparent)]
+    Login(#[from] OidcError),
     /// The credentials cannot be used, for another reason.
     #[error("the credentials of context {context:?} cannot be used: {reason}")]
     Credentials {
@@ -103,9 +108,17 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Answer { .. } => true,
             Self::Proxy { error, .. } => !error.is_login(),
+            Self::Login(error) => error.is_passing(),
             Self::Status { code, .. } => *code == 429 || *code >= 500,
             _ => false,
         }
+    }
+}
+
+impl ClientError {
+    /// Whether only the user can help, by another login.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Login(error) if error.is_final())
     }
 }
 
@@ -165,7 +178,7 @@ pub(super) fn classify(error: &kube::Error, context: &str, server: &str) -> Clie
     }
     let server = server.to_owned();
     if let Some(tls) = tls {
-        let (reason, fix) = trust(&tls);
+        let (reason, fix) = explain(&tls);
         return ClientError::Certificate {
             server,
             reason,
@@ -195,13 +208,28 @@ pub(super) fn classify(error: &kube::Error, context: &str, server: &str) -> Clie
 }
 
 /// What a TLS failure means to the user, and what to do.
-fn trust(error: &rustls::Error) -> (String, String) {
+fn explain(error: &rustls::Error) -> (String, String) {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
     let correct_ca = "correct certificate-authority-data in the kubeconfig, or get a new one";
+    if let Some(untrusted) = trust::untrusted(error) {
+        let own = match untrusted.by {
+            Some(_) => correct_ca,
+            None => {
+                "add it to the system's store, to the file that SSL_CERT_FILE names, or as \
+                 certificate-authority-data to the kubeconfig"
+            }
+        };
+        let fix = format!(
+            "if that is the cluster's own authority, {own}; if it is your company's, a proxy or a \
+             firewall on the way opens TLS: ask whoever runs it to let the API server's through \
+             unopened, or go past a proxy with NO_PROXY"
+        );
+        return (untrusted.to_string(), fix);
+    }
     match error {
-        Error::InvalidCertificate(Bad::UnknownIssuer) => (
-            "its certificate is signed by an authority that the kubeconfig does not name".into(),
-            correct_ca.into(),
+        Error::InvalidCertificate(Bad::BadSignature) => (
+            "its certificate is signed by another authority of the name that is trusted".into(),
+            "the cluster was probably made anew: get a new kubeconfig".into(),
         ),
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => (
             "its certificate has expired".into(),

@@ -10,6 +10,7 @@ use super::error::{ClientError, classify};
 use super::stack::{self, Stack};
 use crate::k8s::exec::{self, Credential};
 use crate::k8s::kubeconfig::{self, Environment, KubeOptions, KubeconfigError, Loaded};
+use crate::k8s::oidc;
 
 /// Credentials are renewed when less than this is left of them, or a tenth of their life.
 const RENEW_AHEAD: Duration = Duration::from_secs(60);
@@ -77,7 +78,8 @@ pub(super) async fn build(
     loaded: Loaded,
     id: u64,
     may_ask: bool,
-    login_timeout: Option<Duration>,
+    environment: &Environment,
+    logins: &oidc::Session,
 ) -> Result<Generation, ClientError> {
     let mut config = loaded.config;
     // No timers on streams that are silent for good reasons; retries are the callers' business.
@@ -86,7 +88,12 @@ pub(super) async fn build(
     config.default_retry = false;
     let mut expires = None;
     if let Some(plugin) = &loaded.exec {
-        let credential = exec::run(plugin, may_ask, login_timeout).await?;
+        let credential = exec::run(plugin, may_ask, environment.login_timeout).await?;
+        expires = credential.expires;
+        carry(&mut config, credential);
+    }
+    if let Some(provider) = &loaded.oidc {
+        let credential = logins.credential(provider, &environment.proxies).await?;
         expires = credential.expires;
         carry(&mut config, credential);
     }
@@ -106,7 +113,7 @@ pub(super) async fn build(
     })
 }
 
-/// Puts a plugin's credential where kube expects one from the kubeconfig.
+/// Puts a credential where kube expects one from the kubeconfig.
 fn carry(config: &mut Config, credential: Credential) {
     let auth = &mut config.auth_info;
     if let Some(token) = credential.token {

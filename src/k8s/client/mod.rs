@@ -31,6 +31,7 @@ pub(crate) use error::Status;
 use self::generation::{Freshness, Generation};
 use self::refused::Refused;
 use super::kubeconfig::{Environment, KubeOptions};
+use super::oidc;
 use crate::task::Tasks;
 
 /// How long the API server may take to begin its answer: its own limit for requests is 60 s, but
@@ -55,6 +56,8 @@ struct Inner {
     current: ArcSwap<Generation>,
     renewing: Mutex<Renewing>,
     refused: Refused,
+    /// The tokens of a login by OpenID Connect.
+    logins: oidc::Session,
     /// Whether a plugin may use the terminal.
     may_ask: AtomicBool,
     tasks: Tasks,
@@ -106,6 +109,16 @@ struct Renewing {
 enum Kind {
     Request,
     Upgrade,
+}
+
+impl Kind {
+    /// How long the API server may take to begin its answer, connecting included.
+    fn limit(self) -> Duration {
+        match self {
+            Self::Request => RESPONSE_TIMEOUT,
+            Self::Upgrade => UPGRADE_TIMEOUT,
+        }
+    }
 }
 
 impl fmt::Debug for Client {
@@ -163,7 +176,8 @@ impl Client {
             server: loaded.server.to_string(),
             proxy: loaded.proxy(),
         };
-        let first = generation::build(loaded, 0, may_ask, environment.login_timeout).await?;
+        let logins = oidc::Session::default();
+        let first = generation::build(loaded, 0, may_ask, &environment, &logins).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
@@ -172,6 +186,7 @@ impl Client {
                 current: ArcSwap::from_pointee(first),
                 renewing: Mutex::default(),
                 refused: Refused::new(),
+                logins,
                 may_ask: AtomicBool::new(may_ask),
                 tasks: tasks.clone(),
             }),
@@ -219,17 +234,12 @@ impl Client {
     /// credentials, where the body can be sent again; any status is returned as it came.
     ///
     /// # Errors
-    /// When there is no answer within [`RESPONSE_TIMEOUT`].
+    /// When there are no good credentials, or no answer within [`RESPONSE_TIMEOUT`].
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
-        match tokio::time::timeout(RESPONSE_TIMEOUT, self.exchange(request, Kind::Request)).await {
-            Ok(result) => result,
-            Err(_) => Err(ClientError::Unreachable {
-                server: self.about().way(),
-                reason: format!("no answer within {} s", RESPONSE_TIMEOUT.as_secs()),
-            }),
-        }
+        self.exchange(request, Kind::Request).await
     }
 
+    /// The limits are the API server's: what waits for a login waits as long as that may take.
     async fn exchange(
         &self,
         request: Request<Body>,
@@ -276,10 +286,14 @@ impl Client {
             Kind::Upgrade => &generation.stack.upgrades,
         };
         let about = &self.inner.about;
-        client
-            .send(request)
-            .await
-            .map_err(|e| error::classify(&e, &about.context, &about.way()))
+        let limit = kind.limit();
+        match tokio::time::timeout(limit, client.send(request)).await {
+            Ok(sent) => sent.map_err(|e| error::classify(&e, &about.context, &about.way())),
+            Err(_) => Err(ClientError::Unreachable {
+                server: about.way(),
+                reason: format!("no answer within {} s", limit.as_secs()),
+            }),
+        }
     }
 
     /// Credentials that are good now.
@@ -336,7 +350,7 @@ impl Client {
         let result = async {
             // Read again: another program may have logged in meanwhile.
             let loaded = generation::load(&inner.options, &inner.environment).await?;
-            generation::build(loaded, id, may_ask, inner.environment.login_timeout).await
+            generation::build(loaded, id, may_ask, &inner.environment, &inner.logins).await
         }
         .await;
         let result = result.map(Arc::new);
@@ -345,6 +359,8 @@ impl Client {
                 tracing::debug!(generation = id, "credentials renewed");
                 inner.current.store(Arc::clone(generation));
             }
+            // The session ends with these words.
+            Err(error) if error.is_final() && !self.has_time() => {}
             Err(error) => self.say_once(error),
         }
         let mut renewing = self.renewing();
@@ -354,6 +370,11 @@ impl Client {
         }
         renewing.last = Some((Instant::now(), result.as_ref().err().cloned()));
         result
+    }
+
+    /// Whether the credentials still serve, so that only their renewal has failed.
+    fn has_time(&self) -> bool {
+        self.inner.current.load().freshness() == Freshness::Ageing
     }
 
     /// Each reason is said once until the next success: what fails is tried for every request.

@@ -53,7 +53,8 @@ impl Refused {
     fn note(&self, error: &ClientError, limit: Duration) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         self.any.store(true, Ordering::Relaxed);
-        if since.get_or_insert_with(Instant::now).elapsed() >= limit {
+        let passed = since.get_or_insert_with(Instant::now).elapsed();
+        if error.is_final() || passed >= limit {
             self.lost.send_if_modified(|lost| {
                 let first = lost.is_none();
                 lost.get_or_insert_with(|| error.clone());

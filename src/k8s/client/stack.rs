@@ -14,16 +14,19 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::Config;
-use kube::client::{Body, ConfigExt as _};
+use kube::client::{Body, ConfigExt as _, RustlsTlsError};
+use rustls::pki_types::CertificateDer;
 use tower::{BoxError, Service, ServiceBuilder};
 use tower_http::decompression::DecompressionLayer;
 
 use crate::io::BoxIo;
 use crate::k8s::kubeconfig::server_target;
+use crate::k8s::trust::{self, Anchors};
 use crate::upstream::Proxy;
 
 /// How long a connection to the API server may take, TCP, proxy and TLS together.
@@ -72,7 +75,7 @@ where
     C::Future: Send + 'static,
     C::Error: Into<BoxError>,
 {
-    let connector = Timed(config.rustls_https_connector_with_connector(connector)?);
+    let connector = Timed(tls(config, connector)?);
     let namespace = &config.default_namespace;
     let credentials = config.auth_layer()?;
     let headers = config.extra_headers_layer()?;
@@ -103,6 +106,35 @@ where
         requests: kube::Client::new(requests, namespace),
         upgrades: kube::Client::new(upgrades, namespace),
     })
+}
+
+/// TLS as the kubeconfig has it, with errors that name who signed what is not trusted.
+fn tls<C>(config: &Config, connector: C) -> kube::Result<HttpsConnector<C>> {
+    let bad = |error| kube::Error::RustlsTls(RustlsTlsError::AddRootCertificate(error));
+    let mut tls = config.rustls_client_config()?;
+    // A pod's authority is a file that kube's own verifier reads again when it changes.
+    if !config.accept_invalid_certs && config.root_cert_file.is_none() {
+        let anchors = match &config.root_cert {
+            Some(roots) => {
+                let roots = roots.iter().map(|der| CertificateDer::from(der.clone()));
+                Anchors::of_der(roots, "the kubeconfig names").map_err(|e| bad(e.into()))?
+            }
+            None => Anchors::System,
+        };
+        let verifier = trust::verifier(&anchors, tls.crypto_provider());
+        let verifier = verifier.map_err(|e| bad(e.into()))?;
+        tls.dangerous().set_certificate_verifier(verifier);
+    }
+    let mut builder = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = name.clone().try_into();
+        let name =
+            name.map_err(|e| kube::Error::RustlsTls(RustlsTlsError::InvalidServerName(e)))?;
+        builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    Ok(builder.enable_http1().wrap_connector(connector))
 }
 
 /// Connects through a proxy, which resolves the server's name.

@@ -12,7 +12,8 @@ use kube::client::Body;
 use super::error::{ClientError, Status};
 use super::{Client, Kind};
 
-/// How long the answer to an upgrade may take, connecting included. The API server connects to
+/// How long the answer to an upgrade may take, connecting included, and its body if it is a
+/// refusal; a login that is waited for does not count. The API server connects to
 /// the kubelet, and that to the container runtime, before it answers.
 pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most that is read of a refusal's body.
@@ -85,6 +86,7 @@ impl From<ClientError> for UpgradeError {
             | ClientError::Answer { .. } => Self::Network(error.to_string()),
             ClientError::Kubeconfig(_)
             | ClientError::Plugin(_)
+            | ClientError::Login(_)
             | ClientError::Credentials { .. }
             | ClientError::Unauthorized { .. } => Self::Credentials(error.to_string()),
         }
@@ -99,11 +101,11 @@ impl Client {
     /// Dropping the future closes the connection.
     ///
     /// # Errors
-    /// When the answer is not 101 within [`UPGRADE_TIMEOUT`].
+    /// When there are no good credentials, or the answer is not 101 within [`UPGRADE_TIMEOUT`].
     pub async fn upgrade(&self, request: Request<()>) -> Result<Upgrade, UpgradeError> {
         let request = request.map(|()| Body::empty());
-        let exchange = async {
-            let response = self.exchange(request, Kind::Upgrade).await?;
+        let response = self.exchange(request, Kind::Upgrade).await?;
+        let rest = async {
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Err(self.refusal(response).await);
             }
@@ -122,10 +124,10 @@ impl Client {
                 ))),
             }
         };
-        match tokio::time::timeout(UPGRADE_TIMEOUT, exchange).await {
+        match tokio::time::timeout(UPGRADE_TIMEOUT, rest).await {
             Ok(result) => result,
             Err(_) => Err(UpgradeError::Network(format!(
-                "the API server {} did not answer an upgrade within {} s",
+                "the API server {} did not finish its answer to an upgrade within {} s",
                 self.server(),
                 UPGRADE_TIMEOUT.as_secs()
             ))),

@@ -10,6 +10,8 @@ use kube::config::AuthInfo;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
+use crate::k8s::x509::{SEQUENCE, element, from_issuer};
+
 /// The end of what `auth` carries; `None` where it does not say.
 pub(super) fn of(auth: &AuthInfo) -> Option<SystemTime> {
     let written = auth.token.as_ref().map(|t| t.expose_secret().to_owned());
@@ -29,7 +31,7 @@ pub(super) fn of(auth: &AuthInfo) -> Option<SystemTime> {
 }
 
 /// The `exp` of a JSON Web Token (RFC 7519, 4.1.4).
-fn of_token(token: &str) -> Option<SystemTime> {
+pub(in crate::k8s) fn of_token(token: &str) -> Option<SystemTime> {
     #[derive(Deserialize)]
     struct Claims {
         exp: f64,
@@ -51,18 +53,8 @@ fn first_certificate(pem: &str) -> Option<Vec<u8>> {
 
 /// The `notAfter` of a certificate (RFC 5280, 4.1).
 fn of_certificate(der: &[u8]) -> Option<SystemTime> {
-    const SEQUENCE: u8 = 0x30;
-    const VERSION: u8 = 0xa0;
     const UTC_TIME: u8 = 0x17;
-    let (_, certificate, _) = element(der)?;
-    let (_, mut rest, _) = element(certificate)?;
-    if rest.first() == Some(&VERSION) {
-        (_, _, rest) = element(rest)?;
-    }
-    // Serial number, signature algorithm, issuer.
-    for _ in 0..3 {
-        (_, _, rest) = element(rest)?;
-    }
+    let (_, _, rest) = element(from_issuer(der)?)?;
     let (SEQUENCE, validity, _) = element(rest)? else {
         return None;
     };
@@ -86,23 +78,6 @@ fn of_certificate(der: &[u8]) -> Option<SystemTime> {
         part(12..14)?
     );
     Some(time.parse::<Timestamp>().ok()?.into())
-}
-
-/// The first element of DER: its tag, its content, and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, mut rest) = rest.split_first()?;
-    let length = if first < 0x80 {
-        usize::from(first)
-    } else {
-        let digits = rest.get(..usize::from(first & 0x7f))?;
-        rest = rest.get(digits.len()..)?;
-        digits.iter().try_fold(0usize, |n, &digit| {
-            Some(n.checked_mul(256)? + usize::from(digit))
-        })?
-    };
-    let content = rest.get(..length)?;
-    Some((tag, content, rest.get(length..)?))
 }
 
 #[cfg(test)]

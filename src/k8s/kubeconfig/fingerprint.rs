@@ -23,6 +23,9 @@ impl Loaded {
         let config = &self.config;
         (&config.root_cert, &config.root_cert_file).hash(&mut hash);
         (config.accept_invalid_certs, &config.tls_server_name).hash(&mut hash);
+        // Not its tokens, which are renewed.
+        let login = self.oidc.as_ref().map(|provider| provider.identity());
+        login.hash(&mut hash);
         let mut rest = String::new();
         // These types say all that they hold only to a serializer.
         for text in [

@@ -6,6 +6,7 @@
 mod error;
 mod expiry;
 mod fingerprint;
+mod provider;
 mod proxy;
 #[cfg(test)]
 mod tests;
@@ -16,11 +17,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Uri;
-use kube::config::{Config, ExecConfig, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, Config, ExecConfig, KubeConfigOptions, Kubeconfig};
 
 pub use error::KubeconfigError;
+pub(super) use expiry::of_token as token_expiry;
 pub(crate) use proxy::target as server_target;
 
+use super::oidc;
 use crate::addr::Target;
 use crate::upstream::{Chosen, Proxies, ProxyVars};
 
@@ -106,6 +109,8 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// The credential plugin, which `config` no longer names: kube would run it blocking, thrice.
     pub(super) exec: Option<ExecConfig>,
+    /// The login by OpenID Connect, which `config` no longer names.
+    pub(super) oidc: Option<oidc::Provider>,
     /// The proxy on the way to `server`.
     pub(super) proxy: Option<Chosen>,
     /// The rest, as kube takes it.
@@ -141,7 +146,10 @@ impl Loaded {
     /// a JWT, a client certificate. May read files.
     #[must_use]
     pub fn expires(&self) -> Option<std::time::SystemTime> {
-        expiry::of(&self.config.auth_info)
+        match &self.oidc {
+            Some(provider) => provider.expires(),
+            None => expiry::of(&self.config.auth_info),
+        }
     }
 }
 
@@ -298,7 +306,19 @@ fn from_files(
     .map_err(|error| KubeconfigError::of_context(&name, error))?;
     let proxy_url = cluster.proxy_url.as_deref();
     let proxy = proxy::choose(proxy_url, &environment.proxies, &config.cluster_url)?;
+    let mut config = config;
+    let provider = config.auth_info.auth_provider.take();
+    let oidc = match provider.filter(|_| !is_written(&config.auth_info)) {
+        Some(provider) => Some(provider::choose(
+            &provider,
+            &name,
+            user.as_deref(),
+            &files.found,
+        )?),
+        None => None,
+    };
     Ok(finish(Parts {
+        oidc,
         options,
         context: name,
         files: files.found,
@@ -314,6 +334,7 @@ fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded
         .map_err(|error| KubeconfigError::Other(format!("the pod's service account: {error}")))?;
     let proxy = proxy::choose(None, &environment.proxies, &config.cluster_url)?;
     Ok(finish(Parts {
+        oidc: None,
         options,
         context: "in-cluster".to_owned(),
         files: Vec::new(),
@@ -325,6 +346,7 @@ fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded
 }
 
 struct Parts<'a> {
+    oidc: Option<oidc::Provider>,
     options: &'a KubeOptions,
     context: String,
     files: Vec<PathBuf>,
@@ -360,9 +382,8 @@ fn finish(parts: Parts<'_>) -> Loaded {
     }
     config.proxy_url = None;
     let auth = &mut config.auth_info;
-    // kubectl: what is written in the file itself wins over the plugin.
-    let written = auth.token.is_some() || auth.token_file.is_some() || auth.username.is_some();
-    let exec = auth.exec.take().filter(|_| !written);
+    let exec = auth.exec.take();
+    let exec = exec.filter(|_| !is_written(auth));
     Loaded {
         context: parts.context,
         cluster: parts.cluster,
@@ -371,9 +392,15 @@ fn finish(parts: Parts<'_>) -> Loaded {
         server: config.cluster_url.clone(),
         files: parts.files,
         exec,
+        oidc: parts.oidc,
         proxy: parts.proxy,
         config,
     }
+}
+
+/// Whether the file itself has the credentials: to kubectl they win over what would get others.
+fn is_written(auth: &AuthInfo) -> bool {
+    auth.token.is_some() || auth.token_file.is_some() || auth.username.is_some()
 }
 
 /// `host:port` without a scheme is HTTP, as in client-go.

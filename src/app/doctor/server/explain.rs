@@ -27,6 +27,14 @@ pub(super) fn failure((id, title): (&str, &str), error: &ClientError, loaded: &L
             Some(plugin) => format!("log in again; `{plugin}` by hand shows what it wants"),
             None => "log in again".to_owned(),
         },
+        ClientError::Login(error) if error.is_passing() => {
+            "can this machine reach the identity provider? HTTPS_PROXY and NO_PROXY decide about \
+             its host too"
+                .to_owned()
+        }
+        ClientError::Login(_) => {
+            "log in again with the tool that wrote the kubeconfig, or get a new one".to_owned()
+        }
         ClientError::Proxy { error, .. } => {
             let text = text.split("; ").next().unwrap_or(&text);
             return Check::fail(id, title, text).fix(proxy_fix(error));
