@@ -109,7 +109,7 @@ fn every_shell_takes_its_script() {
             let mut command = home.program(Path::new(program), &[flag, file.to_str().unwrap()]);
             match command.output() {
                 Ok(output) => assert!(output.status.success(), "{}", text(&output.stderr)),
-                Err(_) => println!("skipped: there is no {program}"),
+                Err(_) => println!("SKIPPED: {program}: it is not installed"),
             }
         }
     }

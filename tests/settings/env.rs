@@ -59,6 +59,7 @@ async fn a_shell_gets_into_the_cluster_and_out_again() {
         ("fish", fish),
     ] {
         if !has(shell) {
+            println!("SKIPPED: {shell}: it is not installed");
             continue;
         }
         let (code, shown, said) = in_shell(&stage, shell, script).await;
