@@ -125,7 +125,13 @@ pub(crate) fn settle() {
         let label = format!("app={app}");
         kubectl(&["-n", "shop", "get", "pods", "-l", &label, "-o", "name"]).unwrap()
     };
-    for (app, replicas) in [("web", 4), ("pg", 1), ("redis", 1), ("peer", 1)] {
+    for (app, replicas) in [
+        ("web", 4),
+        ("pg", 1),
+        ("redis", 1),
+        ("peer", 1),
+        ("named", 3),
+    ] {
         while ready_pods(app).len() != replicas || all(app).lines().count() != replicas {
             assert!(Instant::now() < end, "{app} did not settle: {}", all(app));
             std::thread::sleep(Duration::from_millis(200));

@@ -23,7 +23,7 @@ async fn dig_gets_what_the_clusters_own_dns_says() {
         {
             let name = format!("{service}.shop.svc.cluster.local");
             // Written from Endpoints, which lack what a user without them cannot see either.
-            if ["manual", "external", "kdev-dns-alias"].contains(&service) {
+            if ["manual", "external", "alias", "kdev-dns-alias"].contains(&service) {
                 continue;
             }
             let expected = until(
@@ -50,6 +50,11 @@ async fn dig_gets_what_the_clusters_own_dns_says() {
         assert_eq!(
             short(KDEV, &["-x", &cluster_ip]),
             ["web.shop.svc.cluster.local."],
+            "{door}"
+        );
+        assert_eq!(
+            short(KDEV, &["alias.shop.svc.cluster.local"]),
+            [cluster_ip.as_str(), "web.shop.svc.cluster.local."],
             "{door}"
         );
         assert_eq!(
