@@ -145,6 +145,36 @@ async fn an_api_server_that_is_away_is_said_before_the_command_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_authority_of_the_systems_store_is_enough() {
+    let stage = Stage::set_up(Options::default()).await;
+    let config = stage.cluster.kubeconfig("dev", "shop");
+    let named = |line: &&str| !line.contains("certificate-authority-data");
+    let bare: Vec<&str> = config.lines().filter(named).collect();
+    std::fs::write(stage.folder.path().join("bare"), bare.join("\n")).unwrap();
+
+    let ours = stage.folder.path().join("ours.pem");
+    std::fs::write(&ours, stage.cluster.ca_pem()).unwrap();
+    let stranger = rcgen::generate_simple_self_signed(["stranger".to_owned()]).unwrap();
+    let theirs = stage.folder.path().join("theirs.pem");
+    std::fs::write(&theirs, stranger.cert.pem()).unwrap();
+
+    for (store, code) in [(&ours, 0), (&theirs, 125)] {
+        let mut kdev = stage.kdev("bare", &["run", "--", "true"]);
+        kdev.env("SSL_CERT_FILE", store).env_remove("SSL_CERT_DIR");
+        let output = tokio::time::timeout(PATIENCE, kdev.output()).await;
+        let output = output.expect("kdev hangs").unwrap();
+        let shown = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        if code != 0 {
+            let authority = "signed by \"kdev simulated cluster\", which is no authority that this machine trusts";
+            for part in [authority, "SSL_CERT_FILE"] {
+                assert!(shown.contains(part), "{part:?} is missing in: {shown}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forwarded_ports_show_up_in_status_and_end_with_the_signal() {
     let stage = Stage::set_up(Options::default()).await;
     let (line, mut child) = ready(stage.kdev("dev", &["forward", "redis:6379=0", "--json"])).await;

@@ -4,7 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kdev::k8s::{Client, ClientError};
+use hyper::Request;
+use kdev::k8s::client::UPGRADE_TIMEOUT;
+use kdev::k8s::{Client, ClientError, UpgradeError};
 use kdev_sim::{Options, Rule, User};
 use serde_json::Value;
 
@@ -43,6 +45,25 @@ fn accept(world: &World, token: &str, old: &str) {
     world
         .cluster
         .add_user(User::new("bot").token(token).rule(rule));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_waits_for_a_login_longer_than_for_the_api_server() {
+    let world = World::new(Options::default()).await;
+    accept(&world, "token-1", "none");
+    let wait = UPGRADE_TIMEOUT.as_secs() + 1;
+    let slow = format!("[ $n = 1 ] || sleep {wait}");
+    let client = world.connect(&with_plugin(&world, &slow, "")).await;
+    let client = client.unwrap();
+    accept(&world, "token-2", "token-1");
+    let request = Request::get(format!("{PODS}/web-0/portforward")).body(());
+    let error = client.upgrade(request.unwrap()).await.unwrap_err();
+    // The API server knows the user by the second token, who may not do this.
+    assert!(
+        matches!(error, UpgradeError::Status { code: 403, .. }),
+        "{error}"
+    );
+    assert_eq!(runs(&world), 2);
 }
 
 async fn list(client: &Client) -> Result<Value, ClientError> {

@@ -8,3 +8,4 @@ mod credentials;
 mod oidc;
 mod support;
 mod transcripts;
+mod trust;

@@ -367,6 +367,10 @@ async fn a_login_that_nothing_renews_says_so() {
     let text = world.connect(&gcp).await.unwrap_err().to_string();
     assert!(text.contains("gke-gcloud-auth-plugin"), "{text}");
 
+    let both = config.replace("auth-provider:", "exec: {command: x}\n    auth-provider:");
+    let text = world.connect(&both).await.unwrap_err().to_string();
+    assert!(text.contains("both a credential plugin"), "{text}");
+
     let untrusted = config.replace(&issuer.ca, &BASE64_STANDARD.encode(world.cluster.ca_pem()));
     let text = world.connect(&untrusted).await.unwrap_err().to_string();
     assert!(

@@ -229,7 +229,7 @@ fn explain(error: &rustls::Error) -> (String, String) {
     match error {
         Error::InvalidCertificate(Bad::BadSignature) => (
             "its certificate is signed by another authority of the name that is trusted".into(),
-            "the cluster was probably made anew: get a new kubeconfig".into(),
+            format!("the cluster was probably made anew: {correct_ca}"),
         ),
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => (
             "its certificate has expired".into(),

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Uri;
-use kube::config::{AuthInfo, Config, ExecConfig, KubeConfigOptions, Kubeconfig};
+use kube::config::{Config, ExecConfig, KubeConfigOptions, Kubeconfig};
 
 pub use error::KubeconfigError;
 pub(super) use expiry::of_token as token_expiry;
@@ -307,16 +307,8 @@ fn from_files(
     let proxy_url = cluster.proxy_url.as_deref();
     let proxy = proxy::choose(proxy_url, &environment.proxies, &config.cluster_url)?;
     let mut config = config;
-    let provider = config.auth_info.auth_provider.take();
-    let oidc = match provider.filter(|_| !is_written(&config.auth_info)) {
-        Some(provider) => Some(provider::choose(
-            &provider,
-            &name,
-            user.as_deref(),
-            &files.found,
-        )?),
-        None => None,
-    };
+    let auth = &mut config.auth_info;
+    let oidc = provider::choose(auth, &name, user.as_deref(), &files.found)?;
     Ok(finish(Parts {
         oidc,
         options,
@@ -383,7 +375,7 @@ fn finish(parts: Parts<'_>) -> Loaded {
     config.proxy_url = None;
     let auth = &mut config.auth_info;
     let exec = auth.exec.take();
-    let exec = exec.filter(|_| !is_written(auth));
+    let exec = exec.filter(|_| !provider::is_written(auth));
     Loaded {
         context: parts.context,
         cluster: parts.cluster,
@@ -396,11 +388,6 @@ fn finish(parts: Parts<'_>) -> Loaded {
         proxy: parts.proxy,
         config,
     }
-}
-
-/// Whether the file itself has the credentials: to kubectl they win over what would get others.
-fn is_written(auth: &AuthInfo) -> bool {
-    auth.token.is_some() || auth.token_file.is_some() || auth.username.is_some()
 }
 
 /// `host:port` without a scheme is HTTP, as in client-go.

@@ -2,18 +2,32 @@
 
 use std::path::PathBuf;
 
-use kube::config::{AuthProviderConfig, Kubeconfig};
+use kube::config::{AuthInfo, Kubeconfig};
 
 use super::KubeconfigError;
 use crate::k8s::oidc::{Origin, Provider};
 
-/// The login that `provider` describes.
+/// Whether the file itself has the credentials: to kubectl they win over what would get others.
+pub(super) fn is_written(auth: &AuthInfo) -> bool {
+    auth.token.is_some() || auth.token_file.is_some() || auth.username.is_some()
+}
+
+/// Takes the auth-provider out of `auth`: the login that it describes, where one is needed.
 pub(super) fn choose(
-    provider: &AuthProviderConfig,
+    auth: &mut AuthInfo,
     context: &str,
     user: Option<&str>,
     files: &[PathBuf],
-) -> Result<Provider, KubeconfigError> {
+) -> Result<Option<Provider>, KubeconfigError> {
+    let provider = auth.auth_provider.take();
+    let Some(provider) = provider.filter(|_| !is_written(auth)) else {
+        return Ok(None);
+    };
+    if auth.exec.is_some() {
+        return Err(KubeconfigError::Other(format!(
+            "context {context:?} has both a credential plugin (`exec`) and an `auth-provider`: remove one of them from the kubeconfig"
+        )));
+    }
     let instead = match provider.name.as_str() {
         "oidc" => {
             let user = user.unwrap_or_default();
@@ -22,6 +36,7 @@ pub(super) fn choose(
                 user: user.to_owned(),
             };
             return Provider::new(&provider.config, origin)
+                .map(Some)
                 .map_err(|error| KubeconfigError::Other(format!("context {context:?}: {error}")));
         }
         "gcp" => {
