@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy · dns → http · upstream → dial → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns · relay → http · upstream → tunnel → dial → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -21,13 +21,17 @@
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
 //! * [`upstream`]: the corporate proxies on the way to the API server and to all that is not the
 //!   cluster's
+//! * [`relay`]: what runs in the cluster
+//! * [`tunnel`]: streams over one connection between kdev and its relay
 //! * [`dial`]: what it means to open a stream, and why that fails
 //! * [`addr`], [`io`], [`task`]: names, byte streams, owned tasks
 
 pub mod addr;
 pub mod dial;
 pub mod io;
+pub mod relay;
 pub mod task;
+pub mod tunnel;
 
 #[cfg(feature = "client")]
 pub mod app;

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// From left to right; modules of one layer never import each other, but for the last layer,
 /// which is the foundation of all.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["main", "cli"],
     &["app"],
     &["config"],
     &["k8s", "run"],
-    &["proxy", "dns"],
+    &["proxy", "dns", "relay"],
     &["http", "upstream"],
+    &["tunnel"],
     &["dial"],
     &["addr", "io", "task"],
     &[],

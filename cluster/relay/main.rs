@@ -1,0 +1,130 @@
+//! `kdev-relay`: the relay's program. As process 1 of its container it keeps a worker running,
+//! so that a crash costs milliseconds and not a restart of the container.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use kdev::relay::{Names, Relay, Settings};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// The argument that makes this process the worker.
+const WORKER: &str = "worker";
+/// A worker that lived so long had a good start: the next one starts at once.
+const GOOD_START: Duration = Duration::from_secs(5);
+/// The longest pause before the next worker, for one that fails at its start.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The first pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_max_level(match std::env::var("KDEV_LOG").as_deref() {
+            Ok("debug") => tracing::Level::DEBUG,
+            Ok("trace") => tracing::Level::TRACE,
+            _ => tracing::Level::INFO,
+        })
+        .init();
+    let mut args = std::env::args().skip(1);
+    let result = match (args.next().as_deref(), args.next()) {
+        (None, None) => supervise(),
+        (Some(WORKER), None) => work(),
+        (Some("--version"), None) => {
+            println!("kdev-relay {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            Err("usage: kdev-relay [worker | --version]; settings come from the environment".into())
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(why) => {
+            error!(%why, "the relay cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+
+fn work() -> Outcome {
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
+    // Two threads carry what one node's network does; more would only cost memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut end = signal(SignalKind::terminate())?;
+        let relay = Relay::start(&settings, Names::system()?)?;
+        relay
+            .run(async move {
+                let _ = end.recv().await;
+            })
+            .await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Keeps a worker running until this process is told to end.
+fn supervise() -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (mut worker, began) = (start()?, Instant::now());
+            let status = tokio::select! {
+                status = worker.wait() => status?,
+                _ = terminate.recv() => return end(worker).await,
+                _ = interrupt.recv() => return end(worker).await,
+            };
+            if status.success() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            warn!(%status, "the worker ended; another one starts");
+            pause = match began.elapsed() >= GOOD_START {
+                true => FIRST_PAUSE,
+                false => (pause * 2).min(LONGEST_PAUSE),
+            };
+            if began.elapsed() < GOOD_START {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+                }
+            }
+        }
+    })
+}
+
+fn start() -> std::io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg(WORKER)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Lets the worker end in its own time; the kubelet's grace period bounds it.
+async fn end(mut worker: Child) -> Outcome {
+    info!("ending");
+    if let Some(id) = worker.id().and_then(|id| i32::try_from(id).ok()) {
+        // One that is gone already needs no signal.
+        let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+    }
+    let status = worker.wait().await?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,159 @@
+//! What the relay counts, in the text form that Prometheus reads.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use crate::io::Transferred;
+
+/// Counters. Cheap to clone; all clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    tunnels_forward: AtomicI64,
+    tunnels_reverse: AtomicI64,
+    streams: AtomicI64,
+    handshakes_refused: AtomicU64,
+    streams_total: AtomicU64,
+    streams_failed: AtomicU64,
+    inbound_total: AtomicU64,
+    inbound_to_kdev: AtomicU64,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+/// Something that lives now: counted until it is dropped.
+#[derive(Debug)]
+pub struct Live(Arc<Counters>, fn(&Counters) -> &AtomicI64);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Metrics {
+    fn live(&self, which: fn(&Counters) -> &AtomicI64) -> Live {
+        which(&self.0).fetch_add(1, Ordering::Relaxed);
+        Live(self.0.clone(), which)
+    }
+
+    /// A tunnel began.
+    #[must_use]
+    pub fn tunnel(&self, reverse: bool) -> Live {
+        match reverse {
+            true => self.live(|c| &c.tunnels_reverse),
+            false => self.live(|c| &c.tunnels_forward),
+        }
+    }
+
+    /// A stream began.
+    #[must_use]
+    pub fn stream(&self) -> Live {
+        self.0.streams_total.fetch_add(1, Ordering::Relaxed);
+        self.live(|c| &c.streams)
+    }
+
+    /// How many streams live.
+    #[must_use]
+    pub fn streams(&self) -> i64 {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
+    /// A peer did not become a tunnel.
+    pub fn refused(&self) {
+        self.0.handshakes_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A dial failed.
+    pub fn failed(&self) {
+        self.0.streams_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A caller of an intercepted Service arrived, and was passed to kdev or to its pods.
+    pub fn inbound(&self, to_kdev: bool) {
+        self.0.inbound_total.fetch_add(1, Ordering::Relaxed);
+        let to_kdev = u64::from(to_kdev);
+        self.0.inbound_to_kdev.fetch_add(to_kdev, Ordering::Relaxed);
+    }
+
+    /// A stream has ended after so many bytes.
+    pub fn carried(&self, moved: Transferred) {
+        self.0.bytes_sent.fetch_add(moved.forth, Ordering::Relaxed);
+        let received = &self.0.bytes_received;
+        received.fetch_add(moved.back, Ordering::Relaxed);
+    }
+
+    /// The page that Prometheus reads.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        let c = &self.0;
+        let now = |n: &AtomicI64| n.load(Ordering::Relaxed).to_string();
+        let total = |n: &AtomicU64| n.load(Ordering::Relaxed).to_string();
+        let mut add = |name: &str, kind: &str, help: &str, values: &[(&str, String)]| {
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(page, "{name}{labels} {value}");
+            }
+        };
+        add(
+            "kdev_relay_tunnels",
+            "gauge",
+            "Tunnels that are open.",
+            &[
+                ("{role=\"forward\"}", now(&c.tunnels_forward)),
+                ("{role=\"reverse\"}", now(&c.tunnels_reverse)),
+            ],
+        );
+        add(
+            "kdev_relay_streams",
+            "gauge",
+            "Streams that are open.",
+            &[("", now(&c.streams))],
+        );
+        add(
+            "kdev_relay_handshakes_refused_total",
+            "counter",
+            "Peers that did not become a tunnel.",
+            &[("", total(&c.handshakes_refused))],
+        );
+        add(
+            "kdev_relay_streams_total",
+            "counter",
+            "Streams that were opened.",
+            &[("", total(&c.streams_total))],
+        );
+        add(
+            "kdev_relay_dials_failed_total",
+            "counter",
+            "Destinations that could not be reached or may not be.",
+            &[("", total(&c.streams_failed))],
+        );
+        add(
+            "kdev_relay_inbound_connections_total",
+            "counter",
+            "Connections of callers of intercepted Services.",
+            &[("", total(&c.inbound_total))],
+        );
+        add(
+            "kdev_relay_inbound_to_kdev_total",
+            "counter",
+            "Those of them that went to a kdev.",
+            &[("", total(&c.inbound_to_kdev))],
+        );
+        add(
+            "kdev_relay_bytes_total",
+            "counter",
+            "Bytes of TCP streams that have ended.",
+            &[
+                ("{direction=\"out\"}", total(&c.bytes_sent)),
+                ("{direction=\"in\"}", total(&c.bytes_received)),
+            ],
+        );
+        page
+    }
+}

@@ -1,0 +1,123 @@
+//! What runs in the cluster: takes kdev's tunnels, dials for them, and passes callers of
+//! intercepted Services to kdev or to their original pods.
+//!
+//! It has no Kubernetes permission at all and keeps no state: what it needs to know comes with
+//! the tunnels and from the cluster's DNS.
+
+mod http;
+mod inbound;
+mod metrics;
+mod names;
+mod outbound;
+mod policy;
+mod sessions;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tunnels;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tracing::info;
+
+use self::inbound::{Inbound, listener};
+pub use self::metrics::Metrics;
+pub use self::names::Names;
+use self::outbound::Outbound;
+pub use self::policy::{Policy, Rule};
+use self::sessions::Sessions;
+pub use self::settings::{BLOCK, FIRST_PORT, PORTS, Settings};
+use self::tunnels::Tunnels;
+use crate::task::Tasks;
+use crate::tunnel::Budget;
+
+/// Bytes that all tunnels together may hold for their streams: with as much again waiting to be
+/// written, and the streams themselves, less than the 128 MiB that the pod may use.
+const BUDGET: u32 = 40 << 20;
+/// How long callers are still taken after the pod was told to end: until the whole cluster knows.
+const KEEP_ACCEPTING: Duration = Duration::from_secs(10);
+/// How long open connections may go on after that.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// A running relay.
+pub struct Relay {
+    tasks: Tasks,
+    tunnel: TcpListener,
+    pod_tunnel: Option<TcpListener>,
+    tunnels: Tunnels,
+}
+
+impl Relay {
+    /// Listens on everything.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn start(settings: &Settings, names: Names) -> io::Result<Self> {
+        let (tasks, metrics) = (Tasks::new(), Metrics::default());
+        let (ip, first, count) = settings.inbound;
+        let sessions = Sessions::new(first..first + count);
+        let inbound = Inbound::new(names.clone(), sessions.clone(), metrics.clone(), first);
+        inbound.listen(ip, count, &tasks)?;
+        if let Some(address) = settings.http {
+            tasks.spawn(http::serve(
+                listener(address)?,
+                metrics.clone(),
+                tasks.clone(),
+            ));
+        }
+        let tunnels = Tunnels {
+            outbound: Outbound {
+                policy: settings.policy.clone(),
+                names,
+                metrics: metrics.clone(),
+            },
+            sessions,
+            metrics,
+            budget: Budget::new(BUDGET),
+            secrets: settings.secrets.clone(),
+            tasks: tasks.clone(),
+        };
+        let relay = Self {
+            tunnel: listener(settings.tunnel)?,
+            pod_tunnel: settings.pod_tunnel.map(listener).transpose()?,
+            tunnels,
+            tasks,
+        };
+        info!(tunnels = %settings.tunnel, from = first, ports = count, "listening");
+        Ok(relay)
+    }
+
+    /// Where tunnels arrive.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<std::net::SocketAddr> {
+        self.tunnel.local_addr()
+    }
+
+    /// Serves until `end`, then goes on for a while for callers that still come, tells all kdevs,
+    /// and lets open connections finish.
+    pub async fn run(self, end: impl Future<Output = ()>) {
+        let Self {
+            tasks,
+            tunnel,
+            pod_tunnel,
+            tunnels,
+        } = self;
+        tasks.spawn(tunnels.clone().listen(tunnel, true));
+        if let Some(listener) = pod_tunnel {
+            tasks.spawn(tunnels.listen(listener, false));
+        }
+        end.await;
+        info!(
+            "asked to end; callers are still taken for {} s",
+            KEEP_ACCEPTING.as_secs()
+        );
+        // kdev opens its streams elsewhere from here on; callers come until the last node knows.
+        tasks.drain();
+        tokio::time::sleep(KEEP_ACCEPTING).await;
+        tasks.shutdown(DRAIN).await;
+    }
+}

@@ -1,0 +1,265 @@
+//! Peers that want a tunnel.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
+
+use super::metrics::Metrics;
+use super::outbound::Outbound;
+use super::sessions::Sessions;
+use crate::io::Prefixed;
+use crate::task::Tasks;
+use crate::tunnel::control::{Ask, Reader, Tell, write};
+use crate::tunnel::{
+    Accepted, Budget, Keys, Protocol, Role, Secret, SessionId, Share, accept, open, serve,
+};
+
+/// Peers that have not proved themselves at a time. One more cuts off the oldest: an honest one
+/// is through in a few round trips.
+const MOST_STRANGERS: usize = 256;
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams of all forward tunnels at a time: each costs memory.
+const MOST_STREAMS: i64 = 12_000;
+
+/// Takes tunnels.
+#[derive(Clone)]
+pub(super) struct Tunnels {
+    /// Where streams of forward tunnels go.
+    pub(super) outbound: Outbound,
+    /// The reverse tunnels.
+    pub(super) sessions: Sessions,
+    /// What is counted.
+    pub(super) metrics: Metrics,
+    /// Memory of all tunnels.
+    pub(super) budget: Budget,
+    /// The folder with the secrets.
+    pub(super) secrets: PathBuf,
+    /// The connections.
+    pub(super) tasks: Tasks,
+}
+
+impl Tunnels {
+    /// Takes tunnels on `listener` until the relay ends. On the pod's own loopback (`private`) a
+    /// peer from elsewhere is cut off before a byte is read: a neighbour on the node can forge
+    /// its way there.
+    pub(super) async fn listen(self, listener: TcpListener, private: bool) {
+        let strangers = Strangers::default();
+        loop {
+            let (socket, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "a tunnel could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if private && !peer.ip().to_canonical().is_loopback() {
+                warn!(%peer, "a peer that is not on loopback is cut off");
+                self.metrics.refused();
+                continue;
+            }
+            let (this, cut) = (self.clone(), strangers.enter());
+            self.tasks.spawn(async move {
+                let known = tokio::select! {
+                    biased;
+                    _ = cut => None,
+                    known = this.meet(socket, peer) => known,
+                };
+                match known {
+                    Some(accepted) => this.carry(accepted).await,
+                    None => this.metrics.refused(),
+                }
+            });
+        }
+    }
+
+    async fn meet(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<Accepted<TcpStream, Share>> {
+        // Fails only on a socket that is gone already.
+        let _ = socket.set_nodelay(true);
+        // Read anew for each peer: an upgrade renews the Secrets under a running relay.
+        let keys = match read_keys(&self.secrets) {
+            Ok(keys) => keys,
+            Err(error) => {
+                warn!(%error, folder = %self.secrets.display(), "no secret to prove peers with");
+                return None;
+            }
+        };
+        let admit = |_: &_| {
+            let share = self.budget.share();
+            share.ok_or_else(|| format!("the relay has {} tunnels already", self.budget.tunnels()))
+        };
+        match accept(socket, &keys, admit).await {
+            Ok(accepted) => Some(accepted),
+            Err(error) => {
+                debug!(%peer, %error, "no tunnel");
+                None
+            }
+        }
+    }
+
+    async fn carry(&self, accepted: Accepted<TcpStream, Share>) {
+        let Accepted {
+            hello,
+            io,
+            admitted: share,
+            ..
+        } = accepted;
+        let (session, role) = (hello.session, hello.role.name());
+        info!(%session, role, kdev = hello.program, "tunnel open");
+        let _live = self.metrics.tunnel(hello.role == Role::Reverse);
+        let ended = match hello.role {
+            Role::Forward => self.forward(io, share).await,
+            Role::Reverse => self.reverse(io, share, session).await,
+        };
+        match ended {
+            Ok(ended) => info!(%session, role, why = %ended, "tunnel closed"),
+            Err(error) => info!(%session, role, why = %error, "tunnel closed"),
+        }
+    }
+
+    async fn forward(
+        &self,
+        io: Prefixed<TcpStream>,
+        share: Share,
+    ) -> io::Result<crate::tunnel::Ended> {
+        let mut listener = serve(io, share).await?;
+        // Streams end with their tunnel.
+        let streams = self.tasks.child();
+        let mut draining = false;
+        loop {
+            let incoming = tokio::select! {
+                incoming = listener.next() => incoming,
+                () = self.tasks.draining(), if !draining => {
+                    draining = true;
+                    listener.drain();
+                    continue;
+                }
+            };
+            let Some(incoming) = incoming else { break };
+            if self.metrics.streams() >= MOST_STREAMS {
+                incoming.refuse(&crate::dial::DialError::Unreachable {
+                    target: String::new(),
+                    reason: format!("the relay carries {MOST_STREAMS} streams already"),
+                    fix: String::new(),
+                });
+                continue;
+            }
+            let (outbound, live) = (self.outbound.clone(), self.metrics.stream());
+            streams.spawn(async move {
+                outbound.serve(incoming).await;
+                drop(live);
+            });
+        }
+        streams.kill();
+        Ok(listener.ended())
+    }
+
+    async fn reverse(
+        &self,
+        io: Prefixed<TcpStream>,
+        share: Share,
+        session: SessionId,
+    ) -> io::Result<crate::tunnel::Ended> {
+        let (opener, driver) = open(io, share).await?;
+        let (joined, controlled) = (self.sessions.join(session, opener.clone()), opener);
+        // Nobody is dialled: the name is for whoever reads a trace.
+        let target = crate::addr::Target::new(crate::addr::Host::Name("control".into()), 1);
+        let control = async move {
+            let stream = controlled
+                .open(&target, Protocol::Control)
+                .await
+                .map_err(io::Error::other)?;
+            let (from, mut to) = tokio::io::split(stream);
+            let mut asks = Reader::new(from);
+            while let Some(ask) = asks.next::<Ask>().await? {
+                write(&mut to, &obey(&joined, ask)).await?;
+            }
+            io::Result::Ok(())
+        };
+        tokio::pin!(control);
+        let running = driver.run();
+        tokio::pin!(running);
+        tokio::select! {
+            ended = &mut running => Ok(ended),
+            result = &mut control => {
+                // A kdev that closes the control stream leaves, and has lost its ports with it;
+                // its open connections may end.
+                result?;
+                Ok(running.await)
+            }
+        }
+    }
+}
+
+/// Does what kdev asks, and says what came of it.
+fn obey(joined: &super::sessions::Joined, ask: Ask) -> Tell {
+    match ask {
+        Ask::Attach { port } => match joined.attach(port) {
+            Ok(()) => Tell::Attached { port },
+            Err(reason) => Tell::Refused { port, reason },
+        },
+        Ask::Detach { port } => {
+            joined.detach(port);
+            Tell::Detached { port }
+        }
+    }
+}
+
+/// The two secrets; a relay without the second one takes no intercepts.
+fn read_keys(folder: &Path) -> io::Result<Keys> {
+    let read = |role: &str| {
+        let bytes = std::fs::read(folder.join(role).join("key"))?;
+        Secret::new(bytes).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the {role} secret is too short"),
+            )
+        })
+    };
+    let reverse = match read("intercept") {
+        Ok(secret) => Some(secret),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Keys {
+        forward: read("forward")?,
+        reverse,
+    })
+}
+
+/// Peers that have not proved themselves, the oldest first.
+#[derive(Clone, Default)]
+struct Strangers(Arc<Mutex<VecDeque<oneshot::Sender<()>>>>);
+
+impl Strangers {
+    /// One more; completes when it is cut off for a newer one.
+    fn enter(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (cut, told) = oneshot::channel();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| !one.is_closed());
+        if all.len() >= MOST_STRANGERS
+            && let Some(oldest) = all.pop_front()
+        {
+            // Gone meanwhile is as good.
+            let _ = oldest.send(());
+        }
+        all.push_back(cut);
+        async {
+            if told.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! One bound for what all tunnels of a process hold in memory.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Most bytes that one tunnel may have on the way to this side, and so in its memory: enough for
+/// 1 Gbit/s over 80 ms.
+const WIDEST: u32 = 16 << 20;
+/// Fewest, below which a tunnel is of little use.
+const NARROWEST: u32 = 256 << 10;
+/// What a tunnel may have waiting to be written, as a part of its window.
+const BACKLOG_SHARE: u32 = 16;
+/// Fewest bytes of a backlog: one full frame.
+const SMALLEST_BACKLOG: u32 = 64 << 10;
+
+/// The bytes that a process grants to all of its tunnels together.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    total: u32,
+    tunnels: Arc<watch::Sender<u32>>,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    #[must_use]
+    pub fn new(total: u32) -> Self {
+        Self {
+            total,
+            tunnels: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// A share for one more tunnel; the others get less. `None` when so many tunnels leave too
+    /// little for each.
+    #[must_use]
+    pub fn share(&self) -> Option<Share> {
+        let (mut fits, most) = (false, self.total / NARROWEST);
+        self.tunnels.send_if_modified(|tunnels| {
+            fits = *tunnels < most;
+            *tunnels += u32::from(fits);
+            fits
+        });
+        fits.then(|| Share {
+            budget: self.clone(),
+            changes: self.tunnels.subscribe(),
+        })
+    }
+
+    /// How many tunnels have a share.
+    #[must_use]
+    pub fn tunnels(&self) -> u32 {
+        *self.tunnels.borrow()
+    }
+}
+
+/// One tunnel's part of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Budget,
+    changes: watch::Receiver<u32>,
+}
+
+impl Share {
+    /// Bytes that may be on the way to this side in all streams of the tunnel together.
+    pub(super) fn window(&mut self) -> u32 {
+        let tunnels = *self.changes.borrow_and_update();
+        (self.budget.total / tunnels.max(1)).clamp(NARROWEST, WIDEST)
+    }
+
+    /// Bytes that may wait to be written to the tunnel.
+    pub(super) fn backlog(window: u32) -> u32 {
+        (window / BACKLOG_SHARE).max(SMALLEST_BACKLOG)
+    }
+
+    /// Completes when the window may have changed.
+    pub(super) async fn changed(&mut self) {
+        // The sender lives as long as this share's own budget.
+        let _ = self.changes.changed().await;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.tunnels.send_modify(|tunnels| *tunnels -= 1);
+    }
+}

@@ -1,0 +1,381 @@
+//! HTTP/2 over a stream whose handshake is done: one side opens streams, the other takes them.
+
+use std::future::Future as _;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::server::SendResponse;
+use h2::{RecvStream, client, ext, server};
+use http::{Method, Request, Response, Uri};
+
+use super::backlog::Backlog;
+use super::budget::Share;
+use super::cause::refusal;
+use super::life::{Ended, Watched};
+use super::pulse::{Beat, Pulse};
+use super::stream::{CHUNK, Counted, Stream, lost};
+use crate::addr::Target;
+use crate::dial::DialError;
+use crate::io::Io;
+
+/// Bytes of one stream that may be on the way: 300 Mbit/s over 20 ms and twice that, since a
+/// window is only widened when half of it was read.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// Most streams of one tunnel at a time.
+pub(super) const MAX_STREAMS: u32 = 16_384;
+/// Most bytes that one stream may queue; the tunnel's backlog is the tighter bound.
+const SEND_BUFFER: usize = 256 << 10;
+/// Most bytes of one message's headers: a target and a cause.
+const MAX_HEADERS: u32 = 16 << 10;
+/// What h2 lets small frames take up before it ends a connection as abused. A stream of one-byte
+/// writes is legitimate here, and both ends know each other.
+const SMALL_FRAMES: usize = 256 << 20;
+/// How long a stream that was reset is remembered: what was on the way to it is dropped quietly.
+const RESET_STREAMS: usize = 1024;
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Bytes of a TCP connection.
+    Tcp,
+    /// Datagrams of a UDP flow, in capsules (RFC 9298).
+    Udp,
+    /// Lines of the control protocol between a relay and the kdev that it serves.
+    Control,
+}
+
+impl Protocol {
+    /// What an extended CONNECT names it; a plain one is TCP.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Tcp => None,
+            // RFC 9298, 3.4
+            Self::Udp => Some("connect-udp"),
+            Self::Control => Some("kdev-control"),
+        }
+    }
+
+    fn named(name: Option<&str>) -> Option<Self> {
+        let all = [Self::Tcp, Self::Udp, Self::Control];
+        all.into_iter().find(|protocol| protocol.name() == name)
+    }
+}
+
+/// Who opened the connection that a stream carries, as text: an address and a port.
+const PEER_HEADER: &str = "kdev-peer";
+
+/// Opens streams. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    send: SendRequest<Bytes>,
+    backlog: Arc<Backlog>,
+    streams: Arc<AtomicUsize>,
+}
+
+impl Opener {
+    /// Opens a stream to `target`, and returns before the other side has answered: see
+    /// [`Stream::opened`]. What is written meanwhile travels with the opening.
+    ///
+    /// # Errors
+    /// When the tunnel is gone or is being closed.
+    pub async fn open(&self, target: &Target, protocol: Protocol) -> Result<Stream, DialError> {
+        self.open_for(target, protocol, None).await
+    }
+
+    /// As [`Opener::open`], for a connection that `peer` opened.
+    ///
+    /// # Errors
+    /// When the tunnel is gone or is being closed.
+    pub async fn open_for(
+        &self,
+        target: &Target,
+        protocol: Protocol,
+        peer: Option<SocketAddr>,
+    ) -> Result<Stream, DialError> {
+        let mut send = self
+            .send
+            .clone()
+            .ready()
+            .await
+            .map_err(|e| lost(target, &e))?;
+        let uri = Uri::builder().authority(target.to_string());
+        let mut request = Request::builder().method(Method::CONNECT);
+        request = match protocol.name() {
+            None => request.uri(uri.build().map_err(|_| unnamed(target))?),
+            Some(name) => {
+                let uri = uri.scheme("https").path_and_query("/").build();
+                request
+                    .uri(uri.map_err(|_| unnamed(target))?)
+                    .extension(ext::Protocol::from_static(name))
+            }
+        };
+        if let Some(peer) = peer {
+            request = request.header(PEER_HEADER, peer.to_string());
+        }
+        let request = request.body(()).map_err(|_| unnamed(target))?;
+        let opened = send.send_request(request, false);
+        let (answer, body) = opened.map_err(|e| lost(target, &e))?;
+        let counted = Counted::new(&self.streams);
+        let backlog = self.backlog.clone();
+        Ok(Stream::opening(
+            body,
+            answer,
+            target.clone(),
+            backlog,
+            counted,
+        ))
+    }
+
+    /// How many of its streams live.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+}
+
+fn unnamed(target: &Target) -> DialError {
+    DialError::NotFound {
+        what: format!("host {target}"),
+        fix: String::new(),
+    }
+}
+
+/// What moves the bytes of a tunnel whose streams this side opens.
+pub struct Driver<T> {
+    connection: client::Connection<Watched<T>, Bytes>,
+    pulse: Pulse,
+}
+
+/// Becomes the side that opens streams.
+///
+/// # Errors
+/// When the stream fails.
+pub async fn open<T: Io>(io: T, mut share: Share) -> io::Result<(Opener, Driver<T>)> {
+    let window = share.window();
+    let backlog = Arc::new(Backlog::new(Share::backlog(window)));
+    let (io, life) = Watched::new(io, backlog.clone());
+    let (send, mut connection) = client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(window)
+        .max_frame_size(CHUNK as u32)
+        .max_concurrent_streams(0)
+        .initial_max_send_streams(MAX_STREAMS as usize)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADERS)
+        .data_frame_budget(SMALL_FRAMES)
+        .enable_push(false)
+        .handshake(io)
+        .await
+        .map_err(broken)?;
+    let pulse = Pulse::new(connection.ping_pong(), life, share, backlog.clone());
+    let opener = Opener {
+        send,
+        backlog,
+        streams: Arc::default(),
+    };
+    Ok((opener, Driver { connection, pulse }))
+}
+
+impl<T: Io> Driver<T> {
+    /// Moves bytes until the tunnel ends. It ends in order when all [`Opener`]s and streams are
+    /// gone, or when the other side asks for it and the last stream has ended.
+    pub async fn run(self) -> Ended {
+        let Self {
+            mut connection,
+            mut pulse,
+        } = self;
+        let ended = std::future::poll_fn(|cx| {
+            match pulse.poll(cx) {
+                Poll::Ready(Beat::Dead) => return Poll::Ready(Ended::Silent),
+                Poll::Ready(Beat::Window(window)) => connection.set_target_window_size(window),
+                Poll::Pending => {}
+            }
+            Pin::new(&mut connection)
+                .poll(cx)
+                .map(|result| match result {
+                    Ok(()) => Ended::Closed,
+                    Err(error) => Ended::Broken(error.to_string()),
+                })
+        })
+        .await;
+        pulse.release();
+        ended
+    }
+}
+
+/// The side that takes streams.
+pub struct Listener<T: Io> {
+    connection: server::Connection<Watched<T>, Bytes>,
+    pulse: Pulse,
+    backlog: Arc<Backlog>,
+    streams: Arc<AtomicUsize>,
+    ended: Option<Ended>,
+}
+
+/// Becomes the side that takes streams.
+///
+/// # Errors
+/// When the stream fails.
+pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
+    let window = share.window();
+    let backlog = Arc::new(Backlog::new(Share::backlog(window)));
+    let (io, life) = Watched::new(io, backlog.clone());
+    let mut connection: server::Connection<_, Bytes> = server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(window)
+        .max_frame_size(CHUNK as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADERS)
+        .data_frame_budget(SMALL_FRAMES)
+        .enable_connect_protocol()
+        .handshake(io)
+        .await
+        .map_err(broken)?;
+    let pulse = Pulse::new(connection.ping_pong(), life, share, backlog.clone());
+    Ok(Listener {
+        connection,
+        pulse,
+        backlog,
+        streams: Arc::default(),
+        ended: None,
+    })
+}
+
+impl<T: Io> Listener<T> {
+    /// The next stream that the other side opens; `None` when the tunnel has ended. Bytes move
+    /// only while somebody waits here. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        if self.ended.is_some() {
+            return Poll::Ready(None);
+        }
+        loop {
+            match self.pulse.poll(cx) {
+                Poll::Ready(Beat::Dead) => return self.end(Ended::Silent),
+                Poll::Ready(Beat::Window(window)) => self.connection.set_target_window_size(window),
+                Poll::Pending => {}
+            }
+            let (request, respond) = match self.connection.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return self.end(Ended::Closed),
+                Poll::Ready(Some(Err(error))) => return self.end(Ended::Broken(error.to_string())),
+                Poll::Ready(Some(Ok(incoming))) => incoming,
+            };
+            if let Some(incoming) = Incoming::read(request, respond, &self.backlog, &self.streams) {
+                return Poll::Ready(Some(incoming));
+            }
+        }
+    }
+
+    fn end(&mut self, ended: Ended) -> Poll<Option<Incoming>> {
+        self.backlog.release();
+        self.ended = Some(ended);
+        Poll::Ready(None)
+    }
+
+    /// Tells the other side to open no more; [`Listener::next`] ends when the last stream has.
+    pub fn drain(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+
+    /// Why it ended, once [`Listener::next`] gave `None`.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        self.ended.clone().unwrap_or(Ended::Closed)
+    }
+
+    /// How many of its streams live.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+}
+
+/// A stream that the other side wants opened.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Where it shall go.
+    pub target: Target,
+    /// What it carries.
+    pub protocol: Protocol,
+    /// Who opened the connection that it carries, where that is known.
+    pub peer: Option<SocketAddr>,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    backlog: Arc<Backlog>,
+    counted: Counted,
+}
+
+impl Incoming {
+    /// Reads a request; one that makes no sense is refused here.
+    fn read(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        backlog: &Arc<Backlog>,
+        streams: &Arc<AtomicUsize>,
+    ) -> Option<Self> {
+        let name = request.extensions().get::<ext::Protocol>();
+        let protocol = Protocol::named(name.map(ext::Protocol::as_str));
+        let peer = request.headers().get(PEER_HEADER);
+        let peer = peer.and_then(|value| value.to_str().ok()?.parse().ok());
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let target = authority.and_then(|a| a.parse::<Target>().ok());
+        let (true, Some(protocol), Some(target)) =
+            (request.method() == Method::CONNECT, protocol, target)
+        else {
+            let error = DialError::Forbidden {
+                target: String::new(),
+                reason: "a tunnel carries CONNECT requests to HOST:PORT only".to_owned(),
+            };
+            // The tunnel is gone when this fails.
+            let _ = respond.send_response(refusal(&error), true);
+            return None;
+        };
+        Some(Self {
+            target,
+            protocol,
+            peer,
+            body: request.into_body(),
+            respond,
+            backlog: backlog.clone(),
+            counted: Counted::new(streams),
+        })
+    }
+
+    /// Says yes.
+    ///
+    /// # Errors
+    /// When the other side has given up meanwhile.
+    pub fn accept(mut self) -> io::Result<Stream> {
+        let send = self.respond.send_response(Response::new(()), false);
+        let send = send.map_err(broken)?;
+        Ok(Stream::open(send, self.body, self.backlog, self.counted))
+    }
+
+    /// Says no, and why.
+    pub fn refuse(mut self, error: &DialError) {
+        // The other side is gone when this fails.
+        let _ = self.respond.send_response(refusal(error), true);
+    }
+
+    /// Completes when the other side gives up waiting for an answer.
+    pub async fn abandoned(&mut self) {
+        let _ = std::future::poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}

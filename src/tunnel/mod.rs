@@ -1,0 +1,44 @@
+//! The tunnel between kdev and its relay: HTTP/2 over one ordered byte stream, after a handshake
+//! in which both sides prove that they know the same secret.
+//!
+//! In a *forward* tunnel kdev is the HTTP/2 client and opens streams out of the relay; in a
+//! *reverse* tunnel the roles are swapped and the relay opens streams to kdev. A stream is a
+//! CONNECT (RFC 9113, 8.5), so it has its own window, an end in each direction and a reset.
+//! Datagrams travel in capsules (RFC 9297) inside such a stream.
+//!
+//! What carries the bytes is a [`Transport`]; this module knows nothing of Kubernetes.
+
+mod backlog;
+mod budget;
+mod cause;
+pub mod control;
+pub mod datagram;
+mod handshake;
+mod head;
+mod join;
+mod life;
+mod link;
+mod proof;
+mod pulse;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use budget::{Budget, Share};
+pub use cause::{CAUSE_HEADER, REASON_HEADER, cause_of, refusal};
+pub use handshake::{Accepted, HANDSHAKE_LIMIT, HandshakeError, Keys, accept, connect};
+pub use head::{Hello, Refusal, Role, SessionId};
+pub use join::join;
+pub use life::{DEAD_AFTER, Ended, PING_EVERY};
+pub use link::{Driver, Incoming, Listener, Opener, Protocol, open, serve};
+pub use proof::Secret;
+pub use stream::Stream;
+pub use transport::{Transport, TransportError};
+
+/// The newest form of the tunnel that this build speaks.
+pub const VERSION: u16 = 1;
+/// The oldest form that it still speaks.
+pub const OLDEST_VERSION: u16 = 1;
+/// The port of the relay's own loopback where tunnels arrive.
+pub const TUNNEL_PORT: u16 = 7000;

@@ -1,0 +1,285 @@
+//! One stream of a tunnel as a byte stream.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::backlog::Backlog;
+use super::cause::cause_of;
+use crate::addr::Target;
+use crate::dial::DialError;
+use crate::io::Io;
+
+/// Most bytes of one chunk: a full HTTP/2 frame of ours.
+pub(super) const CHUNK: usize = 64 << 10;
+
+/// Counts the live streams of a tunnel.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One stream of a tunnel. Dropping it before both directions have ended resets it.
+#[derive(Debug)]
+pub struct Stream {
+    send: SendStream<Bytes>,
+    receive: Receive,
+    ended: bool,
+    backlog: Arc<Backlog>,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+enum Receive {
+    /// The other side has not answered yet.
+    Opening { answer: ResponseFuture, to: Target },
+    /// Bytes come; `chunk` is what was not read of the last ones.
+    Open { body: RecvStream, chunk: Bytes },
+    /// It was refused.
+    Refused(DialError),
+}
+
+impl Stream {
+    pub(super) fn opening(
+        send: SendStream<Bytes>,
+        answer: ResponseFuture,
+        to: Target,
+        backlog: Arc<Backlog>,
+        counted: Counted,
+    ) -> Self {
+        let receive = Receive::Opening { answer, to };
+        Self::new(send, receive, backlog, counted)
+    }
+
+    pub(super) fn open(
+        send: SendStream<Bytes>,
+        body: RecvStream,
+        backlog: Arc<Backlog>,
+        counted: Counted,
+    ) -> Self {
+        let chunk = Bytes::new();
+        Self::new(send, Receive::Open { body, chunk }, backlog, counted)
+    }
+
+    fn new(
+        send: SendStream<Bytes>,
+        receive: Receive,
+        backlog: Arc<Backlog>,
+        counted: Counted,
+    ) -> Self {
+        Self {
+            send,
+            receive,
+            ended: false,
+            backlog,
+            _counted: counted,
+        }
+    }
+
+    /// Waits until the other side has answered the opening.
+    ///
+    /// # Errors
+    /// Why it did not open the stream. Reads of a refused stream fail with the same.
+    pub async fn opened(&mut self) -> Result<(), DialError> {
+        std::future::poll_fn(|cx| self.poll_opened(cx).map_ok(|_| ())).await
+    }
+
+    fn poll_opened(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(&mut RecvStream, &mut Bytes), DialError>> {
+        if let Receive::Opening { answer, to } = &mut self.receive {
+            let answer = ready!(Pin::new(answer).poll(cx));
+            self.receive = match answer {
+                Ok(response) if response.status().is_success() => Receive::Open {
+                    body: response.into_body(),
+                    chunk: Bytes::new(),
+                },
+                Ok(response) => Receive::Refused(cause_of(to, &response)),
+                Err(error) => Receive::Refused(lost(to, &error)),
+            };
+        }
+        Poll::Ready(match &mut self.receive {
+            Receive::Open { body, chunk } => Ok((body, chunk)),
+            Receive::Refused(error) => Err(error.clone()),
+            Receive::Opening { .. } => unreachable!("it was answered above"),
+        })
+    }
+}
+
+/// A stream whose tunnel broke, or that the other side reset, before it was answered.
+pub(super) fn lost(target: &Target, error: &h2::Error) -> DialError {
+    DialError::Unreachable {
+        target: target.to_string(),
+        reason: format!("the tunnel to the relay broke: {error}"),
+        fix: String::new(),
+    }
+}
+
+fn io_error(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        return error
+            .into_io()
+            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into());
+    }
+    let kind = match error.reason() {
+        Some(Reason::NO_ERROR) => io::ErrorKind::BrokenPipe,
+        _ => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, error)
+}
+
+impl Io for Stream {
+    fn reset(&mut self) {
+        self.send.send_reset(Reason::CANCEL);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Where this direction has ended in order, h2 itself ends the other one after what is
+        // still queued; a reset here would overtake that.
+        if !self.ended {
+            self.send.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+impl Stream {
+    /// Bytes that came, at least one; `None` at the end. They count as on the way, and hold the
+    /// other side back, until [`Stream::release`] is told that they went on.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let (body, kept) = match ready!(self.poll_opened(cx)) {
+            Ok(open) => open,
+            Err(error) => return Poll::Ready(Err(error.into_io())),
+        };
+        if !kept.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(kept))));
+        }
+        loop {
+            match ready!(body.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => return Poll::Ready(Ok(Some(data))),
+                // The other side ended in order and wants no more.
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => break,
+                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    /// So many bytes of a chunk went on.
+    pub(super) fn release(&mut self, bytes: usize) -> io::Result<()> {
+        match &mut self.receive {
+            Receive::Open { body, .. } => {
+                let flow = body.flow_control();
+                flow.release_capacity(bytes).map_err(io_error)
+            }
+            Receive::Opening { .. } | Receive::Refused(_) => Ok(()),
+        }
+    }
+
+    /// How many of `wanted` bytes may be sent, at least one.
+    pub(super) fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.backlog.poll_room(cx));
+        let wanted = wanted.min(CHUNK);
+        self.send.reserve_capacity(wanted);
+        // What an earlier call reserved and nobody used is there at once.
+        let mut room = self.send.capacity();
+        while room == 0 {
+            room = match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(room)) => room,
+                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        }
+        Poll::Ready(Ok(room.min(wanted)))
+    }
+
+    /// Sends a chunk for which there is room.
+    pub(super) fn send(&mut self, chunk: Bytes) -> io::Result<()> {
+        let bytes = chunk.len();
+        self.send.send_data(chunk, false).map_err(io_error)?;
+        self.backlog.queued(bytes);
+        Ok(())
+    }
+
+    /// Gives room back that a call of [`Stream::poll_room`] reserved, for other streams.
+    pub(super) fn forgo(&mut self) {
+        self.send.reserve_capacity(0);
+    }
+
+    /// Ends this direction; what is queued goes out before.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        self.send.send_data(Bytes::new(), true).map_err(io_error)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(mut chunk) = ready!(self.poll_chunk(cx))? else {
+            return Poll::Ready(Ok(()));
+        };
+        let n = chunk.len().min(buf.remaining());
+        buf.put_slice(&chunk.split_to(n));
+        if let Receive::Open { chunk: kept, .. } = &mut self.receive {
+            *kept = chunk;
+        }
+        Poll::Ready(self.release(n))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let n = ready!(self.poll_room(cx, buf.len()))?;
+        self.send(Bytes::copy_from_slice(&buf[..n]))?;
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The tunnel writes what is queued as soon as its line takes it.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end())
+    }
+}
