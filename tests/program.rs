@@ -245,22 +245,29 @@ async fn refused_dials_with_bytes_sent_ahead_leave_later_ones_alone() {
                 .selector("app", "web")
                 .port("x", 81, 1081),
         );
-        let (line, _child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+        let log = stage.folder.path().join("log");
+        let mut command = stage.kdev("dev", &["connect", "--json"]);
+        command.env("RUST_LOG", "kdev=debug");
+        command.stderr(std::fs::File::create(&log).unwrap());
+        let (line, _child) = ready(command).await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let proxy: SocketAddr = line["proxy"].as_str().unwrap().parse().unwrap();
         let request = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+        let hangs = |what: &str, round| -> ! {
+            let log = std::fs::read_to_string(&log).unwrap();
+            panic!("a {what} dial hangs in round {round}:\n{log}");
+        };
         for round in 0..10 {
             for _ in 0..3 {
                 let refused = through(proxy, "shut.shop", 81, request);
-                let refused = tokio::time::timeout(PATIENCE, refused)
-                    .await
-                    .expect("it hangs");
+                let refused = tokio::time::timeout(PATIENCE, refused).await;
+                let refused = refused.unwrap_or_else(|_| hangs("refused", round));
                 assert!(refused.is_err(), "{refused:?}");
             }
             for _ in 0..3 {
                 let good = through(proxy, "web.shop", 80, request);
                 let good = tokio::time::timeout(Duration::from_secs(10), good).await;
-                let good = good.unwrap_or_else(|_| panic!("a good dial hangs in round {round}"));
+                let good = good.unwrap_or_else(|_| hangs("good", round));
                 assert!(good.unwrap().starts_with("HTTP/1.1 200"));
             }
         }

@@ -20,6 +20,7 @@ mod program;
 mod recorder;
 mod rights;
 mod run;
+mod sharing;
 mod slow;
 mod traffic;
 mod transcripts;
