@@ -233,7 +233,7 @@ fn a_plugin_that_fails_or_hangs_costs_one_line() {
             assert!(done.err.contains(part), "{done:?}");
         }
 
-        let login = Login::new(&door, "hang", None, "sleep 1000");
+        let login = Login::new(&door, "hang", None, "exec sleep 1000");
         let begun = Instant::now();
         let mut command = login.kdev();
         command.env("KDEV_LOGIN_TIMEOUT", "4");
