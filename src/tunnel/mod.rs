@@ -6,7 +6,7 @@
 //! CONNECT (RFC 9113, 8.5), so it has its own window, an end in each direction and a reset.
 //! Datagrams travel in capsules (RFC 9297) inside such a stream.
 //!
-//! What carries the bytes is a [`Transport`]; this module knows nothing of Kubernetes.
+//! This module knows nothing of Kubernetes, nor of what carries the stream under a tunnel.
 
 mod backlog;
 mod budget;
@@ -23,7 +23,6 @@ mod pulse;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod transport;
 
 pub use budget::{Budget, Share};
 pub use cause::{CAUSE_HEADER, REASON_HEADER, cause_of, refusal};
@@ -34,7 +33,6 @@ pub use life::{DEAD_AFTER, Ended, PING_EVERY};
 pub use link::{Driver, Incoming, Listener, Opener, Protocol, open, serve};
 pub use proof::Secret;
 pub use stream::Stream;
-pub use transport::{Transport, TransportError};
 
 /// The newest form of the tunnel that this build speaks.
 pub const VERSION: u16 = 1;
