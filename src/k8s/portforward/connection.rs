@@ -101,18 +101,16 @@ impl Connection {
     /// takes no more.
     pub(super) fn open(&self, port: u16, target: &str) -> Option<PodStream> {
         let shared = &self.shared;
-        let mut opened = None;
-        shared.outgoing.open(port, |pair| {
+        let state = shared.outgoing.open(port, |pair| {
             let mut streams = lock(&shared.streams);
             if streams.lost.is_some() || streams.refused {
-                return;
+                return None;
             }
             let state = Arc::new(StreamState::new(pair, target.to_owned()));
             streams.by_id.insert(pair.error, state.clone());
             streams.by_id.insert(pair.data, state.clone());
-            opened = Some(state);
+            Some(state)
         })?;
-        let state = opened?;
         shared.live.fetch_add(1, Ordering::Relaxed);
         shared.traffic.stream_opened();
         Some(PodStream::new(state, shared.clone()))

@@ -80,8 +80,9 @@ impl Outgoing {
 
     /// Opens a pair of streams to the pod's `port`; `None` when the connection takes no more.
     ///
-    /// `register` runs before the frames can reach the network, so that no answer comes early.
-    pub(super) fn open(&self, port: u16, register: impl FnOnce(Pair)) -> Option<Pair> {
+    /// `register` runs before the frames can reach the network, so that no answer comes early. With
+    /// its `None` nothing is opened.
+    pub(super) fn open<T>(&self, port: u16, register: impl FnOnce(Pair) -> Option<T>) -> Option<T> {
         let mut state = lock(&self.state);
         // Ids only grow: after two thousand million of them a connection has served its time.
         if state.closing || state.next_id > super::spdy::MAX_STREAM_ID - 4 {
@@ -91,8 +92,8 @@ impl Outgoing {
             error: state.next_id,
             data: state.next_id + 2,
         };
+        let registered = register(pair)?;
         state.next_id += 4;
-        register(pair);
         let State {
             buffer, encoder, ..
         } = &mut *state;
@@ -100,7 +101,7 @@ impl Outgoing {
         encoder.syn_stream(buffer, pair.data, StreamType::Data, port, pair.error);
         drop(state);
         self.ready.notify_one();
-        Some(pair)
+        Some(registered)
     }
 
     /// Takes as much of `payload` as fits; [`Poll::Pending`] when nothing does, `Ready(None)`
