@@ -203,7 +203,8 @@ fn what_the_caller_ignores_stays_ignored() {
 
 /// A terminal of its own, from util-linux: what is written to the result is typed.
 fn on_a_terminal(argv: &[&str]) -> Option<Child> {
-    let line = stand_in_line().join(" ");
+    // `exec`, or a shell would be interrupted beside it, and die first.
+    let line = format!("exec {}", stand_in_line().join(" "));
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     command.env(ARGV, argv.join("\n"));
