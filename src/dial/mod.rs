@@ -5,6 +5,7 @@ mod error;
 mod http_io;
 mod laptop;
 mod notes;
+mod relay;
 mod router;
 mod routes;
 
@@ -14,6 +15,7 @@ pub use self::error::DialError;
 pub use self::http_io::{HttpIo, LoginRefused, Via};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
 pub use self::notes::Notes;
+pub use self::relay::{Answer, DialRelay};
 pub use self::router::{Alias, Decision, MAX_ALIASES, Router, Way};
 pub use self::routes::{Routes, RoutesError, Rule, Side};
 use crate::addr::{Names, Namespaced, Target};

@@ -1,0 +1,41 @@
+//! What it means to open a stream from inside the cluster.
+
+use std::future::Future;
+
+use super::DialError;
+use crate::addr::Target;
+use crate::io::Io;
+
+/// When a dial through the relay is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// At once: the destination is known to be there, so its first bytes may travel with the
+    /// opening. A late refusal is an error of the first read, as [`super::Dial::dial`] says.
+    AtOnce,
+    /// When the relay has said whether the destination took the connection.
+    Awaited,
+}
+
+/// Opens streams from inside the cluster, to whatever a pod there reaches.
+pub trait DialRelay: Clone + Send + Sync + 'static {
+    /// The stream it opens.
+    type Io: Io;
+
+    /// Whether a dial would find a tunnel now. One that finds none waits for it, bounded in time.
+    fn usable(&self) -> bool;
+
+    /// Opens a stream to `target`, whose name the relay resolves. Dropping the future abandons
+    /// the attempt and frees the stream.
+    fn dial_relay(
+        &self,
+        target: &Target,
+        answer: Answer,
+    ) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
+
+    /// Opens a UDP flow to `target`: a stream of datagram capsules (RFC 9297, RFC 9298). Both
+    /// ends drop it when it was idle for long.
+    fn dial_relay_udp(
+        &self,
+        target: &Target,
+    ) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
+}
