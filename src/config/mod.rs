@@ -25,6 +25,7 @@ use crate::k8s::KubeOptions;
 use crate::k8s::kubeconfig::Environment;
 use crate::upstream::{Helper, Proxies, ProxyVars};
 
+pub use crate::dial::Via;
 pub use file::{Kin, Problem, check};
 pub use layers::{Given, Layered, Origin, load};
 pub use place::{PROJECT_FILE, Place, PlaceError};
@@ -106,27 +107,6 @@ impl Config {
         self.routes =
             Routes::parse(&self.also_proxy, &self.never_proxy).map_err(|e| e.to_string())?;
         Ok(())
-    }
-}
-
-/// How streams reach the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Via {
-    /// The best way there is.
-    #[default]
-    Auto,
-    /// Port-forward streams to the pods, with nothing installed in the cluster.
-    Direct,
-}
-
-impl Via {
-    /// The name that `via` takes.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Direct => "direct",
-        }
     }
 }
 

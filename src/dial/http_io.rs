@@ -9,7 +9,7 @@ pub struct HttpIo<I> {
     /// The stream.
     pub io: I,
     /// Set where it leads to an HTTP proxy instead of the destination.
-    pub via: Option<Via>,
+    pub via: Option<HttpProxy>,
 }
 
 impl<I> HttpIo<I> {
@@ -25,7 +25,7 @@ pub type LoginRefused = dyn Fn(&[String]) -> String + Send + Sync;
 /// What requests on a stream to an HTTP proxy need: the absolute form (RFC 9112, 3.2.2), and
 /// what follows.
 #[derive(Clone)]
-pub struct Via {
+pub struct HttpProxy {
     /// The proxy, without its password.
     pub proxy: String,
     /// The value of `Proxy-Authorization`.
@@ -37,8 +37,8 @@ pub struct Via {
     pub refused: Arc<LoginRefused>,
 }
 
-impl fmt::Debug for Via {
+impl fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Via").field(&self.proxy).finish()
+        f.debug_tuple("HttpProxy").field(&self.proxy).finish()
     }
 }

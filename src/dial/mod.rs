@@ -8,16 +8,18 @@ mod notes;
 mod relay;
 mod router;
 mod routes;
+mod via;
 
 use std::future::Future;
 
 pub use self::error::DialError;
-pub use self::http_io::{HttpIo, LoginRefused, Via};
+pub use self::http_io::{HttpIo, HttpProxy, LoginRefused};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
 pub use self::notes::Notes;
 pub use self::relay::{Answer, DialRelay};
 pub use self::router::{Alias, Decision, MAX_ALIASES, Router, Way};
 pub use self::routes::{Routes, RoutesError, Rule, Side};
+pub use self::via::Via;
 use crate::addr::{Names, Namespaced, Target};
 use crate::io::Io;
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::body::RequestBody;
 use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
-use crate::dial::Via;
+use crate::dial::HttpProxy;
 use crate::task::Tasks;
 
 /// A connection that can carry requests.
@@ -18,7 +18,7 @@ use crate::task::Tasks;
 pub(super) struct Sender {
     pub(super) send: SendRequest<RequestBody>,
     /// Set where it leads to an HTTP proxy.
-    pub(super) via: Option<Via>,
+    pub(super) via: Option<HttpProxy>,
 }
 
 /// Idle connections, by authority. Cloning is shallow.

@@ -10,7 +10,7 @@ use hyper::{Request, Response, StatusCode, Uri};
 
 use super::Failure;
 use super::body::RequestBody;
-use crate::dial::Via;
+use crate::dial::HttpProxy;
 
 /// Counts how many kdevs a request went through on its way to a proxy of this machine.
 const HOPS: HeaderName = HeaderName::from_static("kdev-hops");
@@ -48,7 +48,10 @@ fn take_hops(headers: &mut HeaderMap) -> u8 {
 
 /// Gives `request` the form for where it goes: absolute and with a login to a proxy, else as the
 /// origin takes it.
-pub(super) fn form(request: &mut Request<RequestBody>, via: Option<&Via>) -> Result<(), Failure> {
+pub(super) fn form(
+    request: &mut Request<RequestBody>,
+    via: Option<&HttpProxy>,
+) -> Result<(), Failure> {
     if via.is_none() && request.uri().authority().is_none() {
         return Ok(());
     }
@@ -79,7 +82,10 @@ pub(super) fn form(request: &mut Request<RequestBody>, via: Option<&Via>) -> Res
 
 /// What the app is told when the proxy does not accept the login. An origin's own 407 is not
 /// meant: it came from the origin.
-pub(super) fn login_refused(response: &Response<Incoming>, via: Option<&Via>) -> Option<Failure> {
+pub(super) fn login_refused(
+    response: &Response<Incoming>,
+    via: Option<&HttpProxy>,
+) -> Option<Failure> {
     let via = via.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)?;
     let challenges = response.headers().get_all(PROXY_AUTHENTICATE).iter();
     let challenges: Vec<String> = challenges

@@ -8,7 +8,7 @@ use super::proxy::Proxy;
 use super::url::Scheme;
 use super::vars::Carries;
 use crate::addr::Target;
-use crate::dial::{Dial, DialError, HttpIo, LAPTOP_DIAL_TIMEOUT, Laptop, Via};
+use crate::dial::{Dial, DialError, HttpIo, HttpProxy, LAPTOP_DIAL_TIMEOUT, Laptop};
 use crate::io::BoxIo;
 
 /// Ports that firewalls leave to the proxy. Only for others is a direct dial worth a try when the
@@ -90,7 +90,7 @@ async fn absolute(proxy: &Arc<Proxy>, target: &Target) -> Result<HttpIo<BoxIo>, 
     let (sent, refused) = (authorization.clone(), Arc::clone(proxy));
     Ok(HttpIo {
         io,
-        via: Some(Via {
+        via: Some(HttpProxy {
             proxy: proxy.url().to_string(),
             authorization,
             own_machine: proxy.url().is_own_machine(),
