@@ -32,8 +32,9 @@ pub trait DialRelay: Clone + Send + Sync + 'static {
         answer: Answer,
     ) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
 
-    /// Opens a UDP flow to `target`: a stream of datagram capsules (RFC 9297, RFC 9298). Both
-    /// ends drop it when it was idle for long.
+    /// Opens a UDP flow to `target`: a stream of datagram capsules (RFC 9297, RFC 9298). It is
+    /// answered at once, so that the first datagram travels with the opening. Both ends drop it
+    /// when it was idle for long.
     fn dial_relay_udp(
         &self,
         target: &Target,

@@ -7,16 +7,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, client, ext, server};
 use http::{Method, Request, Response, Uri};
+use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::budget::Share;
 use super::cause::refusal;
+use super::health::{Health, Vitals};
 use super::life::{Ended, Watched};
 use super::pulse::{Beat, Pulse};
 use super::stream::{CHUNK, Counted, Stream, lost};
@@ -76,6 +80,7 @@ pub struct Opener {
     send: SendRequest<Bytes>,
     backlog: Arc<Backlog>,
     streams: Arc<AtomicUsize>,
+    vitals: Arc<Vitals>,
 }
 
 impl Opener {
@@ -137,6 +142,33 @@ impl Opener {
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
+
+    /// Whether it would take another stream: neither has it ended nor does the other side let it
+    /// run out.
+    #[must_use]
+    pub fn takes_streams(&self) -> bool {
+        // A handle that has opened nothing waits for nothing but an end.
+        let ready = self.send.clone().ready().now_or_never();
+        !matches!(ready, Some(Err(_)))
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.vitals.health()
+    }
+
+    /// Follows how it is doing, without keeping the tunnel open.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Health> {
+        self.vitals.follow()
+    }
+
+    /// The newest round trip of a ping.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.vitals.round_trip()
+    }
 }
 
 fn unnamed(target: &Target) -> DialError {
@@ -174,11 +206,14 @@ pub async fn open<T: Io>(io: T, mut share: Share) -> io::Result<(Opener, Driver<
         .handshake(io)
         .await
         .map_err(broken)?;
-    let pulse = Pulse::new(connection.ping_pong(), life, share, backlog.clone());
+    let vitals = Arc::new(Vitals::new());
+    let pings = connection.ping_pong();
+    let pulse = Pulse::new(pings, life, share, backlog.clone(), vitals.clone());
     let opener = Opener {
         send,
         backlog,
         streams: Arc::default(),
+        vitals,
     };
     Ok((opener, Driver { connection, pulse }))
 }
@@ -197,12 +232,12 @@ impl<T: Io> Driver<T> {
                 Poll::Ready(Beat::Window(window)) => connection.set_target_window_size(window),
                 Poll::Pending => {}
             }
-            Pin::new(&mut connection)
-                .poll(cx)
-                .map(|result| match result {
-                    Ok(()) => Ended::Closed,
-                    Err(error) => Ended::Broken(error.to_string()),
-                })
+            let polled = Pin::new(&mut connection).poll(cx);
+            pulse.heard();
+            polled.map(|result| match result {
+                Ok(()) => Ended::Closed,
+                Err(error) => Ended::Broken(error.to_string()),
+            })
         })
         .await;
         pulse.release();
@@ -240,7 +275,8 @@ pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
         .handshake(io)
         .await
         .map_err(broken)?;
-    let pulse = Pulse::new(connection.ping_pong(), life, share, backlog.clone());
+    let (pings, vitals) = (connection.ping_pong(), Arc::new(Vitals::new()));
+    let pulse = Pulse::new(pings, life, share, backlog.clone(), vitals);
     Ok(Listener {
         connection,
         pulse,

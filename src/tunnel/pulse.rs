@@ -8,14 +8,19 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use h2::{Ping, PingPong};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::backlog::Backlog;
 use super::budget::Share;
+use super::health::{Health, Vitals};
 use super::life::{DEAD_AFTER, Life, PING_EVERY};
 
 /// How often the silence is looked at: death is noticed so much late at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A ping that is not answered for so long is late, where the round trip is not known to be long.
+const LATE: Duration = Duration::from_millis(400);
+/// The same as a multiple of the round trip.
+const LATE_ROUND_TRIPS: u32 = 4;
 
 /// What a tunnel's driver has to do.
 pub(super) enum Beat {
@@ -28,11 +33,16 @@ pub(super) enum Beat {
 /// The heartbeat of a tunnel.
 pub(super) struct Pulse {
     pings: Option<PingPong>,
-    asked: bool,
+    /// When the ping went out that was not answered yet.
+    asked: Option<Instant>,
+    /// A first ping has measured the round trip, or will.
+    measuring: bool,
     life: Life,
     look: Interval,
     change: BoxFuture<'static, (Share, u32)>,
     backlog: Arc<Backlog>,
+    vitals: Arc<Vitals>,
+    silent: bool,
 }
 
 impl Pulse {
@@ -41,16 +51,20 @@ impl Pulse {
         life: Life,
         share: Share,
         backlog: Arc<Backlog>,
+        vitals: Arc<Vitals>,
     ) -> Self {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             pings,
-            asked: false,
+            asked: None,
+            measuring: false,
             life,
             look,
             change: change(share),
             backlog,
+            vitals,
+            silent: false,
         }
     }
 
@@ -64,31 +78,59 @@ impl Pulse {
             return Poll::Ready(Beat::Window(window));
         }
         if let Some(pings) = &mut self.pings
-            && self.asked
-            && pings.poll_pong(cx).is_ready()
+            && let Some(asked) = self.asked
+            && let Poll::Ready(pong) = pings.poll_pong(cx)
         {
-            self.asked = false;
+            self.asked = None;
+            if pong.is_ok() {
+                self.vitals.measured(asked.elapsed());
+            }
         }
         while self.look.poll_tick(cx).is_ready() {
             let silence = self.life.silence();
             if silence >= DEAD_AFTER {
                 return Poll::Ready(Beat::Dead);
             }
-            if silence >= PING_EVERY
-                && !self.asked
+            let quiet = silence >= PING_EVERY;
+            if quiet
+                && self
+                    .asked
+                    .is_some_and(|asked| asked.elapsed() >= self.late())
+            {
+                self.silent = true;
+                self.vitals.set(Health::Silent);
+            }
+            if (quiet || !self.measuring)
+                && self.asked.is_none()
                 && let Some(pings) = &mut self.pings
             {
                 // Fails on a connection that has ended, which its driver sees itself.
-                self.asked = pings.send_ping(Ping::opaque()).is_ok();
+                let sent = pings.send_ping(Ping::opaque()).is_ok();
+                self.asked = sent.then(Instant::now);
+                self.measuring |= sent;
             }
         }
         Poll::Pending
+    }
+
+    /// Bytes may have come. Call it after the connection was looked at.
+    pub(super) fn heard(&mut self) {
+        if self.silent && self.life.silence() < PING_EVERY {
+            self.silent = false;
+            self.vitals.set(Health::Sound);
+        }
+    }
+
+    fn late(&self) -> Duration {
+        let usual = self.vitals.round_trip().unwrap_or_default();
+        LATE.max(usual * LATE_ROUND_TRIPS)
     }
 }
 
 impl Pulse {
     /// The tunnel has ended: whoever waits to write shall see that.
     pub(super) fn release(&self) {
+        self.vitals.set(Health::Ended);
         self.backlog.release();
     }
 }

@@ -55,6 +55,8 @@ enum Receive {
     Open { body: RecvStream, chunk: Bytes },
     /// It was refused.
     Refused(DialError),
+    /// It went down with its tunnel before it was answered.
+    Lost(DialError),
 }
 
 impl Stream {
@@ -102,6 +104,12 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_opened(cx).map_ok(|_| ())).await
     }
 
+    /// Whether it went down with its tunnel before the other side had answered its opening.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self.receive, Receive::Lost(_))
+    }
+
     fn poll_opened(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,15 +122,21 @@ impl Stream {
                     chunk: Bytes::new(),
                 },
                 Ok(response) => Receive::Refused(cause_of(to, &response)),
+                Err(error) if is_unserved(&error) => Receive::Lost(lost(to, &error)),
                 Err(error) => Receive::Refused(lost(to, &error)),
             };
         }
         Poll::Ready(match &mut self.receive {
             Receive::Open { body, chunk } => Ok((body, chunk)),
-            Receive::Refused(error) => Err(error.clone()),
+            Receive::Refused(error) | Receive::Lost(error) => Err(error.clone()),
             Receive::Opening { .. } => unreachable!("it was answered above"),
         })
     }
+}
+
+/// Whether a stream ended with its tunnel, or the other side never looked at it.
+fn is_unserved(error: &h2::Error) -> bool {
+    error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
 }
 
 /// A stream whose tunnel broke, or that the other side reset, before it was answered.
@@ -194,7 +208,7 @@ impl Stream {
                 let flow = body.flow_control();
                 flow.release_capacity(bytes).map_err(io_error)
             }
-            Receive::Opening { .. } | Receive::Refused(_) => Ok(()),
+            Receive::Opening { .. } | Receive::Refused(_) | Receive::Lost(_) => Ok(()),
         }
     }
 
