@@ -53,11 +53,15 @@ fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
+/// `kubectl` as whoever its arguments say.
+pub(crate) fn run_kubectl(args: &[&str]) -> Result<String, String> {
+    run(Command::new("kubectl").args(args))
+}
+
 /// `kubectl` as the administrator, straight to the API server.
 pub(crate) fn kubectl(args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new("kubectl");
-    command.arg("--kubeconfig").arg(kubeconfig("admin", "api"));
-    run(command.args(args))
+    let admin = kubeconfig("admin", "api");
+    run_kubectl(&[&["--kubeconfig", admin.to_str().unwrap()], args].concat())
 }
 
 /// `kubectl` as the administrator, with an object to read.
@@ -211,7 +215,8 @@ impl Drop for Network {
     }
 }
 
-fn unique(what: &str) -> String {
+/// A name that nothing else has.
+pub(crate) fn unique(what: &str) -> String {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,51 @@
+//! What `cluster/` has for administrators, against what the program itself is and makes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use serde_json::Value;
+
+fn read(path: &str) -> Value {
+    let path = format!("{}/cluster/{path}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+#[test]
+fn all_of_it_is_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = read("chart/Chart.yaml");
+    assert_eq!(chart["version"], version);
+    assert_eq!(chart["appVersion"], version);
+    let kustomization = read("manifests/kustomization.yaml");
+    assert_eq!(kustomization["images"][0]["newTag"], version);
+    let deployment = read("manifests/deployment.yaml");
+    for metadata in [
+        &deployment["metadata"],
+        &deployment["spec"]["template"]["metadata"],
+    ] {
+        assert_eq!(metadata["annotations"]["kdev.dev/version"], version);
+    }
+}
+
+/// Ports and paths that the relay's own code decides.
+#[test]
+fn the_relay_is_told_nothing_it_does_not_do() {
+    let deployment = read("manifests/deployment.yaml");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let settings = kdev::relay::Settings::read(|_| None).unwrap();
+    assert_eq!(
+        container["ports"][0]["containerPort"],
+        settings.tunnel.port()
+    );
+    let http = settings.http.unwrap().port();
+    assert_eq!(container["ports"][1]["containerPort"], http);
+    assert_eq!(container["readinessProbe"]["httpGet"]["port"], http);
+    for (mount, role) in container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(["forward", "intercept"])
+    {
+        let path = settings.secrets.join(role);
+        assert_eq!(mount["mountPath"], path.to_str().unwrap());
+    }
+}
