@@ -7,6 +7,7 @@
 //! * [`resolve`]: where a name leads, and why
 //! * [`registry`]: the sessions of this machine, each answering on a socket of its own
 //! * [`doctor`]: what works here, and what to do about the rest
+//! * [`install`]: the relay in a namespace: install, upgrade, uninstall
 //! * [`demo`]: the main jobs against a simulated cluster
 
 pub mod complete;
@@ -15,6 +16,7 @@ pub mod demo;
 pub mod doctor;
 pub mod env;
 pub mod forward;
+pub mod install;
 pub mod registry;
 pub mod resolve;
 pub mod run;

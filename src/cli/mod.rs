@@ -7,6 +7,7 @@ mod doctor;
 mod env;
 mod flags;
 mod forward;
+mod install;
 mod logging;
 mod man;
 mod output;
@@ -14,6 +15,7 @@ mod resolve;
 mod run;
 mod settings;
 mod status;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -31,9 +33,11 @@ Examples:
   kdev forward pg.shop:5432                  a plain local port that survives pod restarts
   kdev connect                               a proxy for anything else, until Ctrl-C
   kdev resolve web.shop:80                   where a name leads, and why
+  kdev install -n dev                        the relay, into one namespace: reaches what a pod reaches
 
 Service names are SERVICE (in the kubeconfig's namespace), SERVICE.NAMESPACE or any longer form.
-kdev needs a kubeconfig and nothing else: no root here, nothing installed in the cluster.";
+kdev needs a kubeconfig and nothing else: no root here, and nothing in the cluster unless you
+install the relay.";
 
 /// Puts a program on this laptop, or a container, inside a Kubernetes cluster.
 #[derive(Debug, Parser)]
@@ -54,6 +58,9 @@ enum Command {
     Resolve(resolve::ResolveArgs),
     Status(status::StatusArgs),
     Doctor(doctor::DoctorArgs),
+    Install(install::InstallArgs),
+    Upgrade(install::UpgradeArgs),
+    Uninstall(uninstall::UninstallArgs),
     Config(settings::ConfigArgs),
     Completions(complete::CompletionsArgs),
     Man(man::ManArgs),
@@ -81,6 +88,9 @@ impl Cli {
             Command::Resolve(args) => args.given(),
             Command::Status(_)
             | Command::Doctor(_)
+            | Command::Install(_)
+            | Command::Upgrade(_)
+            | Command::Uninstall(_)
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Man(_)
@@ -161,6 +171,9 @@ pub fn main() -> ExitCode {
             Command::Resolve(args) => resolve::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
             Command::Doctor(args) => doctor::run(args, &config).await,
+            Command::Install(args) => install::install(args, &config).await,
+            Command::Upgrade(args) => install::upgrade(args, &config).await,
+            Command::Uninstall(args) => uninstall::run(args, &config).await,
             Command::Config(args) => settings::run(args, given, &place),
             Command::Completions(args) => complete::run(&args),
             Command::Man(args) => man::run(&args),

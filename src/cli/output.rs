@@ -92,6 +92,13 @@ impl Spinner {
         }
     }
 
+    /// Shows something else from now on.
+    pub(super) fn say(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{what} …"));
+        }
+    }
+
     /// Prints a line above the spinner.
     pub(super) fn above(&self, print: impl FnOnce()) {
         match &self.bar {

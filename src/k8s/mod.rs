@@ -10,6 +10,7 @@
 //! * [`listing`]: names of what there is, asked for once
 //! * [`measure`]: how fast the way to the API server is
 //! * [`catalog`]: what names and addresses mean, kept current
+//! * [`install`]: the relay's objects in a namespace
 //! * [`portforward`]: streams to the ports of pods
 
 pub mod access;
@@ -18,6 +19,7 @@ pub mod client;
 pub mod discovery;
 pub mod exec;
 pub mod identity;
+pub mod install;
 pub mod kubeconfig;
 pub mod listing;
 pub mod measure;

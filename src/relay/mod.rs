@@ -28,7 +28,7 @@ pub use self::names::Names;
 use self::outbound::Outbound;
 pub use self::policy::{Policy, Rule};
 use self::sessions::Sessions;
-pub use self::settings::{BLOCK, FIRST_PORT, PORTS, Settings};
+pub use self::settings::{BLOCK, FIRST_PORT, HTTP_PORT, PORTS, Settings};
 use self::tunnels::Tunnels;
 use crate::task::Tasks;
 use crate::tunnel::Budget;

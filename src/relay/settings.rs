@@ -14,7 +14,7 @@ pub const PORTS: u16 = 512;
 /// Ports that one Service gets.
 pub const BLOCK: u16 = 8;
 /// Where metrics and readiness are served.
-const HTTP_PORT: u16 = 20_600;
+pub const HTTP_PORT: u16 = 20_600;
 /// Where the two Secrets are mounted, a file `key` in each.
 const SECRETS: &str = "/var/run/secrets/kdev";
 

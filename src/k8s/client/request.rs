@@ -13,13 +13,47 @@ use super::{Client, RESPONSE_TIMEOUT};
 /// Largest answer that is read whole: a page of 500 pods is about 10 MB.
 const MAX_ANSWER: usize = 256 << 20;
 
+/// What requests and answers are, unless something else is said.
+const JSON: &str = "application/json";
+
+/// The head of a request.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    accept: &'static str,
+    form: &'static str,
+}
+
 impl Client {
     /// Gets `path` (with its query) and decodes the JSON answer.
     ///
     /// # Errors
     /// When the answer is not a success, or not a `T`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let body = self.call(Method::GET, path, Body::empty()).await?;
+        self.get_as(path, JSON).await
+    }
+
+    /// As [`Client::get`] for a list, of whose items only the metadata comes.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn metadata<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let form = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        self.get_as(path, form).await
+    }
+
+    async fn get_as<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<T, ClientError> {
+        let call = Call {
+            method: Method::GET,
+            path,
+            accept,
+            form: JSON,
+        };
+        let body = self.call(call, Body::empty()).await?;
         self.decode(&body)
     }
 
@@ -32,8 +66,53 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
+        self.change(Method::POST, path, JSON, body).await
+    }
+
+    /// Applies `object` at `path` on the server's side: the fields of earlier applies by the same
+    /// `fieldManager` (in the path's query) that it has no more go away, those of others stay.
+    ///
+    /// # Errors
+    /// When the answer is not a success, 409 among it where another manager has set a field
+    /// to something else, or not a `T`.
+    pub async fn apply<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        // JSON is YAML, and no server before 1.34 takes an apply patch by any other name.
+        let form = "application/apply-patch+yaml";
+        self.change(Method::PATCH, path, form, object).await
+    }
+
+    /// Deletes what is at `path`, with `options` (a `DeleteOptions`). Gives the answer's object:
+    /// what is being deleted, or a `Status`.
+    ///
+    /// # Errors
+    /// When the answer is not a success.
+    pub async fn delete(
+        &self,
+        path: &str,
+        options: &impl Serialize,
+    ) -> Result<serde_json::Value, ClientError> {
+        self.change(Method::DELETE, path, JSON, options).await
+    }
+
+    async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        form: &'static str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let json = serde_json::to_vec(body).map_err(|e| self.not_understood(&e))?;
-        let body = self.call(Method::POST, path, Body::from(json)).await?;
+        let call = Call {
+            method,
+            path,
+            accept: JSON,
+            form,
+        };
+        let body = self.call(call, Body::from(json)).await?;
         self.decode(&body)
     }
 
@@ -41,12 +120,12 @@ impl Client {
         serde_json::from_slice(body).map_err(|e| self.not_understood(&e))
     }
 
-    async fn call(&self, method: Method, path: &str, body: Body) -> Result<Vec<u8>, ClientError> {
+    async fn call(&self, call: Call<'_>, body: Body) -> Result<Vec<u8>, ClientError> {
         let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(hyper::header::ACCEPT, "application/json")
-            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .method(call.method)
+            .uri(call.path)
+            .header(hyper::header::ACCEPT, call.accept)
+            .header(hyper::header::CONTENT_TYPE, call.form)
             .body(body)
             .map_err(|e| self.not_understood(&e))?;
         let response = self.send(request).await?;

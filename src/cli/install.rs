@@ -1,0 +1,225 @@
+//! `kdev install` and `kdev upgrade`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, ValueHint};
+use serde_json::{Value, json};
+
+use super::output;
+use crate::app::install::{Event, Installed, Plan, Request};
+use crate::config::Config;
+use crate::k8s::install::change::{Action, Done};
+use crate::k8s::install::rollout::Progress;
+use crate::k8s::install::settings::Source;
+use crate::relay::Rule;
+
+const INSTALL: &str = "\
+Examples:
+  kdev install -n dev                         two relay pods in namespace dev, no registry needed
+  kdev install -n dev --base-image mirror.example.com/busybox:1.36
+  kdev install -n dev --image registry.example.com/kdev-relay:0.1.0
+  kdev install -n dev --deny 10.9.0.0/16 --allow 10.0.0.0/8:5432
+  kdev install -n dev --dry-run -o yaml       what would be applied
+
+The built-in role `edit` in the namespace is enough. What is not given stays as it was installed.";
+
+const UPGRADE: &str = "\
+Examples:
+  kdev upgrade -n dev                         the relay of this kdev's version, as it was installed
+  kdev upgrade -n dev --image registry.example.com/kdev-relay:0.2.0
+  kdev upgrade -n dev --dry-run -o json       what would be applied
+
+One pod after the other is replaced, so sessions go on.";
+
+/// Put the relay into a namespace, or change how it is there
+#[derive(Debug, Args)]
+#[command(after_help = INSTALL)]
+pub(super) struct InstallArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// How many relay pods [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
+    replicas: Option<u16>,
+    /// What alone the relay may reach: networks, with ports where wanted, separated by commas
+    #[arg(long, value_name = "CIDR[:PORTS]", value_delimiter = ',', value_parser = rule)]
+    allow: Option<Vec<String>>,
+    /// What the relay may not reach
+    #[arg(long, value_name = "CIDR[:PORTS]", value_delimiter = ',', value_parser = rule)]
+    deny: Option<Vec<String>>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Bring the relay of a namespace to this kdev's version
+#[derive(Debug, Args)]
+#[command(after_help = UPGRADE)]
+pub(super) struct UpgradeArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, Args)]
+struct SourceArgs {
+    /// An image that has the relay
+    #[arg(long, value_name = "IMAGE", conflicts_with = "base_image")]
+    image: Option<String>,
+    /// Any image with sh and gunzip, to unpack the relay and run it [default: public busybox]
+    #[arg(long, value_name = "IMAGE")]
+    base_image: Option<String>,
+    /// The relay's program, once for each kind of machine; else what came with kdev
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    relay_binary: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct HowArgs {
+    /// Go back to an older version, and take over what others changed
+    #[arg(long)]
+    force: bool,
+    /// Change nothing, print what would be applied
+    #[arg(long)]
+    dry_run: bool,
+    /// How --dry-run prints it [default: yaml]
+    #[arg(short, long, value_name = "FORM", requires = "dry_run")]
+    output: Option<Form>,
+    /// How long the pods may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
+    /// Print one JSON document at the end
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    Yaml,
+    Json,
+}
+
+/// A rule as the relay reads it, kept as the user wrote it.
+fn rule(text: &str) -> Result<String, String> {
+    text.parse::<Rule>().map(|_| text.to_owned())
+}
+
+impl SourceArgs {
+    fn source(&self) -> Option<Source> {
+        let image = self.image.clone().map(Source::Image);
+        image.or_else(|| self.base_image.clone().map(Source::BaseImage))
+    }
+}
+
+pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Result<u8> {
+    let request = Request {
+        source: args.source.source(),
+        replicas: args.replicas,
+        allow: args.allow,
+        deny: args.deny,
+        binaries: args.source.relay_binary,
+        force: args.how.force,
+        upgrade: false,
+        timeout: Duration::from_secs(args.how.timeout),
+    };
+    run(request, &args.how, config).await
+}
+
+pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Result<u8> {
+    let request = Request {
+        source: args.source.source(),
+        replicas: None,
+        allow: None,
+        deny: None,
+        binaries: args.source.relay_binary,
+        force: args.how.force,
+        upgrade: true,
+        timeout: Duration::from_secs(args.how.timeout),
+    };
+    run(request, &args.how, config).await
+}
+
+async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result<u8> {
+    let plan = output::progress("Looking at the namespace", Plan::make(config, &request)).await?;
+    plan.notes().iter().for_each(|note| output::note(note));
+    if how.dry_run {
+        output::line(written(plan.objects(), how.output.unwrap_or(Form::Yaml))?.trim_end())?;
+        return Ok(0);
+    }
+    let spinner = output::Spinner::new("Installing the relay");
+    let mut tell = |event: Event<'_>| {
+        let text = match event {
+            Event::Object(done) => object(done),
+            Event::Pods(progress) => {
+                spinner.say(&pods(progress));
+                progress.trouble.clone()
+            }
+        };
+        if let Some(text) = text {
+            spinner.above(|| output::note(&text));
+        }
+    };
+    let installed = spinner.during(plan.carry_out(&request, &mut tell)).await?;
+    if how.json {
+        output::line(&serde_json::to_string_pretty(&installed)?)?;
+    } else {
+        output::line(&summary(&installed))?;
+    }
+    Ok(0)
+}
+
+/// What is worth a line of its own: objects that are as they were are not.
+pub(super) fn object(done: &Done) -> Option<String> {
+    let what = match done.action {
+        Action::Created => "created",
+        Action::Changed => "changed",
+        Action::Deleted => "deleted",
+        Action::Unchanged => return None,
+    };
+    Some(format!("{} {} {what}", done.kind, done.name))
+}
+
+fn pods(progress: &Progress) -> String {
+    let Progress {
+        wanted, ready, old, ..
+    } = progress;
+    match old {
+        0 => format!("{ready} of {wanted} relay pods ready"),
+        old => format!("{ready} of {wanted} relay pods ready, {old} to replace"),
+    }
+}
+
+fn summary(installed: &Installed) -> String {
+    let Installed {
+        namespace,
+        version,
+        was,
+        ready,
+        changed,
+        ..
+    } = installed;
+    let pods = match ready {
+        1 => "1 pod".to_owned(),
+        n => format!("{n} pods"),
+    };
+    let place = format!("relay {version} in namespace {namespace}, {pods} ready");
+    match was {
+        _ if !changed => format!("Nothing to change: {place}."),
+        Some(was) if was != version => format!("Upgraded from {was}: {place}."),
+        _ => format!("Installed: {place}."),
+    }
+}
+
+fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
+    match form {
+        Form::Json => {
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+            Ok(serde_json::to_string_pretty(&list)?)
+        }
+        Form::Yaml => {
+            let documents: Result<Vec<String>, _> =
+                objects.iter().map(serde_saphyr::to_string).collect();
+            Ok(documents?.join("---\n"))
+        }
+    }
+}

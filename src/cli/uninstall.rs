@@ -1,0 +1,82 @@
+//! `kdev uninstall`.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{install, output};
+use crate::app::install::{Removal, Removed};
+use crate::config::Config;
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev uninstall -n dev          asks, then deletes what kdev install put there
+  kdev uninstall -n dev --yes    does not ask
+
+Only what carries kdev's labels is deleted; the namespace is then as it was before.";
+
+/// Take the relay out of a namespace
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct UninstallArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// How long the pods may take to end, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
+    /// Print one JSON document at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<u8> {
+    let removal = output::progress("Looking at the namespace", Removal::make(config)).await?;
+    let namespace = removal.namespace().to_owned();
+    if removal.objects().len() > 0 && !args.yes && !agreed(&removal)? {
+        output::note("nothing was changed");
+        return Ok(1);
+    }
+    let spinner = output::Spinner::new("Waiting until the relay's pods are gone");
+    let mut tell = |done: &_| {
+        if let Some(text) = install::object(done) {
+            spinner.above(|| output::note(&text));
+        }
+    };
+    let limit = Duration::from_secs(args.timeout);
+    let removed = spinner.during(removal.carry_out(limit, &mut tell)).await?;
+    if args.json {
+        output::line(&serde_json::to_string_pretty(&removed)?)?;
+    } else {
+        output::line(&summary(&removed, &namespace))?;
+    }
+    Ok(0)
+}
+
+fn summary(removed: &Removed, namespace: &str) -> String {
+    match removed.objects.len() {
+        0 => format!("Nothing to remove: no relay of kdev's in namespace {namespace}."),
+        1 => format!("Removed the relay from namespace {namespace}: 1 object."),
+        n => format!("Removed the relay from namespace {namespace}: {n} objects."),
+    }
+}
+
+/// Asks on a terminal; without one the answer is what the command line says.
+fn agreed(removal: &Removal) -> anyhow::Result<bool> {
+    let namespace = removal.namespace();
+    let names = removal
+        .objects()
+        .map(|(kind, name)| format!("{kind} {name}"));
+    let names = names.collect::<Vec<_>>().join(", ");
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        bail!("{names} in namespace {namespace} would be deleted; pass --yes to agree to that");
+    }
+    let mut screen = std::io::stderr().lock();
+    write!(screen, "Delete {names} in namespace {namespace}? [y/N] ")?;
+    screen.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,295 @@
+//! What the namespace's ResourceQuotas and LimitRanges demand of the relay's containers. Without
+//! them a container gets small requests, a memory limit and no CPU limit.
+
+use serde_json::{Map, Value, json};
+
+/// CPU that a container asks for: an idle relay uses next to none.
+const CPU: &str = "10m";
+/// Memory that it asks for: twice what an idle relay uses.
+const MEMORY: &str = "16Mi";
+/// Memory that it may use. What all tunnels may hold stays below it.
+const MEMORY_LIMIT: &str = "128Mi";
+/// CPU that it may use, only where a limit has to be: what one busy tunnel takes.
+const CPU_LIMIT: &str = "500m";
+/// Disk that it asks for and may use, only where that has to be said: the unpacked program and
+/// some days of logs.
+const DISK: &str = "16Mi";
+const DISK_LIMIT: &str = "64Mi";
+
+/// Thousandths of a core, byte or whatever a resource is counted in.
+type Milli = i128;
+
+/// What a container's `resources` should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// As it stands in the manifest.
+    pub value: Value,
+    /// What the user should know about it.
+    pub notes: Vec<String>,
+}
+
+/// The `resources` of a container, given the namespace's quotas and ranges.
+#[must_use]
+pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
+    let (mut requests, mut limits, mut notes) = (Map::new(), Map::new(), Vec::new());
+    for (name, ask, limit, spare) in [
+        ("cpu", Some(CPU), None, CPU_LIMIT),
+        ("memory", Some(MEMORY), Some(MEMORY_LIMIT), MEMORY_LIMIT),
+        ("ephemeral-storage", None, None, DISK_LIMIT),
+    ] {
+        let range = Range::of(ranges, name);
+        let asked_for = ["requests.", ""].map(|prefix| format!("{prefix}{name}"));
+        let needs_request = asked_for.iter().any(|key| is_counted(quotas, key));
+        let needs_limit = is_counted(quotas, &format!("limits.{name}"));
+        let ask = ask.or((needs_request || range.min.is_some()).then_some(DISK));
+        let mut request = ask.and_then(parse).max(range.min);
+        if let Some(max) = range.max {
+            request = request.map(|request| request.min(max));
+        }
+        // The server gives what has no limit the range's default; one below the request, which it
+        // would refuse, is raised here.
+        let defaulted = range
+            .default
+            .is_some_and(|default| Some(default) >= request);
+        let demanded = (needs_limit || range.max.is_some()) && !defaulted
+            || range.ratio.is_some()
+            || range.default.is_some_and(|default| Some(default) < request);
+        let mut most = limit.or(demanded.then_some(spare)).and_then(parse);
+        if let Some(max) = range.max {
+            most = most.map(|most| most.min(max));
+        }
+        most = most.map(|most| request.map_or(most, |request| most.max(request)));
+        if let (Some(ratio), Some(most)) = (range.ratio, most) {
+            let least = (most * 1000 + ratio - 1) / ratio;
+            request = Some(request.map_or(least, |request| request.max(least)));
+        }
+        if name == "memory" && most < parse(MEMORY_LIMIT) {
+            let most = most.map(|most| format(name, most)).unwrap_or_default();
+            notes.push(format!(
+                "a LimitRange allows a container no more than {most} of memory; with less than \
+                 {MEMORY_LIMIT} the relay may be killed when many tunnels are busy"
+            ));
+        }
+        let put = |into: &mut Map<String, Value>, amount: Option<Milli>| {
+            if let Some(amount) = amount {
+                into.insert(name.to_owned(), json!(format(name, amount)));
+            }
+        };
+        put(&mut requests, request);
+        put(&mut limits, most);
+    }
+    Resources {
+        value: json!({"requests": requests, "limits": limits}),
+        notes,
+    }
+}
+
+/// Whether a quota that counts the relay's pods counts `key`, and so demands it of each.
+fn is_counted(quotas: &[Value], key: &str) -> bool {
+    quotas
+        .iter()
+        .map(|quota| &quota["spec"])
+        .filter(|spec| counts_relay(spec))
+        .any(|spec| spec["hard"].get(key).is_some())
+}
+
+/// Quotas may be about certain pods only; the relay's have requests, no deadline and no priority.
+fn counts_relay(spec: &Value) -> bool {
+    let scopes = spec["scopes"].as_array().into_iter().flatten();
+    let other = |scope: &Value| scope == "BestEffort" || scope == "Terminating";
+    let selected = spec["scopeSelector"]["matchExpressions"].as_array();
+    let selected = selected.into_iter().flatten().all(|term| {
+        let is = |operator: &str| term["operator"] == operator;
+        match term["scopeName"].as_str().unwrap_or_default() {
+            "PriorityClass" | "CrossNamespacePodAffinity" => is("DoesNotExist") || is("NotIn"),
+            "BestEffort" | "Terminating" => is("DoesNotExist"),
+            _ => true,
+        }
+    });
+    !scopes.clone().any(other) && selected
+}
+
+/// What all LimitRanges together say about one resource.
+#[derive(Debug, Default)]
+struct Range {
+    min: Option<Milli>,
+    max: Option<Milli>,
+    default: Option<Milli>,
+    ratio: Option<Milli>,
+}
+
+impl Range {
+    fn of(ranges: &[Value], name: &str) -> Self {
+        let mut all = Self::default();
+        let items = ranges
+            .iter()
+            .flat_map(|range| range["spec"]["limits"].as_array().into_iter().flatten());
+        // A pod is judged by the largest of its init containers and the sum of the others: for
+        // the relay's pods both are one container.
+        for item in items.filter(|item| item["type"] == "Container" || item["type"] == "Pod") {
+            let amount = |field: &str| item[field][name].as_str().and_then(parse);
+            all.min = all.min.max(amount("min"));
+            for (kept, field) in [
+                (&mut all.max, "max"),
+                (&mut all.ratio, "maxLimitRequestRatio"),
+            ] {
+                let lower = [*kept, amount(field)].into_iter().flatten().min();
+                *kept = lower;
+            }
+            if item["type"] == "Container" {
+                all.default = all.default.or(amount("default"));
+            }
+        }
+        all
+    }
+}
+
+/// A Kubernetes quantity, rounded up to thousandths.
+fn parse(text: &str) -> Option<Milli> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
+    // In thousandths, as numerator and denominator.
+    let (up, down): (Milli, Milli) = match suffix {
+        "n" => (1, 1_000_000),
+        "u" => (1, 1000),
+        "m" => (1, 1),
+        "" => (1000, 1),
+        "k" => (1_000_000, 1),
+        "M" => (1_000_000_000, 1),
+        "G" => (1_000_000_000_000, 1),
+        "T" => (1_000_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000_000, 1),
+        "Ki" => (1000 << 10, 1),
+        "Mi" => (1000 << 20, 1),
+        "Gi" => (1000 << 30, 1),
+        "Ti" => (1000 << 40, 1),
+        "Pi" => (1000 << 50, 1),
+        "Ei" => (1000 << 60, 1),
+        other => {
+            let exponent = other.strip_prefix(['e', 'E'])?.parse::<u32>().ok()?;
+            (1000 * Milli::from(10).checked_pow(exponent)?, 1)
+        }
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let scale = Milli::from(10).checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let digits: Milli = format!("{whole}{fraction}").parse().ok()?;
+    let (top, bottom) = (digits.checked_mul(up)?, down.checked_mul(scale)?);
+    Some((top + bottom - 1) / bottom)
+}
+
+/// A quantity as people write it.
+fn format(resource: &str, amount: Milli) -> String {
+    let whole = (amount + 999) / 1000;
+    if resource == "cpu" {
+        return match amount % 1000 {
+            0 => whole.to_string(),
+            _ => format!("{amount}m"),
+        };
+    }
+    match whole {
+        n if n > 0 && n % (1 << 20) == 0 => format!("{}Mi", n >> 20),
+        n if n > 0 && n % (1 << 10) == 0 => format!("{}Ki", n >> 10),
+        n => n.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(hard: Value) -> Value {
+        json!({"spec": {"hard": hard}})
+    }
+
+    fn range(kind: &str, rest: Value) -> Value {
+        let mut item = rest;
+        item["type"] = json!(kind);
+        json!({"spec": {"limits": [item]}})
+    }
+
+    fn plain() -> Value {
+        json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "128Mi"}})
+    }
+
+    #[test]
+    fn quantities_in_every_spelling() {
+        for (text, milli) in [
+            ("1", 1000),
+            ("100m", 100),
+            ("0.5", 500),
+            ("1500u", 2),
+            ("2k", 2_000_000),
+            ("1e3", 1_000_000),
+            ("1Ki", 1_024_000),
+            ("1.5Gi", 1_610_612_736_000),
+        ] {
+            assert_eq!(parse(text), Some(milli), "{text}");
+        }
+        for text in ["", "x", "1x", "-1", "1e99"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(format("cpu", 500), "500m");
+        assert_eq!(format("cpu", 2000), "2");
+        assert_eq!(format("memory", 128_000 << 20), "128Mi");
+        assert_eq!(format("memory", 1_000_000), "1000");
+    }
+
+    #[test]
+    fn limits_stand_only_where_they_are_demanded() {
+        assert_eq!(resources(&[], &[]).value, plain());
+        let pods = quota(json!({"pods": "10", "limits.memory": "1Gi", "requests.cpu": "1"}));
+        assert_eq!(resources(&[pods], &[]).value, plain());
+        let cpu = quota(json!({"limits.cpu": "2"}));
+        let with = resources(std::slice::from_ref(&cpu), &[]).value;
+        assert_eq!(with["limits"]["cpu"], "500m");
+        // The server fills in a default by itself.
+        let default = range("Container", json!({"default": {"cpu": "200m"}}));
+        assert_eq!(resources(&[cpu], &[default]).value, plain());
+        let disk = quota(json!({"requests.ephemeral-storage": "1Gi"}));
+        let with = resources(&[disk], &[]).value;
+        assert_eq!(with["requests"]["ephemeral-storage"], "16Mi");
+        assert_eq!(with["limits"].get("ephemeral-storage"), None);
+    }
+
+    #[test]
+    fn quotas_of_other_pods_demand_nothing() {
+        let mut cpu = quota(json!({"limits.cpu": "2"}));
+        cpu["spec"]["scopes"] = json!(["Terminating"]);
+        assert_eq!(resources(&[cpu], &[]).value, plain());
+        let mut cpu = quota(json!({"limits.cpu": "2"}));
+        cpu["spec"]["scopeSelector"]["matchExpressions"] =
+            json!([{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]);
+        assert_eq!(resources(&[cpu], &[]).value, plain());
+    }
+
+    #[test]
+    fn ranges_raise_and_lower() {
+        let min = range(
+            "Container",
+            json!({"min": {"cpu": "50m", "memory": "32Mi"}}),
+        );
+        let raised = resources(&[], &[min]).value;
+        assert_eq!(raised["requests"], json!({"cpu": "50m", "memory": "32Mi"}));
+        let small = range(
+            "Container",
+            json!({"max": {"memory": "64Mi"}, "default": {"memory": "64Mi"}}),
+        );
+        let lowered = resources(&[], &[small]);
+        assert_eq!(lowered.value["limits"]["memory"], "64Mi");
+        assert!(lowered.notes[0].contains("64Mi"), "{:?}", lowered.notes);
+        let ratio = range(
+            "Pod",
+            json!({"maxLimitRequestRatio": {"memory": "2", "cpu": "10"}}),
+        );
+        let even = resources(&[], &[ratio]).value;
+        assert_eq!(even["requests"], json!({"cpu": "50m", "memory": "64Mi"}));
+        assert_eq!(even["limits"]["cpu"], "500m");
+        let tiny = range("Container", json!({"default": {"cpu": "5m"}}));
+        assert_eq!(resources(&[], &[tiny]).value["limits"]["cpu"], "500m");
+        let pod = range("Pod", json!({"max": {"cpu": "100m"}}));
+        assert_eq!(resources(&[], &[pod]).value["limits"]["cpu"], "100m");
+    }
+}

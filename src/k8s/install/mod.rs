@@ -1,0 +1,34 @@
+//! The relay's objects in one namespace: what they look like, putting them there, waiting until
+//! they work, and taking them away. The built-in role `edit` is enough for all of it.
+//!
+//! * [`binary`]: the relay's program as it travels where there is no registry to push to
+//! * [`settings`]: what the user chose, kept with the Deployment
+//! * [`manifest`]: the objects
+//! * [`limits`]: what the namespace's quotas and limits demand of its pods
+//! * [`site`]: the namespace: what is there, what may be done
+//! * [`change`]: applying and deleting
+//! * [`rollout`]: waiting for pods, and why one does not start
+
+pub mod binary;
+pub mod change;
+pub mod limits;
+pub mod manifest;
+pub mod rollout;
+pub mod settings;
+pub mod site;
+mod trouble;
+
+/// The name of the Deployment, its PodDisruptionBudget and the forward Secret.
+pub const NAME: &str = "kdev-relay";
+/// The name of the Secret that admits intercepts.
+pub const INTERCEPT_SECRET: &str = "kdev-relay-intercept";
+/// Which program an object belongs to: the selector of the pods.
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Who made an object.
+pub const MANAGER_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Its value, and the field manager of every apply.
+pub const MANAGER: &str = "kdev";
+/// The Deployment's annotation with the version of the relay's program.
+pub const VERSION_ANNOTATION: &str = "kdev.dev/version";
+/// The Deployment's annotation with the [`settings::Settings`].
+pub const SETTINGS_ANNOTATION: &str = "kdev.dev/settings";

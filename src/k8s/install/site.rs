@@ -1,0 +1,384 @@
+//! The namespace that the relay goes into: what is there already, what may be done, and what the
+//! cluster is like.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::settings::Settings;
+use super::{
+    INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, SETTINGS_ANNOTATION,
+    VERSION_ANNOTATION,
+};
+use crate::k8s::access::{self, Permission};
+use crate::k8s::{Client, ClientError};
+
+/// A kind of object.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Its `apiVersion`.
+    pub api: &'static str,
+    /// Its name in paths.
+    pub plural: &'static str,
+    /// Its `kind`.
+    pub kind: &'static str,
+}
+
+/// Where the secrets are.
+pub static SECRETS: Kind = Kind::new("v1", "secrets", "Secret");
+/// Where the program is.
+pub static CONFIG_MAPS: Kind = Kind::new("v1", "configmaps", "ConfigMap");
+/// What runs the pods.
+pub static DEPLOYMENTS: Kind = Kind::new("apps/v1", "deployments", "Deployment");
+/// What a Deployment makes of itself.
+pub static REPLICA_SETS: Kind = Kind::new("apps/v1", "replicasets", "ReplicaSet");
+/// The pods.
+pub static PODS: Kind = Kind::new("v1", "pods", "Pod");
+/// What keeps one of them.
+pub static BUDGETS: Kind = Kind::new("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget");
+/// The same on servers before 1.21.
+pub static BUDGETS_BETA: Kind = Kind::new("policy/v1beta1", BUDGETS.plural, BUDGETS.kind);
+
+impl Kind {
+    const fn new(api: &'static str, plural: &'static str, kind: &'static str) -> Self {
+        Self { api, plural, kind }
+    }
+
+    fn group(&self) -> &'static str {
+        self.api.split_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// Its path in a namespace; with a name, that object's.
+    #[must_use]
+    pub fn path(&self, namespace: &str, name: &str) -> String {
+        let root = if self.group().is_empty() {
+            "api"
+        } else {
+            "apis"
+        };
+        let (api, plural) = (self.api, self.plural);
+        let slash = if name.is_empty() { "" } else { "/" };
+        format!("/{root}/{api}/namespaces/{namespace}/{plural}{slash}{name}")
+    }
+
+    /// The path of those that are the relay's.
+    #[must_use]
+    pub fn own(&self, namespace: &str) -> String {
+        let path = self.path(namespace, "");
+        format!("{path}?labelSelector={NAME_LABEL}%3D{NAME},{MANAGER_LABEL}%3D{MANAGER}")
+    }
+
+    /// The permission to do `verb` with it in a namespace.
+    #[must_use]
+    pub fn permission(&self, verb: &str, namespace: &str) -> Permission {
+        Permission {
+            verb: verb.to_owned(),
+            group: self.group().to_owned(),
+            resource: self.plural.to_owned(),
+            subresource: String::new(),
+            namespace: namespace.to_owned(),
+        }
+    }
+}
+
+/// Why the relay could not be put there, or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A request failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Permissions are missing; nothing was changed.
+    #[error(
+        "not allowed to {what} in namespace {namespace}, so nothing was changed; the built-in role `edit` in that namespace has all that is needed"
+    )]
+    Denied {
+        /// Verbs and resources.
+        what: String,
+        /// Where.
+        namespace: String,
+    },
+    /// Objects of these names are somebody else's; nothing was changed.
+    #[error(
+        "{what} in namespace {namespace} {by}, so nothing was changed; choose another namespace with -n, or remove what is there"
+    )]
+    Foreign {
+        /// Which objects.
+        what: String,
+        /// Where.
+        namespace: String,
+        /// Whose they are.
+        by: String,
+    },
+    /// Another field manager has set fields to something else.
+    #[error("{what} was changed by somebody else: {message}; pass --force to take it over")]
+    Conflict {
+        /// Which object.
+        what: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// A change was refused.
+    #[error("{what} was refused: {message}; {fix}")]
+    Refused {
+        /// Which object.
+        what: String,
+        /// The API server's words.
+        message: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// The pods do not start, for a reason that waiting does not change.
+    #[error("the relay does not start: {reason}; {fix}")]
+    Stuck {
+        /// Kubernetes' reason.
+        reason: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// It took too long.
+    #[error(
+        "{what} within {seconds} s{}; what was done stays, and the same command goes on from there",
+        .because.as_ref().map_or_else(String::new, |because| format!(": {because}"))
+    )]
+    TimedOut {
+        /// What did not come about.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What was in the way last.
+        because: Option<String>,
+    },
+    /// The system has no randomness for a secret.
+    #[error("no random bytes for a secret: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// The namespace, and a way to it.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The cluster.
+    pub client: Client,
+    /// The namespace.
+    pub namespace: String,
+}
+
+/// What is in the namespace, and what the cluster is like.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The Deployment.
+    pub deployment: Option<Value>,
+    /// Both Secrets, in their order of names.
+    pub secrets: [Option<Value>; 2],
+    /// The PodDisruptionBudget.
+    pub budget: Option<Value>,
+    /// Names of kdev's ConfigMaps.
+    pub parts: Vec<String>,
+    /// PodDisruptionBudgets, in the version that the server has.
+    pub budgets: &'static Kind,
+    /// Whether the cluster gives each namespace a user of its own (OpenShift).
+    pub assigns_user: bool,
+    /// ResourceQuotas, as far as they may be seen.
+    pub quotas: Vec<Value>,
+    /// LimitRanges, as far as they may be seen.
+    pub ranges: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    /// Null where there are none, on some servers.
+    items: Option<Vec<Value>>,
+}
+
+impl Site {
+    /// Fails where one of `permissions` is missing, naming each that is.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub async fn permit(&self, permissions: Vec<Permission>) -> Result<(), InstallError> {
+        let mut missing: Vec<(String, Vec<String>)> = Vec::new();
+        for answer in access::review(&self.client, permissions).await {
+            // A server that does not answer here says so to the request itself.
+            let Ok(verdict) = answer else { continue };
+            if verdict.allowed {
+                continue;
+            }
+            let Permission { verb, group, .. } = &verdict.permission;
+            let mut resource = verdict.permission.full_resource();
+            if !group.is_empty() {
+                resource = format!("{resource}.{group}");
+            }
+            match missing.iter_mut().find(|(of, _)| *of == resource) {
+                Some((_, verbs)) => verbs.push(verb.clone()),
+                None => missing.push((resource, vec![verb.clone()])),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let texts = missing
+            .iter()
+            .map(|(resource, verbs)| format!("{} {resource}", verbs.join(", ")));
+        Err(InstallError::Denied {
+            what: texts.collect::<Vec<_>>().join(" and to "),
+            namespace: self.namespace.clone(),
+        })
+    }
+
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn look(&self) -> Result<Found, InstallError> {
+        let budgets = self.budgets().await?;
+        let (deployment, forward, intercept, budget, parts, assigns_user, quotas, ranges) = tokio::try_join!(
+            self.object(&DEPLOYMENTS, NAME),
+            self.object(&SECRETS, NAME),
+            self.object(&SECRETS, INTERCEPT_SECRET),
+            self.object(budgets, NAME),
+            self.own_names(&CONFIG_MAPS),
+            self.has_group("security.openshift.io"),
+            self.visible("resourcequotas"),
+            self.visible("limitranges"),
+        )?;
+        Ok(Found {
+            deployment,
+            secrets: [forward, intercept],
+            budget,
+            parts,
+            budgets,
+            assigns_user,
+            quotas,
+            ranges,
+        })
+    }
+
+    /// PodDisruptionBudgets, in the version that the server has.
+    pub(super) async fn budgets(&self) -> Result<&'static Kind, ClientError> {
+        #[derive(Deserialize)]
+        struct Group {
+            versions: Vec<Version>,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: String,
+        }
+        match self.client.get::<Group>("/apis/policy").await {
+            Ok(group) if group.versions.iter().any(|v| v.version == "v1") => Ok(&BUDGETS),
+            Ok(_) => Ok(&BUDGETS_BETA),
+            Err(error) if matches!(error.code(), Some(403 | 404)) => Ok(&BUDGETS),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn has_group(&self, group: &str) -> Result<bool, ClientError> {
+        match self.client.get::<Value>(&format!("/apis/{group}")).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.code(), Some(403 | 404)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All of a core resource, or none of it where the user may not look: what it demands then
+    /// shows when the pods are made.
+    async fn visible(&self, plural: &str) -> Result<Vec<Value>, ClientError> {
+        let path = format!("/api/v1/namespaces/{}/{plural}", self.namespace);
+        match self.client.get::<List>(&path).await {
+            Ok(list) => Ok(list.items.unwrap_or_default()),
+            Err(error) if matches!(error.code(), Some(403 | 404)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One object, where it exists.
+    pub(super) async fn object(
+        &self,
+        kind: &Kind,
+        name: &str,
+    ) -> Result<Option<Value>, ClientError> {
+        match self.client.get(&kind.path(&self.namespace, name)).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.code() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What carries the relay's labels.
+    pub(super) async fn own(&self, kind: &Kind) -> Result<Vec<Value>, ClientError> {
+        let list: List = self.client.get(&kind.own(&self.namespace)).await?;
+        Ok(list.items.unwrap_or_default())
+    }
+
+    /// The names of what carries the relay's labels, without what is in it.
+    pub(super) async fn own_names(&self, kind: &Kind) -> Result<Vec<String>, ClientError> {
+        let list: List = self.client.metadata(&kind.own(&self.namespace)).await?;
+        let items = list.items.unwrap_or_default();
+        Ok(items.iter().map(|item| name_of(item).to_owned()).collect())
+    }
+}
+
+impl Found {
+    /// Refuses where an object of the relay's names is not kdev's.
+    ///
+    /// # Errors
+    /// Which, and whose.
+    pub fn check_owner(&self, namespace: &str) -> Result<(), InstallError> {
+        let [forward, intercept] = &self.secrets;
+        let all = [
+            (DEPLOYMENTS.kind, &self.deployment),
+            (SECRETS.kind, forward),
+            (SECRETS.kind, intercept),
+            (BUDGETS.kind, &self.budget),
+        ];
+        let foreign: Vec<(&str, &Value)> = all
+            .into_iter()
+            .filter_map(|(kind, object)| Some((kind, object.as_ref()?)))
+            .filter(|(_, object)| !is_own(object))
+            .collect();
+        let Some((_, first)) = foreign.first() else {
+            return Ok(());
+        };
+        let by = match label(first, MANAGER_LABEL) {
+            "" => "was not made by kdev".to_owned(),
+            other => format!("is managed by {other}, not by kdev"),
+        };
+        let names = foreign
+            .iter()
+            .map(|(kind, object)| format!("{kind} {}", name_of(object)));
+        Err(InstallError::Foreign {
+            what: names.collect::<Vec<_>>().join(", "),
+            namespace: namespace.to_owned(),
+            by,
+        })
+    }
+
+    /// What the user chose at an earlier install.
+    #[must_use]
+    pub fn settings(&self) -> Option<Settings> {
+        Settings::of_line(self.annotation(SETTINGS_ANNOTATION)?)
+    }
+
+    /// The version of the relay that is installed.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.annotation(VERSION_ANNOTATION)
+    }
+
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.deployment.as_ref()?["metadata"]["annotations"][name].as_str()
+    }
+}
+
+/// Whether an object carries kdev's labels.
+pub(super) fn is_own(object: &Value) -> bool {
+    label(object, MANAGER_LABEL) == MANAGER && label(object, NAME_LABEL) == NAME
+}
+
+fn label<'a>(object: &'a Value, name: &str) -> &'a str {
+    object["metadata"]["labels"][name]
+        .as_str()
+        .unwrap_or_default()
+}
+
+/// An object's name.
+pub(super) fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
+}
