@@ -58,17 +58,24 @@ impl Inbound {
         }
     }
 
-    /// Listens on `count` ports from the first one of the range and serves them.
+    /// Listens on `count` ports from the first one of the range, as tasks of `listening`, and
+    /// serves what arrives, as tasks of `tasks`.
     ///
     /// # Errors
     /// When a port is taken.
-    pub(super) fn listen(&self, ip: IpAddr, count: u16, tasks: &Tasks) -> io::Result<()> {
+    pub(super) fn listen(
+        &self,
+        ip: IpAddr,
+        count: u16,
+        listening: &Tasks,
+        tasks: &Tasks,
+    ) -> io::Result<()> {
         let mut listeners = Vec::with_capacity(count.into());
         for port in self.first..self.first + count {
             listeners.push((port, listener(SocketAddr::new(ip, port))?));
         }
         for (port, listener) in listeners {
-            tasks.spawn(self.clone().accept(listener, port, tasks.clone()));
+            listening.spawn(self.clone().accept(listener, port, tasks.clone()));
         }
         Ok(())
     }

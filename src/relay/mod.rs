@@ -44,6 +44,8 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// A running relay.
 pub struct Relay {
     tasks: Tasks,
+    /// What accepts, which never ends by itself.
+    listening: Tasks,
     tunnel: TcpListener,
     pod_tunnel: Option<TcpListener>,
     tunnels: Tunnels,
@@ -56,12 +58,13 @@ impl Relay {
     /// When a port is taken.
     pub fn start(settings: &Settings, names: Names) -> io::Result<Self> {
         let (tasks, metrics) = (Tasks::new(), Metrics::default());
+        let listening = tasks.child();
         let (ip, first, count) = settings.inbound;
         let sessions = Sessions::new(first..first + count);
         let inbound = Inbound::new(names.clone(), sessions.clone(), metrics.clone(), first);
-        inbound.listen(ip, count, &tasks)?;
+        inbound.listen(ip, count, &listening, &tasks)?;
         if let Some(address) = settings.http {
-            tasks.spawn(http::serve(
+            listening.spawn(http::serve(
                 listener(address)?,
                 metrics.clone(),
                 tasks.clone(),
@@ -84,6 +87,7 @@ impl Relay {
             pod_tunnel: settings.pod_tunnel.map(listener).transpose()?,
             tunnels,
             tasks,
+            listening,
         };
         info!(tunnels = %settings.tunnel, from = first, ports = count, "listening");
         Ok(relay)
@@ -102,13 +106,14 @@ impl Relay {
     pub async fn run(self, end: impl Future<Output = ()>) {
         let Self {
             tasks,
+            listening,
             tunnel,
             pod_tunnel,
             tunnels,
         } = self;
-        tasks.spawn(tunnels.clone().listen(tunnel, true));
+        listening.spawn(tunnels.clone().listen(tunnel, true));
         if let Some(listener) = pod_tunnel {
-            tasks.spawn(tunnels.listen(listener, false));
+            listening.spawn(tunnels.listen(listener, false));
         }
         end.await;
         info!(
@@ -118,6 +123,7 @@ impl Relay {
         // kdev opens its streams elsewhere from here on; callers come until the last node knows.
         tasks.drain();
         tokio::time::sleep(KEEP_ACCEPTING).await;
+        listening.kill();
         tasks.shutdown(DRAIN).await;
     }
 }

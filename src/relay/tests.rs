@@ -356,3 +356,23 @@ async fn strangers_are_cut_off_and_metrics_tell() {
     );
     drop(opener);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_without_connections_ends_when_callers_no_longer_come() {
+    let settings = Settings {
+        tunnel: (LOCAL, 0).into(),
+        pod_tunnel: None,
+        http: Some((LOCAL, 0).into()),
+        inbound: (Ipv4Addr::new(127, 0, 0, 2).into(), range().await, BLOCK),
+        secrets: "/nonexistent".into(),
+        policy: Policy::default(),
+    };
+    let relay = Relay::start(&settings, names((LOCAL, 9).into())).unwrap();
+    let begun = tokio::time::Instant::now();
+    relay.run(async {}).await;
+    let took = begun.elapsed();
+    assert!(
+        took >= KEEP_ACCEPTING && took < KEEP_ACCEPTING + DRAIN,
+        "{took:?}"
+    );
+}

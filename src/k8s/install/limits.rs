@@ -41,7 +41,8 @@ pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
         let asked_for = ["requests.", ""].map(|prefix| format!("{prefix}{name}"));
         let needs_request = asked_for.iter().any(|key| is_counted(quotas, key));
         let needs_limit = is_counted(quotas, &format!("limits.{name}"));
-        let ask = ask.or((needs_request || range.min.is_some()).then_some(DISK));
+        let is_counted = needs_request || range.min.is_some();
+        let ask = ask.or_else(|| is_counted.then_some(DISK));
         let mut request = ask.and_then(parse).max(range.min);
         if let Some(max) = range.max {
             request = request.map(|request| request.min(max));
@@ -54,7 +55,7 @@ pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
         let demanded = (needs_limit || range.max.is_some()) && !defaulted
             || range.ratio.is_some()
             || range.default.is_some_and(|default| Some(default) < request);
-        let mut most = limit.or(demanded.then_some(spare)).and_then(parse);
+        let mut most = limit.or_else(|| demanded.then_some(spare)).and_then(parse);
         if let Some(max) = range.max {
             most = most.map(|most| most.min(max));
         }
@@ -137,7 +138,7 @@ impl Range {
                 *kept = lower;
             }
             if item["type"] == "Container" {
-                all.default = all.default.or(amount("default"));
+                all.default = all.default.or_else(|| amount("default"));
             }
         }
         all
