@@ -1,6 +1,7 @@
 //! Names and addresses, parsed once.
 
 mod cluster;
+mod protocol;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,18 +10,19 @@ use std::str::FromStr;
 pub use self::cluster::{
     ClusterDomain, ClusterName, DEFAULT_DOMAIN, Names, Reading, readings, undashed,
 };
+pub use self::protocol::Protocol;
 
 /// Longest DNS name in its text form without the final dot (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 253;
 /// Longest label of a DNS name (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// Where a stream shall go: a host and a TCP port.
+/// Where a stream or a flow of datagrams shall go: a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The host as the app named it.
     pub host: Host,
-    /// The TCP port that the app asked for; for a Service, the Service's port.
+    /// The port that the app asked for; for a Service, the Service's port.
     pub port: u16,
 }
 

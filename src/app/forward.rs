@@ -242,7 +242,7 @@ pub(super) async fn named_port(session: &Session, host: &Host, name: &str) -> an
 async fn look(dialer: &Dialer, target: &Target) -> anyhow::Result<Option<String>> {
     let decision = dialer.decide(target, &mut Notes::off()).await;
     match decision.way {
-        Way::Cluster(_) => Ok(None),
+        Way::Cluster(_) | Way::Relay(..) => Ok(None),
         // Pods come and go, and so do ways to the cluster.
         Way::Failed(
             error @ (DialError::Unreachable { .. }

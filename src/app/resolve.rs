@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::forward::{PortName, named_port};
-use crate::addr::{Host, Namespaced, Target, split_port};
+use crate::addr::{Host, Namespaced, Protocol, Target, split_port};
 use crate::config::Config;
 use crate::dial::{self, Decision, Endpoints, Notes, Way};
 use crate::upstream::Carries;
@@ -17,17 +17,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The port that is asked for where neither the user nor a Service names one.
 const ANY_PORT: u16 = 80;
 
-/// What a user asks about: `NAME[:PORT]`, the port by number or name.
+/// What a user asks about: `NAME[:PORT][/udp]`, the port by number or name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     host: Host,
     port: Option<PortName>,
+    protocol: Protocol,
 }
 
 impl FromStr for Question {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let (text, protocol) = match text.rsplit_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((text, "tcp" | "TCP")) => (text, Protocol::Tcp),
+            Some((text, "udp" | "UDP")) => (text, Protocol::Udp),
+            Some((_, other)) => return Err(format!("{other:?} is neither tcp nor udp")),
+        };
         let (host, port) = split_port(text);
         let port = match port {
             None => None,
@@ -38,6 +45,7 @@ impl FromStr for Question {
         Ok(Self {
             host: host.parse().map_err(|e| format!("{e}"))?,
             port,
+            protocol,
         })
     }
 }
@@ -49,8 +57,16 @@ pub struct Answer {
     pub asked: String,
     /// Where it leads after all aliases.
     pub target: String,
+    /// `TCP` or `UDP`.
+    pub protocol: &'static str,
     /// Which way.
     pub decision: Direction,
+    /// How it gets into the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<Carrier>,
+    /// What the relay would dial, one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inside: Vec<String>,
     /// Whether there is somebody to dial: a ready pod, or an address of the laptop's network.
     pub reachable: bool,
     /// The Service, where it is one's.
@@ -79,12 +95,33 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// To pods.
+    /// Into the cluster.
     Cluster,
     /// From this machine.
     Laptop,
     /// None.
     Failed,
+}
+
+/// What carries a stream into the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// The relay.
+    Relay,
+    /// Port-forward, straight to a pod.
+    PortForward,
+}
+
+impl Carrier {
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::PortForward => "port-forward",
+        }
+    }
 }
 
 /// A Service.
@@ -142,14 +179,20 @@ async fn ask(session: &Session, question: &Question) -> anyhow::Result<Answer> {
     let port = match &question.port {
         Some(PortName::Number(number)) => *number,
         Some(PortName::Name(name)) => named_port(session, &question.host, name).await?,
-        None => any_port(session, &question.host, &mut notes),
+        None => any_port(session, question, &mut notes),
     };
     let asked = Target::new(question.host.clone(), port);
-    let decision = session.dialer(true).decide(&asked, &mut notes).await;
+    let dialer = session.dialer(true);
+    let decision = dialer
+        .decide_for(&asked, question.protocol, &mut notes)
+        .await;
     let mut answer = Answer {
         asked: asked.to_string(),
         target: decision.target.to_string(),
+        protocol: question.protocol.name(),
         decision: Direction::Failed,
+        via: None,
+        inside: Vec::new(),
         reachable: false,
         service: None,
         pods: Vec::new(),
@@ -168,13 +211,14 @@ async fn ask(session: &Session, question: &Question) -> anyhow::Result<Answer> {
     Ok(answer)
 }
 
-/// The first TCP port of the Service, where it is one's.
-fn any_port(session: &Session, host: &Host, notes: &mut Notes) -> u16 {
-    let services = session.catalog.services_named(host).into_iter();
+/// The first port of the Service, where it is one's.
+fn any_port(session: &Session, question: &Question, notes: &mut Notes) -> u16 {
+    let services = session.catalog.services_named(&question.host).into_iter();
     let mut known = services.filter_map(|name| session.catalog.service_detail(&name));
     let port = known.find_map(|service| {
         let mut ports = service.ports.iter();
-        ports.find(|p| p.protocol == "TCP").map(|p| p.port)
+        let wanted = question.protocol.name();
+        ports.find(|p| p.protocol == wanted).map(|p| p.port)
     });
     let port = port.unwrap_or(ANY_PORT);
     notes.add(|| format!("no port was named: port {port} is asked for"));
@@ -185,6 +229,7 @@ async fn fill(session: &Session, decision: &Decision, answer: &mut Answer, notes
     match &decision.way {
         Way::Cluster(endpoints) => {
             answer.decision = Direction::Cluster;
+            answer.via = Some(Carrier::PortForward);
             answer.reachable = true;
             if !endpoints.declared {
                 let port = decision.target.port;
@@ -192,10 +237,23 @@ async fn fill(session: &Session, decision: &Decision, answer: &mut Answer, notes
             }
             show(session, endpoints, answer);
         }
+        Way::Relay(inside, endpoints) => {
+            answer.decision = Direction::Cluster;
+            answer.via = Some(Carrier::Relay);
+            answer.reachable = true;
+            answer.inside = inside.targets.iter().map(ToString::to_string).collect();
+            match endpoints {
+                Some(endpoints) => show(session, endpoints, answer),
+                None => show_service(session, decision, answer),
+            }
+        }
         Way::Laptop => {
             answer.decision = Direction::Laptop;
             let proxy = session.proxies.choose(&decision.target, Carries::Stream);
-            if let Ok(Some(chosen)) = proxy {
+            // Such a proxy carries no datagrams.
+            if let Ok(Some(chosen)) = proxy
+                && answer.protocol == Protocol::Tcp.name()
+            {
                 let (proxy, from) = (chosen.proxy.url(), chosen.from);
                 notes.add(|| format!("the proxy {proxy} ({from}) is asked to connect there"));
                 answer.proxy = Some(proxy.to_string());
@@ -214,15 +272,19 @@ async fn fill(session: &Session, decision: &Decision, answer: &mut Answer, notes
         Way::Failed(error) => {
             answer.error = Some(error.to_string());
             // What there is of the Service tells more than the failure alone.
-            let services = session.catalog.services_named(&decision.target.host);
-            let first = services
-                .into_iter()
-                .find_map(|name| session.catalog.service_detail(&name));
-            if let Some(service) = first {
-                answer.pods = pods(&service.pods, |_| None);
-                answer.service = Some(describe(service));
-            }
+            show_service(session, decision, answer);
         }
+    }
+}
+
+/// Shows the Service that a name may mean, and its pods.
+fn show_service(session: &Session, decision: &Decision, answer: &mut Answer) {
+    let services = session.catalog.services_named(&decision.target.host);
+    let mut known = services.iter();
+    let first = known.find_map(|name| session.catalog.service_detail(name));
+    if let Some(service) = first {
+        answer.pods = pods(&service.pods, |_| None);
+        answer.service = Some(describe(service));
     }
 }
 
@@ -298,7 +360,10 @@ mod tests {
         assert_eq!(port("web:http"), Ok(Some(PortName::Name("http".into()))));
         assert_eq!(port("fd00::1"), Ok(None));
         assert_eq!(port("[fd00::1]:53"), Ok(Some(PortName::Number(53))));
-        for text in ["", ":80", "web:", "web:0", "web:99999", "a b"] {
+        let protocol = |text: &str| text.parse::<Question>().map(|q| q.protocol);
+        assert_eq!(protocol("dns:53"), Ok(Protocol::Tcp));
+        assert_eq!(protocol("dns:53/udp"), Ok(Protocol::Udp));
+        for text in ["", ":80", "web:", "web:0", "web:99999", "a b", "web:53/x"] {
             assert!(port(text).is_err(), "{text}");
         }
     }

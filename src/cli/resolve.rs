@@ -13,6 +13,7 @@ Examples:
   kdev resolve web.shop                           where its first port leads, to which pods, and why
   kdev resolve pg-0.pg.shop.svc:5432 --json       the same for scripts
   kdev resolve 10.96.0.10:53                      whose address that is
+  kdev resolve dns.shop:53/udp                    where datagrams for it go
   kdev resolve --also-proxy .corp.example db.corp.example:5432
                                                   what a rule would change
 
@@ -28,7 +29,7 @@ pub(super) struct ResolveArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::RESOLVE }>,
     /// What an app would dial; PORT is a number or a Service port's name
-    #[arg(value_name = "NAME[:PORT]", add = complete::targets())]
+    #[arg(value_name = "NAME[:PORT][/udp]", add = complete::targets())]
     name: Question,
     /// Print JSON
     #[arg(long)]
@@ -63,6 +64,14 @@ fn text(answer: &Answer, terminal: bool) -> String {
     lines.push(format!("{} -> {way}", answer.asked));
     if answer.target != answer.asked {
         lines.push(format!("  target   {}", answer.target));
+    }
+    match (answer.via, &*answer.inside) {
+        (Some(via), []) => lines.push(format!("  via      {}", via.name())),
+        (Some(via), inside) => {
+            let inside = inside.join(" or ");
+            lines.push(format!("  via      {}, which dials {inside}", via.name()));
+        }
+        (None, _) => {}
     }
     if let Some(service) = &answer.service {
         let mut about = vec![service.kind.to_owned()];

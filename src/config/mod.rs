@@ -56,7 +56,9 @@ pub struct Config {
     pub also_proxy: Vec<String>,
     /// What goes past the cluster whatever the catalog says, as the user wrote it.
     pub never_proxy: Vec<String>,
-    /// These two, read.
+    /// Which names only the cluster's DNS is asked about, as the user wrote it.
+    pub resolve_in_cluster: Vec<String>,
+    /// These three, read.
     pub routes: Routes,
     /// How long a credential plugin may take.
     pub login_timeout: Option<Duration>,
@@ -92,6 +94,7 @@ impl Config {
             cluster_domain,
             also_proxy: _,
             never_proxy: _,
+            resolve_in_cluster: _,
             routes,
             log_format: _,
         } = self;
@@ -102,10 +105,11 @@ impl Config {
         hash.finish()
     }
 
-    /// Reads the rules of both settings, which may contradict each other.
+    /// Reads the rules of all three settings, which may contradict each other.
     fn read_routes(&mut self) -> Result<(), String> {
-        self.routes =
-            Routes::parse(&self.also_proxy, &self.never_proxy).map_err(|e| e.to_string())?;
+        let (also, never) = (&self.also_proxy, &self.never_proxy);
+        let routes = Routes::parse(also, never, &self.resolve_in_cluster);
+        self.routes = routes.map_err(|e| e.to_string())?;
         Ok(())
     }
 }

@@ -225,6 +225,21 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "resolve-in-cluster",
+        short: None,
+        value_name: "DOMAIN",
+        kind: Kind::List,
+        help: "Names of this domain go through the relay and are looked up by the cluster's DNS \
+               alone; repeatable",
+        fallback: Fallback::Means("what the cluster has"),
+        project: Project::May,
+        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        set: |config, value| {
+            config.resolve_in_cluster = value.list().to_vec();
+            config.read_routes()
+        },
+    },
+    Setting {
         key: "host-loopback",
         short: None,
         value_name: "BOOL",

@@ -3,6 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+use crate::addr::Target;
+
+/// What to do about destinations that port-forward cannot reach.
+pub const NEEDS_RELAY: &str = "a relay in the cluster reaches it, and `kdev install` sets one up";
+
 /// Why a stream could not be opened. The variants are the questions that callers ask: they are
 /// matched exhaustively into SOCKS reply codes and HTTP statuses.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -100,6 +105,31 @@ impl DialError {
             | Self::Forbidden { .. }
             | Self::Cluster { .. } => false,
         }
+    }
+
+    /// The same failure, told of `target`: what was dialled for it in the end says nothing to who
+    /// asked.
+    #[must_use]
+    pub(super) fn of(mut self, asked: &Target) -> Self {
+        match &mut self {
+            Self::Refused { target, .. }
+            | Self::Unreachable { target, .. }
+            | Self::TimedOut { target, .. }
+            | Self::Forbidden { target, .. } => *target = asked.to_string(),
+            Self::NotFound { .. } | Self::Denied { .. } | Self::Cluster { .. } => {}
+        }
+        self
+    }
+
+    /// The same failure with `advice` where it said that a relay is needed.
+    #[must_use]
+    pub(super) fn advising(mut self, advice: &str) -> Self {
+        if let Self::NotFound { fix, .. } | Self::Unreachable { fix, .. } = &mut self
+            && fix == NEEDS_RELAY
+        {
+            *fix = advice.to_owned();
+        }
+        self
     }
 
     /// The same failure as an I/O error of a stream that was handed out already.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use super::DialError;
 use crate::addr::Target;
-use crate::io::Io;
+use crate::io::{BoxIo, Io};
 
 /// When a dial through the relay is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,30 @@ pub enum Answer {
     Awaited,
 }
 
+/// No relay, in a place that takes one.
+#[derive(Clone, Copy, Debug)]
+pub enum NoRelay {}
+
+impl DialRelay for NoRelay {
+    type Io = BoxIo;
+
+    fn usable(&self) -> bool {
+        match *self {}
+    }
+
+    fn installed(&self) -> bool {
+        match *self {}
+    }
+
+    async fn dial_relay(&self, _: &Target, _: Answer) -> Result<BoxIo, DialError> {
+        match *self {}
+    }
+
+    async fn dial_relay_udp(&self, _: &Target) -> Result<BoxIo, DialError> {
+        match *self {}
+    }
+}
+
 /// Opens streams from inside the cluster, to whatever a pod there reaches.
 pub trait DialRelay: Clone + Send + Sync + 'static {
     /// The stream it opens.
@@ -23,6 +47,10 @@ pub trait DialRelay: Clone + Send + Sync + 'static {
 
     /// Whether a dial would find a tunnel now. One that finds none waits for it, bounded in time.
     fn usable(&self) -> bool;
+
+    /// Whether there is a relay in the cluster, so that one which is not usable is worth waiting
+    /// for; also while that is being found out.
+    fn installed(&self) -> bool;
 
     /// Opens a stream to `target`, whose name the relay resolves. Dropping the future abandons
     /// the attempt and frees the stream.

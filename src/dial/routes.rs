@@ -1,5 +1,5 @@
-//! Rules of the user's own about which destinations are the cluster's: `--also-proxy` and
-//! `--never-proxy`.
+//! Rules of the user's own about which destinations are the cluster's: `--also-proxy`,
+//! `--never-proxy` and `--resolve-in-cluster`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +17,8 @@ pub enum Side {
     Laptop,
     /// `also-proxy`: into the cluster, even where the cluster is not known to have it.
     Cluster,
+    /// `resolve-in-cluster`: as [`Side::Cluster`], and only the cluster's DNS is asked about it.
+    Inside,
 }
 
 impl Side {
@@ -26,6 +28,7 @@ impl Side {
         match self {
             Self::Laptop => "never-proxy",
             Self::Cluster => "also-proxy",
+            Self::Inside => "resolve-in-cluster",
         }
     }
 }
@@ -70,32 +73,68 @@ pub enum RoutesError {
         reason: String,
     },
     /// The same destination shall go both ways.
-    #[error("{0} stands both in also-proxy and in never-proxy; remove it from one of them")]
-    Conflict(String),
+    #[error("{rule} stands both in {one} and in {other}; remove it from one of them")]
+    Conflict {
+        /// The rule that names it.
+        rule: String,
+        /// One setting that it stands in.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
 }
 
 const FORMS: &str = "is no rule; write a name (db.corp.example), a suffix (.corp.example), \
                      an address or a CIDR (10.0.0.0/8), each with :PORT where it is for one port";
 
+const OWN: &str = "means this machine itself, which no cluster can stand in for";
+
 impl Routes {
-    /// Reads the rules of both settings: names, suffixes (`.corp.example` or `*.corp.example`),
-    /// addresses and CIDRs, each with an optional `:PORT`; IPv6 with a port in brackets.
+    /// Reads the rules of all settings: names, suffixes (`.corp.example` or `*.corp.example`),
+    /// addresses and CIDRs, each with an optional `:PORT`; IPv6 with a port in brackets. `inside`
+    /// has domains, each of which stands for itself and all names below it.
     ///
     /// # Errors
-    /// Where a text is no rule, or both settings name the same destination.
-    pub fn parse(also: &[String], never: &[String]) -> Result<Self, RoutesError> {
-        let sides = [(Side::Cluster, also), (Side::Laptop, never)];
-        let texts = sides.map(|(side, texts)| texts.iter().map(move |text| (side, text)));
-        let mut rules = BTreeMap::new();
-        for (side, text) in texts.into_iter().flatten() {
-            let rule = Rule::parse(side, text)?;
-            let shown = rule.to_string();
+    /// Where a text is no rule, or the same destination is to go both ways.
+    pub fn parse(
+        also: &[String],
+        never: &[String],
+        inside: &[String],
+    ) -> Result<Self, RoutesError> {
+        let mut parsed = Vec::new();
+        for (side, texts) in [(Side::Cluster, also), (Side::Laptop, never)] {
+            for text in texts {
+                parsed.push(Rule::parse(side, text)?);
+            }
+        }
+        for text in inside {
+            parsed.extend(Rule::domain(text)?);
+        }
+        let mut rules: BTreeMap<_, Side> = BTreeMap::new();
+        for rule in parsed {
+            let (shown, side) = (rule.to_string(), rule.side);
             match rules.insert((rule.pattern, rule.port), side) {
-                Some(other) if other != side => return Err(RoutesError::Conflict(shown)),
+                Some(other) if (other == Side::Laptop) != (side == Side::Laptop) => {
+                    return Err(RoutesError::Conflict {
+                        rule: shown,
+                        one: other.setting(),
+                        other: side.setting(),
+                    });
+                }
                 _ => {}
             }
         }
         Ok(Self::of(rules))
+    }
+
+    /// Whether the cluster's DNS, and no other, is to be asked about `name`, which is lower-case
+    /// and has no final dot.
+    #[must_use]
+    pub fn resolves_inside(&self, name: &str) -> bool {
+        // Rules for one port are not about the name: no port is 0.
+        let target = Target::new(Host::Name(name.to_owned()), 0);
+        let rule = self.decide(&target);
+        rule.is_some_and(|rule| rule.side == Side::Inside)
     }
 
     fn of(rules: BTreeMap<(Pattern, Option<u16>), Side>) -> Self {
@@ -174,11 +213,38 @@ impl Rule {
             port,
         };
         if side == Side::Cluster && rule.is_own() {
-            return Err(error(
-                "means this machine itself, which no cluster can stand in for",
-            ));
+            return Err(error(OWN));
         }
         Ok(rule)
+    }
+
+    /// The rules for a domain, with or without a dot before it: itself, and all below it.
+    fn domain(text: &str) -> Result<[Self; 2], RoutesError> {
+        let error = |reason: &str| RoutesError::Rule {
+            side: Side::Inside,
+            text: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let name = text.trim();
+        let name = name.strip_prefix('*').unwrap_or(name);
+        let name = match name.strip_prefix('.').unwrap_or(name).parse() {
+            Ok(Host::Name(name)) => name,
+            Ok(Host::Ip(_)) | Err(_) => {
+                return Err(error("is no domain; write one such as corp.example"));
+            }
+        };
+        if is_own(&Host::Name(name.clone())) {
+            return Err(error(OWN));
+        }
+        let rule = |pattern| Self {
+            side: Side::Inside,
+            pattern,
+            port: None,
+        };
+        Ok([
+            rule(Pattern::Suffix(format!(".{name}"))),
+            rule(Pattern::Name(name)),
+        ])
     }
 
     /// Whether all that it names is this machine.

@@ -31,8 +31,8 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::upstream::{Resolvers, Source};
-pub use self::zone::{Endpoint, Found, Port, Protocol, Service, Subject, Zone, dashed};
-pub use crate::addr::undashed;
+pub use self::zone::{Endpoint, Found, Port, Service, Subject, Zone, dashed};
+pub use crate::addr::{Protocol, undashed};
 
 use self::answer::{Context, Outcome};
 use self::message::{Incoming, Question, Reply, Transport};

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::addr::Namespaced;
+use crate::addr::{Namespaced, Protocol};
 
 /// Knows what is in the cluster.
 pub trait Zone: Clone + Send + Sync + 'static {
@@ -94,40 +94,6 @@ pub struct Endpoint {
     pub ips: Vec<IpAddr>,
     /// The Service's ports as this endpoint has them.
     pub ports: Vec<Port>,
-}
-
-/// The transport protocol of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP, the default.
-    #[default]
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl Protocol {
-    /// Reads the API's word for it; an empty one is TCP.
-    #[must_use]
-    pub fn of(text: &str) -> Self {
-        match text {
-            "UDP" => Self::Udp,
-            "SCTP" => Self::Sctp,
-            _ => Self::Tcp,
-        }
-    }
-
-    /// The label of SRV names.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Tcp => "_tcp",
-            Self::Udp => "_udp",
-            Self::Sctp => "_sctp",
-        }
-    }
 }
 
 /// An address as a label: `10-244-0-5`, `fd00--5`.

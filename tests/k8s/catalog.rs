@@ -205,10 +205,16 @@ async fn without_a_verb_it_is_asked_for_or_named() {
         let user = least("few", &missing);
         let catalog = world.catalog(world.client_with(user, "few").await).await;
         let answer = ask(&catalog, "web:80").await;
-        let Resolution::Failed(DialError::Denied { verb, resource, .. }) = &answer else {
+        // A relay needs none of it: the Service's address, or its name, is enough in there.
+        let Resolution::Inside { why, inside } = &answer else {
             panic!("{missing:?}: {answer:?}");
         };
+        let DialError::Denied { verb, resource, .. } = why else {
+            panic!("{missing:?}: {why:?}");
+        };
         assert_eq!((&**verb, &**resource), expected);
+        assert_eq!(inside.targets.len(), 1, "{answer:?}");
+        assert!(!inside.known, "{answer:?}");
     }
 }
 

@@ -43,7 +43,7 @@ async fn pods(catalog: &Catalog, target: &str) -> Endpoints {
 
 async fn failure(catalog: &Catalog, target: &str) -> DialError {
     match ask(catalog, target).await {
-        Resolution::Failed(error) => error,
+        Resolution::Failed(error) | Resolution::Inside { why: error, .. } => error,
         other => panic!("{target}: {other:?}"),
     }
 }

@@ -145,7 +145,7 @@ async fn endpoints_that_are_no_pods_need_a_relay() {
             let says = match account {
                 // Who wrote them cannot be asked.
                 "dev" => "not allowed to get endpoints in namespace shop",
-                _ => "only a relay in the cluster could reach it",
+                _ => "a relay in the cluster reaches it",
             };
             let proxy = Running::connect(account, &door);
             let what = format!("{door} {account}");

@@ -4,7 +4,7 @@ use super::*;
 
 fn routes(also: &[&str], never: &[&str]) -> Result<Routes, RoutesError> {
     let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
-    Routes::parse(&owned(also), &owned(never))
+    Routes::parse(&owned(also), &owned(never), &[])
 }
 
 /// The side that `target` goes to by rule, and by which.
@@ -101,9 +101,55 @@ fn the_same_on_both_sides_is_a_conflict_however_it_is_written() {
         ("web:80", "web:80"),
     ] {
         let error = routes(&[also], &[never]).unwrap_err();
-        assert!(matches!(error, RoutesError::Conflict(_)), "{error}");
+        assert!(matches!(error, RoutesError::Conflict { .. }), "{error}");
     }
     routes(&["web", "web"], &["web:80"]).unwrap();
+}
+
+#[test]
+fn a_domain_is_resolved_in_the_cluster_with_all_below_it() {
+    let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+    let parse = |also: &[&str], never: &[&str], inside: &[&str]| {
+        Routes::parse(&owned(also), &owned(never), &owned(inside))
+    };
+    for text in ["corp.example", ".corp.example", "*.Corp.Example."] {
+        let also = [".corp.example", "10.0.0.0/8"];
+        let never = ["www.corp.example", "api.corp.example:443"];
+        let routes = parse(&also, &never, &[text]).unwrap();
+        for (name, inside) in [
+            ("corp.example", true),
+            ("a.b.corp.example", true),
+            // A rule for one port says nothing about the name.
+            ("api.corp.example", true),
+            ("www.corp.example", false),
+            ("xcorp.example", false),
+            ("example", false),
+        ] {
+            assert_eq!(routes.resolves_inside(name), inside, "{text}: {name}");
+        }
+        let side = |target: &str| decided(&routes, target).map(|(side, _)| side);
+        assert_eq!(side("corp.example:1"), Some(Side::Inside));
+        assert_eq!(side("api.corp.example:443"), Some(Side::Laptop));
+        assert_eq!(side("api.corp.example:80"), Some(Side::Inside));
+        assert_eq!(side("10.1.1.1:80"), Some(Side::Cluster));
+    }
+    for (text, reason) in [
+        ("", "is no domain"),
+        (".", "is no domain"),
+        ("10.0.0.1", "is no domain"),
+        ("10.0.0.0/8", "is no domain"),
+        ("corp.example:53", "is no domain"),
+        ("localhost", "this machine itself"),
+    ] {
+        let error = parse(&[], &[], &[text]).unwrap_err().to_string();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+    let error = parse(&[], &[".corp.example"], &["corp.example"]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        ".corp.example stands both in never-proxy and in resolve-in-cluster; remove it from one \
+         of them"
+    );
 }
 
 #[test]
@@ -141,7 +187,7 @@ fn target() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(also in ".{0,40}", never in ".{0,40}") {
-        let _ = Routes::parse(&[also], &[never]);
+        let _ = Routes::parse(&[also], &[never], &[]);
     }
 
     #[test]
@@ -159,7 +205,7 @@ proptest! {
         mut never in prop::collection::vec(rule(), 0..6),
         target in target(),
     ) {
-        let Ok(rules) = Routes::parse(&also, &never) else {
+        let Ok(rules) = Routes::parse(&also, &never, &[]) else {
             return Ok(());
         };
         let parsed: Target = target.parse().unwrap();
@@ -168,7 +214,7 @@ proptest! {
         prop_assert_eq!(rules.decide(&parsed), narrowest);
         also.reverse();
         never.reverse();
-        let turned = Routes::parse(&also, &never).unwrap();
+        let turned = Routes::parse(&also, &never, &[]).unwrap();
         prop_assert_eq!(turned.decide(&parsed), narrowest);
         // No two rules that match one target are equally narrow.
         let matching: Vec<_> = rules.iter().filter(|rule| rule.matches(&parsed)).collect();

@@ -14,8 +14,8 @@ use super::object::{Page, RawPod, RawService};
 use super::records;
 use super::shared::Shared;
 use super::store::{Owner, Store};
-use crate::addr::{ClusterName, Namespaced, Target};
-use crate::dial::{DialError, Resolution};
+use crate::addr::{ClusterName, Namespaced};
+use crate::dial::{DialError, Resolution, Wanted};
 use crate::dns::{self, Subject};
 use crate::k8s::access;
 use crate::k8s::client::ClientError;
@@ -66,15 +66,15 @@ impl Learned {
         self.at.elapsed() < ttl
     }
 
-    /// What `target` means by it.
-    pub(super) fn answer(&self, query: &Query, target: &Target) -> Answer {
+    /// What is `wanted` by it.
+    pub(super) fn answer(&self, query: &Query, wanted: Wanted<'_>) -> Answer {
         match &self.outcome {
-            Outcome::Failed(error) => Answer::Is(Resolution::Failed(error.clone())),
+            Outcome::Failed(error) => Answer::Is(lookup::unseen(&self.store, query, wanted, error)),
             Outcome::Absent(_) => Answer::Absent,
             Outcome::Known => match &self.members {
-                Some(Ok(members)) => members.answer(&self.store, query, target),
-                Some(Err(error)) => Answer::Is(Resolution::Failed(error.clone())),
-                None => match lookup::find(&self.store, query, target) {
+                Some(Ok(members)) => members.answer(&self.store, query, wanted),
+                Some(Err(error)) => Answer::Is(lookup::unseen(&self.store, query, wanted, error)),
+                None => match lookup::find(&self.store, query, wanted) {
                     Found::Is(resolution) => Answer::Is(resolution),
                     Found::Absent => Answer::Absent,
                     Found::NoSelector => Answer::Unknown,

@@ -5,14 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::name::{Query, What};
-use super::store::{
-    Namespace, Owner, Pod, Protocol, Service, ServiceKind, ServicePort, Store, TargetPort,
-};
-use crate::addr::{ClusterName, Namespaced, Target, undashed};
-use crate::dial::{DialError, Endpoints, NEEDS_RELAY, PodPort, Resolution};
-
-/// How many names a message lists.
-const SHOWN_NAMES: usize = 8;
+use super::store::{Namespace, Owner, Pod, Service, ServiceKind, ServicePort, Store, TargetPort};
+use crate::addr::{ClusterName, Host, Namespaced, Protocol, Target, undashed};
+use crate::dial::{DialError, Endpoints, Inside, PodPort, Resolution, Wanted};
 
 /// A destination in what is known.
 pub(super) enum Found {
@@ -24,28 +19,28 @@ pub(super) enum Found {
     NoSelector,
 }
 
-/// Looks for `target`, which may ask for `query`.
-pub(super) fn find(store: &Store, query: &Query, target: &Target) -> Found {
+/// Looks for what is `wanted`, which may ask for `query`.
+pub(super) fn find(store: &Store, query: &Query, wanted: Wanted<'_>) -> Found {
     match &query.what {
-        What::Name(ClusterName::Service(name)) => of_service(store, name, target),
+        What::Name(ClusterName::Service(name)) => of_service(store, name, wanted),
         What::Name(ClusterName::Endpoint { service, host }) => {
-            of_endpoint(store, service, host, target)
+            of_endpoint(store, service, host, wanted)
         }
-        What::Name(ClusterName::Srv { service, port }) => of_srv(store, service, port, target),
-        What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => of_ip(store, *ip, target),
+        What::Name(ClusterName::Srv { service, port }) => of_srv(store, service, port, wanted),
+        What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => of_ip(store, *ip, wanted),
     }
 }
 
-fn of_ip(store: &Store, ip: IpAddr, target: &Target) -> Found {
+fn of_ip(store: &Store, ip: IpAddr, wanted: Wanted<'_>) -> Found {
     match store.owner(ip) {
         None => Found::Absent,
         Some(Owner::Service(namespace, name)) => {
-            of_service(store, &Namespaced::new(&**namespace, &**name), target)
+            of_service(store, &Namespaced::new(&**namespace, &**name), wanted)
         }
         Some(Owner::Pod(namespace, name)) => {
             let pod = store.namespace(namespace).and_then(|n| n.pods.get(name));
             match pod {
-                Some(pod) => Found::Is(one_pod(namespace, name, pod, target)),
+                Some(pod) => Found::Is(one_pod(namespace, name, pod, wanted)),
                 None => Found::Absent,
             }
         }
@@ -54,7 +49,7 @@ fn of_ip(store: &Store, ip: IpAddr, target: &Target) -> Found {
 
 /// One endpoint of a Service by its host name or its address: of one with a cluster address too,
 /// for CoreDNS answers for those as well.
-fn of_endpoint(store: &Store, name: &Namespaced, host: &str, target: &Target) -> Found {
+fn of_endpoint(store: &Store, name: &Namespaced, host: &str, wanted: Wanted<'_>) -> Found {
     let Some((namespace, service)) = service(store, name) else {
         return Found::Absent;
     };
@@ -76,10 +71,10 @@ fn of_endpoint(store: &Store, name: &Namespaced, host: &str, target: &Target) ->
         return Found::Absent;
     };
     if pod.over || pod.takes_traffic(service.publish_not_ready) {
-        return Found::Is(one_pod(&name.namespace, pod_name, pod, target));
+        return Found::Is(one_pod(&name.namespace, pod_name, pod, wanted));
     }
     Found::Is(unreachable(
-        target,
+        wanted,
         format!(
             "pod {pod_name} in namespace {} is not ready, so it has no name under {}",
             name.namespace,
@@ -93,13 +88,13 @@ fn of_endpoint(store: &Store, name: &Namespaced, host: &str, target: &Target) ->
 }
 
 /// An SRV record's name is no host: it says which port the Service has.
-fn of_srv(store: &Store, name: &Namespaced, port: &str, target: &Target) -> Found {
+fn of_srv(store: &Store, name: &Namespaced, port: &str, wanted: Wanted<'_>) -> Found {
     let Some((_, service)) = service(store, name) else {
         return Found::Absent;
     };
     let port = service.ports.iter().find(|p| *p.name == *port);
     Found::Is(Resolution::Failed(DialError::NotFound {
-        what: format!("an address of {}", target.host),
+        what: format!("an address of {}", wanted.target.host),
         fix: match port {
             Some(port) => format!(
                 "it is the name of an SRV record: dial {name}:{} instead",
@@ -113,27 +108,36 @@ fn of_srv(store: &Store, name: &Namespaced, port: &str, target: &Target) -> Foun
     }))
 }
 
-fn service<'a>(store: &'a Store, name: &Namespaced) -> Option<(&'a Namespace, &'a Service)> {
+pub(super) fn service<'a>(
+    store: &'a Store,
+    name: &Namespaced,
+) -> Option<(&'a Namespace, &'a Service)> {
     let namespace = store.namespace(&name.namespace)?;
     Some((namespace, namespace.services.get(name.name.as_str())?))
 }
 
-fn one_pod(namespace: &str, name: &str, pod: &Pod, target: &Target) -> Resolution {
+fn one_pod(namespace: &str, name: &str, pod: &Pod, wanted: Wanted<'_>) -> Resolution {
     if pod.over {
         return unreachable(
-            target,
+            wanted,
             format!("pod {name} in namespace {namespace} has ended"),
             "",
         );
     }
+    let port = wanted.target.port;
+    let declared = pod.declares(port, wanted.protocol);
     Resolution::Pods(Endpoints {
         service: None,
-        declared: pod.declares(target.port),
-        pods: vec![pod_port(namespace, name, pod, target.port)],
+        declared,
+        pods: vec![pod_port(namespace, name, pod, port)],
+        inside: Inside {
+            targets: one_of(&pod.ips, wanted, port).into_iter().collect(),
+            known: declared && pod.ready,
+        },
     })
 }
 
-fn of_service(store: &Store, name: &Namespaced, target: &Target) -> Found {
+fn of_service(store: &Store, name: &Namespaced, wanted: Wanted<'_>) -> Found {
     let Some((namespace, service)) = service(store, name) else {
         return Found::Absent;
     };
@@ -146,14 +150,14 @@ fn of_service(store: &Store, name: &Namespaced, target: &Target) -> Found {
     if service.selector.is_empty() {
         return Found::NoSelector;
     }
-    Found::Is(of_selector(namespace, service, name, target))
+    Found::Is(of_selector(namespace, service, name, wanted))
 }
 
 fn of_selector(
     namespace: &Namespace,
     service: &Service,
     name: &Namespaced,
-    target: &Target,
+    wanted: Wanted<'_>,
 ) -> Resolution {
     let mut all = 0_usize;
     let mut ready: Vec<(&Arc<str>, &Pod)> = Vec::new();
@@ -163,32 +167,41 @@ fn of_selector(
             ready.push((pod_name, pod));
         }
     }
-    let route = match route(service, target.port, || {
-        ready.iter().any(|(_, pod)| pod.declares(target.port))
+    let port = wanted.target.port;
+    let route = match route(service, wanted, || {
+        let mut pods = ready.iter();
+        pods.any(|(_, pod)| pod.declares(port, wanted.protocol))
     }) {
         Ok(route) => route,
-        Err(protocol) => return not_tcp(name, protocol, target),
+        Err(other) => return other_protocol(name, other, wanted),
     };
     if ready.is_empty() {
-        return no_ready_pod(name, service, all, target);
+        return no_ready_pod(name, service, all, wanted);
     }
-    let pods = ready.iter().filter_map(|(pod_name, pod)| {
+    let mut pods = Vec::with_capacity(ready.len());
+    let mut targets: Vec<Target> = own_target(service, &route, wanted).into_iter().collect();
+    for (pod_name, pod) in &ready {
         let port = match &route.to {
             TargetPort::Number(number) => *number,
-            TargetPort::Name(port) => pod.named(port)?,
+            TargetPort::Name(port) => match pod.named(port, wanted.protocol) {
+                Some(number) => number,
+                None => continue,
+            },
         };
-        Some(pod_port(&name.namespace, pod_name, pod, port))
-    });
-    let pods: Vec<PodPort> = pods.collect();
+        pods.push(pod_port(&name.namespace, pod_name, pod, port));
+        if !route.own {
+            targets.extend(one_of(&pod.ips, wanted, port));
+        }
+    }
     if pods.is_empty() {
         let TargetPort::Name(port) = &route.to else {
-            return no_ready_pod(name, service, all, target);
+            return no_ready_pod(name, service, all, wanted);
         };
         return unreachable(
-            target,
+            wanted,
             format!(
                 "port {} of {} leads to the pods' port named {port:?}, which none of its {} ready pods declares",
-                target.port,
+                wanted.target.port,
                 describe(name),
                 ready.len()
             ),
@@ -199,6 +212,10 @@ fn of_selector(
         service: Some(name.clone()),
         pods,
         declared: route.declared,
+        inside: Inside {
+            targets,
+            known: route.declared,
+        },
     })
 }
 
@@ -208,25 +225,29 @@ pub(super) struct Route {
     pub(super) declared: bool,
     /// The Service port's name, which EndpointSlices use.
     pub(super) name: Option<Arc<str>>,
+    /// Whether the Service's own address has the port.
+    pub(super) own: bool,
 }
 
-/// Finds where `port` of `service` leads; `on_pods` says whether the pods declare that number.
-/// The error is the protocol that the port is declared for, where that is not TCP.
+/// Finds where the port that is `wanted` of `service` leads; `on_pods` says whether the pods
+/// declare that number. The error is the protocol that the port is declared for instead.
 pub(super) fn route(
     service: &Service,
-    port: u16,
+    wanted: Wanted<'_>,
     on_pods: impl FnOnce() -> bool,
 ) -> Result<Route, Protocol> {
+    let port = wanted.target.port;
     let straight = |declared| Route {
         to: TargetPort::Number(port),
         declared,
         name: None,
+        own: false,
     };
     let by_number = |p: &&ServicePort| p.port == port;
     let matched = service
         .ports
         .iter()
-        .filter(|p| p.protocol == Protocol::Tcp)
+        .filter(|p| p.protocol == wanted.protocol)
         .find(by_number);
     // A headless Service's name is its pods' addresses, where ports are the pods' own.
     if service.kind == ServiceKind::Headless || matched.is_none() {
@@ -240,6 +261,7 @@ pub(super) fn route(
             to: matched.target.clone(),
             declared: true,
             name: Some(Arc::clone(&matched.name)),
+            own: !service.ips.is_empty(),
         });
     }
     match service.ports.iter().find(|p| p.port == port) {
@@ -248,21 +270,85 @@ pub(super) fn route(
     }
 }
 
-/// The answer for a port that is declared, but not for TCP.
-pub(super) fn not_tcp(name: &Namespaced, protocol: Protocol, target: &Target) -> Resolution {
+/// The Service's own address, where it has the port: what pods dial.
+pub(super) fn own_target(service: &Service, route: &Route, wanted: Wanted<'_>) -> Option<Target> {
+    let ips: &[IpAddr] = if route.own { &service.ips } else { &[] };
+    one_of(ips, wanted, wanted.target.port)
+}
+
+/// One of the addresses that something has: the one that was asked for, else the first, whose
+/// family is the one that the cluster prefers.
+pub(super) fn one_of(ips: &[IpAddr], wanted: Wanted<'_>, port: u16) -> Option<Target> {
+    let asked = match wanted.target.host {
+        Host::Ip(ip) => ips.iter().find(|own| **own == ip),
+        Host::Name(_) => None,
+    };
+    let ip = asked.or_else(|| ips.first())?;
+    Some(Target::new((*ip).into(), port))
+}
+
+/// The answer for what the user may not see, because of `error`. Who is inside does without: a
+/// Service's own address leads to its pods, and the cluster's DNS knows its name, which a pod in
+/// the context's namespace reads as kdev does.
+pub(super) fn unseen(
+    store: &Store,
+    query: &Query,
+    wanted: Wanted<'_>,
+    error: &DialError,
+) -> Resolution {
+    let owned;
+    let name = match &query.what {
+        What::Name(ClusterName::Service(name)) => Some(name),
+        What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => match store.owner(*ip) {
+            Some(Owner::Service(namespace, name)) => {
+                owned = Namespaced::new(&**namespace, &**name);
+                Some(&owned)
+            }
+            _ => None,
+        },
+        What::Name(_) => None,
+    };
+    let target = name.and_then(|name| {
+        let (_, service) = service(store, name)?;
+        let route = route(service, wanted, || false).ok()?;
+        own_target(service, &route, wanted)
+    });
+    let named = || matches!(wanted.target.host, Host::Name(_)).then(|| wanted.target.clone());
+    let denied = matches!(error, DialError::Denied { .. });
+    match target.or_else(|| named().filter(|_| denied)) {
+        Some(target) => Resolution::Inside {
+            inside: Inside::unknown(target),
+            why: error.clone(),
+        },
+        None => Resolution::Failed(error.clone()),
+    }
+}
+
+/// The answer for a port that is declared, but not for the protocol that is wanted.
+pub(super) fn other_protocol(
+    name: &Namespaced,
+    declared: Protocol,
+    wanted: Wanted<'_>,
+) -> Resolution {
     unreachable(
-        target,
+        wanted,
         format!(
-            "port {} of {} is {}, and port-forward carries TCP alone",
-            target.port,
+            "port {} of {} is {}, and not {}",
+            wanted.target.port,
             describe(name),
-            protocol.label().trim_start_matches('_').to_uppercase()
+            declared.name(),
+            wanted.protocol.name()
         ),
-        NEEDS_RELAY,
+        "",
     )
 }
 
-fn no_ready_pod(name: &Namespaced, service: &Service, all: usize, target: &Target) -> Resolution {
+fn no_ready_pod(
+    name: &Namespaced,
+    service: &Service,
+    all: usize,
+    wanted: Wanted<'_>,
+) -> Resolution {
     let count = match all {
         0 => "no pod matches its selector".to_owned(),
         1 => "1 pod, not ready".to_owned(),
@@ -271,7 +357,7 @@ fn no_ready_pod(name: &Namespaced, service: &Service, all: usize, target: &Targe
     let mut terms: Vec<&str> = service.selector.iter().map(|term| &**term).collect();
     terms.sort_unstable();
     unreachable(
-        target,
+        wanted,
         format!("{} has no ready pod ({count})", describe(name)),
         &format!(
             "`kubectl get pods -n {} -l {}` shows them",
@@ -281,92 +367,13 @@ fn no_ready_pod(name: &Namespaced, service: &Service, all: usize, target: &Targe
     )
 }
 
-/// The answer for a name that can only be the cluster's and is not there.
-pub(super) fn not_found(store: &Store, query: &Query) -> Resolution {
-    let fix = match &query.what {
-        What::Name(ClusterName::Service(name) | ClusterName::Srv { service: name, .. }) => {
-            near(store, name)
-        }
-        What::Name(ClusterName::Endpoint { service: name, .. }) => {
-            if service(store, name).is_none() {
-                near(store, name)
-            } else {
-                "ready pods of a Service go by their address with dashes, and by their host \
-                 name where `hostname` and `subdomain` are set, as StatefulSets set them"
-                    .to_owned()
-            }
-        }
-        What::Name(ClusterName::PodIp { .. }) => NEEDS_RELAY.to_owned(),
-        What::Ip(_) => String::new(),
-    };
-    Resolution::Failed(DialError::NotFound {
-        what: query.to_string(),
-        fix,
-    })
-}
-
-/// What the user may have meant.
-fn near(store: &Store, name: &Namespaced) -> String {
-    let Some(namespace) = store.namespace(&name.namespace) else {
-        return format!("kdev sees no Service in namespace {}", name.namespace);
-    };
-    let mut known: Vec<&str> = namespace.services.keys().map(|n| &**n).collect();
-    known.sort_unstable();
-    let similar: Vec<&str> = known
-        .iter()
-        .copied()
-        .filter(|known| is_similar(known, &name.name))
-        .take(SHOWN_NAMES)
-        .collect();
-    if !similar.is_empty() {
-        return format!("did you mean {}?", similar.join(", "));
-    }
-    let shown = known.iter().take(SHOWN_NAMES).copied();
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    match known.len() {
-        0 => format!("kdev sees no Service in namespace {}", name.namespace),
-        n if n > SHOWN_NAMES => {
-            format!(
-                "kdev sees {n} Services in namespace {}: {shown}, …",
-                name.namespace
-            )
-        }
-        _ => format!("in namespace {} there is {shown}", name.namespace),
-    }
-}
-
-/// Whether two names differ by a slip: one contains the other, or two letters at most differ.
-fn is_similar(known: &str, asked: &str) -> bool {
-    /// Shorter names than this are contained in too many.
-    const MIN_PART: usize = 3;
-    let contained = asked.len() >= MIN_PART && known.contains(asked)
-        || known.len() >= MIN_PART && asked.contains(known);
-    contained || known.len().abs_diff(asked.len()) <= 2 && distance(known, asked) <= 2
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.bytes().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 pub(super) fn describe(name: &Namespaced) -> String {
     format!("Service {} in namespace {}", name.name, name.namespace)
 }
 
-pub(super) fn unreachable(target: &Target, reason: String, fix: &str) -> Resolution {
+pub(super) fn unreachable(wanted: Wanted<'_>, reason: String, fix: &str) -> Resolution {
     Resolution::Failed(DialError::Unreachable {
-        target: target.to_string(),
+        target: wanted.target.to_string(),
         reason,
         fix: fix.to_owned(),
     })

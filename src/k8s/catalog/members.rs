@@ -8,32 +8,39 @@ use std::net::IpAddr;
 use super::detail::PodDetail;
 use super::feed::escaped;
 use super::learn::{Answer, denied};
-use super::lookup::{self, describe, unreachable};
+use super::lookup::{self, Route, describe, unreachable};
 use super::name::{Query, What};
 use super::object::{
     Address, EndpointPort, Page, RawEndpoints, SliceEndpoint, TargetRef, addresses,
 };
 use super::shared::Shared;
-use super::store::{Owner, Protocol, Store, TargetPort};
-use crate::addr::{ClusterName, Namespaced, Target, undashed};
-use crate::dial::{DialError, Endpoints, NEEDS_RELAY, PodPort, Resolution};
+use super::store::{Owner, Store, TargetPort};
+use crate::addr::{ClusterName, Namespaced, Protocol, undashed};
+use crate::dial::{DialError, Endpoints, Inside, NEEDS_RELAY, PodPort, Resolution, Wanted};
 use crate::dns::{Endpoint, Port};
 
 /// Groups of pods with the same ports.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     groups: Vec<Group>,
-    /// Endpoints that are no pods: their host names and addresses.
-    foreign: Vec<(Box<str>, Box<[IpAddr]>)>,
     /// All that are ready, as DNS has them.
     pub(super) named: Vec<Endpoint>,
 }
 
 #[derive(Debug, Default)]
 struct Group {
-    /// TCP ports by the Service port's name.
-    ports: Vec<(String, u16)>,
+    /// By the Service port's name.
+    ports: Vec<(String, Protocol, u16)>,
     pods: Vec<Member>,
+    /// Endpoints that are no pods.
+    foreign: Vec<Foreign>,
+}
+
+#[derive(Debug)]
+struct Foreign {
+    ready: bool,
+    host: Box<str>,
+    ips: Box<[IpAddr]>,
 }
 
 #[derive(Debug)]
@@ -160,19 +167,22 @@ impl Members {
         ports: &[EndpointPort],
         endpoints: impl Iterator<Item = RawEndpoint>,
     ) {
-        let tcp = ports
-            .iter()
-            .filter(|p| Protocol::of(&p.protocol) == Protocol::Tcp);
+        let ports = ports.iter().filter_map(|p| {
+            let protocol = Protocol::of(&p.protocol);
+            Some((p.name.clone(), protocol, p.port?))
+        });
         let mut group = Group {
-            ports: tcp
-                .filter_map(|p| Some((p.name.clone(), p.port?)))
-                .collect(),
-            pods: Vec::new(),
+            ports: ports.collect(),
+            ..Group::default()
         };
         for endpoint in endpoints {
             let host = endpoint.host.into();
             let Some(target) = endpoint.target.filter(|t| t.kind == "Pod") else {
-                self.foreign.push((host, endpoint.ips));
+                group.foreign.push(Foreign {
+                    ready: endpoint.ready,
+                    host,
+                    ips: endpoint.ips,
+                });
                 continue;
             };
             group.pods.push(Member {
@@ -193,16 +203,16 @@ impl Members {
         self.groups.push(group);
     }
 
-    /// What `target`, which may ask for `query`, means by these and by the Service in `store`.
-    pub(super) fn answer(&self, store: &Store, query: &Query, target: &Target) -> Answer {
+    /// What is `wanted`, which may ask for `query`, by these and by the Service in `store`.
+    pub(super) fn answer(&self, store: &Store, query: &Query, wanted: Wanted<'_>) -> Answer {
         match &query.what {
-            What::Name(ClusterName::Service(name)) => self.of_service(store, name, target),
+            What::Name(ClusterName::Service(name)) => self.of_service(store, name, wanted),
             What::Name(ClusterName::Endpoint { service, host }) => {
-                self.of_endpoint(store, service, host, target)
+                self.of_endpoint(store, service, host, wanted)
             }
             What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => match store.owner(*ip) {
                 Some(Owner::Service(namespace, name)) => {
-                    self.of_service(store, &Namespaced::new(&**namespace, &**name), target)
+                    self.of_service(store, &Namespaced::new(&**namespace, &**name), wanted)
                 }
                 _ => Answer::Absent,
             },
@@ -211,70 +221,97 @@ impl Members {
     }
 
     /// One endpoint of a Service, by its host name or address.
-    fn of_endpoint(&self, store: &Store, name: &Namespaced, host: &str, target: &Target) -> Answer {
+    fn of_endpoint(
+        &self,
+        store: &Store,
+        name: &Namespaced,
+        host: &str,
+        wanted: Wanted<'_>,
+    ) -> Answer {
         if store.service(name).is_none() {
             return Answer::Absent;
         }
+        let port = wanted.target.port;
         let ip = undashed(host);
         let is = |h: &str, ips: &[IpAddr]| *h == *host || ip.is_some_and(|ip| ips.contains(&ip));
-        if self.foreign.iter().any(|(h, ips)| is(h, ips)) {
-            return Answer::Is(unreachable(
-                target,
-                format!("endpoint {host} of {} is no pod", describe(name)),
-                NEEDS_RELAY,
-            ));
-        }
-        let mut all = self.groups.iter().flat_map(|group| &group.pods);
-        let Some(member) = all.find(|m| m.ready && is(&m.host, &m.ips)) else {
-            return Answer::Absent;
+        let inside = |group: &Group, ready, ips: &[IpAddr]| Inside {
+            targets: lookup::one_of(ips, wanted, port).into_iter().collect(),
+            known: ready && group.has(port, wanted.protocol),
         };
-        let mut ports = self.groups.iter().flat_map(|group| &group.ports);
-        Answer::Is(Resolution::Pods(Endpoints {
-            service: None,
-            pods: vec![member.port(target.port)],
-            declared: ports.any(|(_, number)| *number == target.port),
-        }))
+        for group in &self.groups {
+            if let Some(foreign) = group.foreign.iter().find(|f| is(&f.host, &f.ips)) {
+                return Answer::Is(Resolution::Inside {
+                    inside: inside(group, foreign.ready, &foreign.ips),
+                    why: not_pods(
+                        wanted,
+                        format!("endpoint {host} of {} is no pod", describe(name)),
+                    ),
+                });
+            }
+            let mut pods = group.pods.iter();
+            if let Some(member) = pods.find(|m| m.ready && is(&m.host, &m.ips)) {
+                return Answer::Is(Resolution::Pods(Endpoints {
+                    service: None,
+                    pods: vec![member.port(port)],
+                    declared: group.has(port, wanted.protocol),
+                    inside: inside(group, true, &member.ips),
+                }));
+            }
+        }
+        Answer::Absent
     }
 
-    fn of_service(&self, store: &Store, name: &Namespaced, target: &Target) -> Answer {
+    fn of_service(&self, store: &Store, name: &Namespaced, wanted: Wanted<'_>) -> Answer {
         let Some(service) = store.service(name) else {
             return Answer::Absent;
         };
-        let numbered = |port: u16| {
-            let mut ports = self.groups.iter().flat_map(|g| &g.ports);
-            ports.any(|(_, number)| *number == port)
-        };
-        let route = match lookup::route(service, target.port, || numbered(target.port)) {
+        let port = wanted.target.port;
+        let numbered = || self.groups.iter().any(|g| g.has(port, wanted.protocol));
+        let route = match lookup::route(service, wanted, numbered) {
             Ok(route) => route,
-            Err(protocol) => return Answer::Is(lookup::not_tcp(name, protocol, target)),
+            Err(other) => return Answer::Is(lookup::other_protocol(name, other, wanted)),
         };
         let mut seen = HashSet::new();
-        let mut pods = Vec::new();
+        let (mut pods, mut targets) = (Vec::new(), Vec::new());
         for group in &self.groups {
-            let by_name = route.name.as_deref().and_then(|name| {
-                let mut ports = group.ports.iter();
-                ports.find(|(n, _)| n == name).map(|(_, number)| *number)
-            });
-            let port = match (by_name, &route.to) {
-                (Some(number), _) => number,
-                (None, TargetPort::Number(number)) => *number,
-                (None, TargetPort::Name(_)) => continue,
+            let Some(port) = group.port(&route, wanted.protocol) else {
+                continue;
             };
             for member in group.pods.iter().filter(|m| m.ready) {
                 // A pod with two addresses is in two slices.
                 if seen.insert(&member.pod) {
                     pods.push(member.port(port));
+                    targets.extend(lookup::one_of(&member.ips, wanted, port));
                 }
             }
+            for foreign in group.foreign.iter().filter(|f| f.ready) {
+                targets.extend(lookup::one_of(&foreign.ips, wanted, port));
+            }
         }
-        if pods.is_empty() {
-            return Answer::Is(self.none(name, service.selector.is_empty(), target));
+        if targets.is_empty() && pods.is_empty() {
+            return Answer::Is(self.none(name, service.selector.is_empty(), wanted));
         }
-        Answer::Is(Resolution::Pods(Endpoints {
-            service: Some(name.clone()),
-            pods,
-            declared: route.declared,
-        }))
+        if let Some(own) = lookup::own_target(service, &route, wanted) {
+            targets = vec![own];
+        }
+        let inside = Inside {
+            targets,
+            known: route.declared,
+        };
+        Answer::Is(if pods.is_empty() {
+            let reason = format!("the endpoints of {} are not pods", describe(name));
+            Resolution::Inside {
+                inside,
+                why: not_pods(wanted, reason),
+            }
+        } else {
+            Resolution::Pods(Endpoints {
+                service: Some(name.clone()),
+                pods,
+                declared: route.declared,
+                inside,
+            })
+        })
     }
 
     /// The pods, each once, as a listing shows them.
@@ -293,29 +330,56 @@ impl Members {
         found
     }
 
-    fn none(&self, name: &Namespaced, no_selector: bool, target: &Target) -> Resolution {
+    fn none(&self, name: &Namespaced, no_selector: bool, wanted: Wanted<'_>) -> Resolution {
         let pods: usize = self.groups.iter().map(|g| g.pods.len()).sum();
-        if !self.foreign.is_empty() && pods == 0 {
-            return unreachable(
-                target,
-                format!("the endpoints of {} are not pods", describe(name)),
-                NEEDS_RELAY,
-            );
-        }
+        let foreign: usize = self.groups.iter().map(|g| g.foreign.len()).sum();
         let count = match pods {
+            0 if foreign > 0 => format!("{foreign} endpoints that are no pods, none ready"),
             0 if no_selector => "no selector, and nobody wrote endpoints for it".to_owned(),
             0 => "no endpoints".to_owned(),
             1 => "1 pod, not ready".to_owned(),
             n => format!("{n} pods, none ready"),
         };
         unreachable(
-            target,
+            wanted,
             format!("{} has no ready pod ({count})", describe(name)),
             &format!(
                 "`kubectl get endpoints -n {} {}` shows them",
                 name.namespace, name.name
             ),
         )
+    }
+}
+
+/// The failure of endpoints that port-forward does not reach.
+fn not_pods(wanted: Wanted<'_>, reason: String) -> DialError {
+    DialError::Unreachable {
+        target: wanted.target.to_string(),
+        reason,
+        fix: NEEDS_RELAY.to_owned(),
+    }
+}
+
+impl Group {
+    /// Whether its endpoints have a port of this number.
+    fn has(&self, port: u16, protocol: Protocol) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|(_, p, number)| *p == protocol && *number == port)
+    }
+
+    /// The number that the port of a Service has here.
+    fn port(&self, route: &Route, protocol: Protocol) -> Option<u16> {
+        let by_name = route.name.as_deref().and_then(|name| {
+            let mut ports = self.ports.iter();
+            ports
+                .find(|(n, p, _)| n == name && *p == protocol)
+                .map(|(.., number)| *number)
+        });
+        match (by_name, &route.to) {
+            (Some(number), _) => Some(number),
+            (None, TargetPort::Number(number)) => Some(*number),
+            (None, TargetPort::Name(_)) => None,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod feed;
 mod learn;
 mod lookup;
 mod members;
+mod missing;
 mod name;
 mod object;
 mod records;
@@ -31,10 +32,10 @@ use tokio::sync::watch;
 use self::learn::{Answer, Learned};
 use self::name::{Query, What};
 use self::shared::{FeedState, Shared};
-use self::store::{Protocol, ServiceKind};
+use self::store::ServiceKind;
 use super::client::Client;
-use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Target};
-use crate::dial::{DialError, Notes, Resolution, Resolve};
+use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Protocol};
+use crate::dial::{DialError, Notes, Resolution, Resolve, Wanted};
 use crate::task::Tasks;
 
 /// What names and addresses mean in the cluster. Cheap to clone.
@@ -203,20 +204,21 @@ impl Catalog {
     /// The first of `queries` that is there decides. `learned` is what was asked for about them.
     fn settle(
         &self,
-        target: &Target,
+        wanted: Wanted<'_>,
         queries: &[Query],
         learned: &[(Query, Arc<Learned>)],
         notes: &mut Notes,
     ) -> Resolution {
+        let target = wanted.target;
         for query in queries {
             let asked = learned.iter().find(|(asked, _)| asked == query);
             let asked = asked.map(|(_, learned)| Arc::clone(learned));
-            let mut answer = self.shared.known(query, target);
+            let mut answer = self.shared.known(query, wanted);
             let mut reply = None;
             if matches!(answer, Answer::Unknown) {
                 reply = asked.or_else(|| self.shared.answered(query));
                 if let Some(reply) = &reply {
-                    answer = reply.answer(query, target);
+                    answer = reply.answer(query, wanted);
                 }
             }
             match answer {
@@ -246,7 +248,9 @@ impl Catalog {
             }
         }
         match queries.iter().find(|query| query.certain) {
-            Some(query) => self.shared.read(|store| lookup::not_found(store, query)),
+            Some(query) => self
+                .shared
+                .read(|store| missing::not_found(store, query, wanted)),
             None => {
                 if queries.is_empty() {
                     let host = &target.host;
@@ -259,25 +263,25 @@ impl Catalog {
 }
 
 impl Resolve for Catalog {
-    fn resolve_as(&self, target: &Target, names: Names, notes: &mut Notes) -> Resolution {
-        let queries = self.queries(&target.host, names);
-        self.settle(target, &queries, &[], notes)
+    fn resolve_as(&self, wanted: Wanted<'_>, notes: &mut Notes) -> Resolution {
+        let queries = self.queries(&wanted.target.host, wanted.names);
+        self.settle(wanted, &queries, &[], notes)
     }
 
-    async fn learn_as(&self, target: &Target, names: Names, notes: &mut Notes) -> Resolution {
-        let queries = self.queries(&target.host, names);
+    async fn learn_as(&self, wanted: Wanted<'_>, notes: &mut Notes) -> Resolution {
+        let queries = self.queries(&wanted.target.host, wanted.names);
         if queries.iter().any(|query| query.ip().is_some()) {
             // Addresses can hardly be asked for; the first list brings them.
             let _ = tokio::time::timeout(learn::LEARN_TIMEOUT, self.synced()).await;
         }
         let unknown = queries
             .iter()
-            .filter(|query| matches!(self.shared.known(query, target), Answer::Unknown));
+            .filter(|query| matches!(self.shared.known(query, wanted), Answer::Unknown));
         let asking = unknown.map(|query| async {
             let learned = Arc::clone(&self.shared).ask(query).await;
             (query.clone(), learned)
         });
         let learned = futures_util::future::join_all(asking).await;
-        self.settle(target, &queries, &learned, notes)
+        self.settle(wanted, &queries, &learned, notes)
     }
 }

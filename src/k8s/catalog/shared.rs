@@ -14,8 +14,8 @@ use super::lookup::{self, Found};
 use super::name::{Query, What};
 use super::object::{RawPod, RawService};
 use super::store::{Owner, Store};
-use crate::addr::{ClusterDomain, ClusterName, Target};
-use crate::dial::Resolution;
+use crate::addr::{ClusterDomain, ClusterName};
+use crate::dial::{Resolution, Wanted};
 use crate::k8s::client::Client;
 use crate::k8s::discovery;
 use crate::task::Tasks;
@@ -93,8 +93,8 @@ pub(super) enum FeedState {
 }
 
 impl Shared {
-    /// What `target` means by the snapshot, if it asks for `query`.
-    pub(super) fn known(&self, query: &Query, target: &Target) -> Answer {
+    /// What is `wanted` by the snapshot, if it asks for `query`.
+    pub(super) fn known(&self, query: &Query, wanted: Wanted<'_>) -> Answer {
         self.with(|state| {
             let owner = query.ip().and_then(|ip| state.store.owner(ip));
             let namespace = owner.map(Owner::namespace).or_else(|| query.namespace());
@@ -107,7 +107,7 @@ impl Shared {
                     .service_name()
                     .is_some_and(|s| state.store.service(s).is_none())
             };
-            match lookup::find(&state.store, query, target) {
+            match lookup::find(&state.store, query, wanted) {
                 Found::Is(alias @ Resolution::Alias { .. }) if services => Answer::Is(alias),
                 Found::Is(known) if covered => Answer::Is(known),
                 Found::Absent if covered || services && no_service() => Answer::Absent,

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::object::{IntOrString, RawPod, RawService, addresses};
 use super::texts::{Index, Texts, add, take};
-use crate::addr::Namespaced;
-pub(super) use crate::dns::Protocol;
+use crate::addr::{Namespaced, Protocol};
 
 /// A label or a selector's term, as `key=value`: no key contains a `=`.
 pub(super) type Label = Arc<str>;
@@ -103,17 +102,17 @@ impl Pod {
         if self.host_network { &[] } else { &self.ips }
     }
 
-    /// Whether it declares the TCP port.
-    pub(super) fn declares(&self, port: u16) -> bool {
-        let tcp = |p: &PodPortSpec| p.protocol == Protocol::Tcp;
-        self.ports.iter().any(|p| tcp(p) && p.port == port)
+    /// Whether it declares the port.
+    pub(super) fn declares(&self, port: u16, protocol: Protocol) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|p| p.protocol == protocol && p.port == port)
     }
 
-    /// The number of the TCP port that it declares under `name`.
-    pub(super) fn named(&self, name: &str) -> Option<u16> {
+    /// The number of the port that it declares under `name`.
+    pub(super) fn named(&self, name: &str, protocol: Protocol) -> Option<u16> {
         let mut ports = self.ports.iter();
         ports
-            .find(|p| p.protocol == Protocol::Tcp && &*p.name == name)
+            .find(|p| p.protocol == protocol && &*p.name == name)
             .map(|port| port.port)
     }
 }

@@ -3,13 +3,18 @@ use std::sync::Arc;
 
 use tokio::io::DuplexStream;
 
+mod relay;
+
 use super::*;
-use crate::dial::PodPort;
+use crate::addr::Namespaced;
+use crate::dial::{NEEDS_RELAY, PodPort};
 
 /// A cluster of one table, and a laptop that tells what it was asked for.
 #[derive(Clone, Default)]
 struct World {
     names: Arc<HashMap<&'static str, Resolution>>,
+    /// Why port-forward does not work.
+    forbidden: Option<DialError>,
 }
 
 fn pods(service: &str) -> Resolution {
@@ -21,6 +26,10 @@ fn pods(service: &str) -> Resolution {
             port: 8080,
         }],
         declared: true,
+        inside: Inside {
+            targets: vec!["10.96.0.7:80".parse().unwrap()],
+            known: true,
+        },
     })
 }
 
@@ -32,16 +41,18 @@ fn alias(name: &str) -> Resolution {
 }
 
 impl Resolve for World {
-    fn resolve_as(&self, target: &Target, names: Names, _notes: &mut Notes) -> Resolution {
+    fn resolve_as(&self, wanted: Wanted<'_>, _: &mut Notes) -> Resolution {
         // As the catalog: a short name is one only as an app writes it.
-        let host = target.host.to_string();
+        let host = wanted.target.host.to_string();
         match self.names.get(host.as_str()) {
-            Some(found) if names != Names::Absolute || host.contains(".svc.") => found.clone(),
+            Some(found) if wanted.names != Names::Absolute || host.contains(".svc.") => {
+                found.clone()
+            }
             _ => Resolution::Elsewhere,
         }
     }
 
-    async fn learn_as(&self, _: &Target, _: Names, _: &mut Notes) -> Resolution {
+    async fn learn_as(&self, _: Wanted<'_>, _: &mut Notes) -> Resolution {
         Resolution::Unknown
     }
 }
@@ -50,7 +61,10 @@ impl DialPods for World {
     type Io = DuplexStream;
 
     async fn dial_pods(&self, _: &Target, _: &Endpoints) -> Result<DuplexStream, DialError> {
-        Ok(tokio::io::duplex(8).0)
+        match &self.forbidden {
+            Some(error) => Err(error.clone()),
+            None => Ok(tokio::io::duplex(8).0),
+        }
     }
 }
 
@@ -73,8 +87,9 @@ fn router(
     let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
     let world = World {
         names: Arc::new(names.iter().cloned().collect()),
+        forbidden: None,
     };
-    let routes = Routes::parse(&owned(also), &owned(never)).unwrap();
+    let routes = Routes::parse(&owned(also), &owned(never), &[]).unwrap();
     Router::new(world.clone(), world.clone(), world).with_routes(routes)
 }
 
