@@ -27,7 +27,7 @@ impl DialRelay for NoRelay {
         match *self {}
     }
 
-    fn installed(&self) -> bool {
+    fn hopeless(&self) -> Option<DialError> {
         match *self {}
     }
 
@@ -48,9 +48,9 @@ pub trait DialRelay: Clone + Send + Sync + 'static {
     /// Whether a dial would find a tunnel now. One that finds none waits for it, bounded in time.
     fn usable(&self) -> bool;
 
-    /// Whether there is a relay in the cluster, so that one which is not usable is worth waiting
-    /// for; also while that is being found out.
-    fn installed(&self) -> bool;
+    /// Why waiting for it is of no use, where that is so: there is none, or somebody has to do
+    /// something first.
+    fn hopeless(&self) -> Option<DialError>;
 
     /// Opens a stream to `target`, whose name the relay resolves. Dropping the future abandons
     /// the attempt and frees the stream.

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::addr::{Names, Protocol, Target};
 
-/// What is said in place of the advice to install a relay that the session would not use.
+/// What is said in place of the advice to install a relay, where that is not what is missing.
+const THROUGH_RELAY: &str = "a relay in the cluster reaches it";
+/// The same where the session would not use one.
 const LEFT_OUT: &str = "a relay in the cluster reaches it, and --via direct goes without one";
 
 /// Sends each dial through the relay, to a pod, or to the laptop's own network.
@@ -158,7 +160,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         match (self.via, &self.relay) {
             (Via::Direct, _) | (Via::Auto, None) => return Way::Cluster(endpoints),
             (Via::Auto, Some(relay)) if !relay.usable() => {
-                if relay.installed() {
+                if relay.hopeless().is_none() {
                     notes.add(|| "the relay is not usable now".to_owned());
                 }
                 return Way::Cluster(endpoints);
@@ -180,16 +182,17 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         if self.via == Via::Direct {
             return Way::Failed(why.advising(LEFT_OUT));
         }
-        match &self.relay {
-            Some(relay) if relay.installed() => {
-                notes.add(|| match (relay.usable(), inside.known) {
-                    (false, _) => "the relay is not usable now: a dial waits for it".to_owned(),
-                    (true, true) => "the relay dials it, and is not waited for".to_owned(),
-                    (true, false) => "the relay dials it, and says what came of it".to_owned(),
-                });
-                Way::Relay(inside, endpoints)
-            }
-            _ => Way::Failed(why),
+        let Some(relay) = &self.relay else {
+            return Way::Failed(why);
+        };
+        if let Some(error) = relay.hopeless() {
+            return Way::Failed(why.advising(&format!("{THROUGH_RELAY}, but {error}")));
         }
+        notes.add(|| match (relay.usable(), inside.known) {
+            (false, _) => "the relay is not usable now: a dial waits for it".to_owned(),
+            (true, true) => "the relay dials it, and is not waited for".to_owned(),
+            (true, false) => "the relay dials it, and says what came of it".to_owned(),
+        });
+        Way::Relay(inside, endpoints)
     }
 }

@@ -71,7 +71,11 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
     }
 
     fn has_relay(&self) -> bool {
-        self.via != super::Via::Direct && self.relay.as_ref().is_some_and(DialRelay::installed)
+        self.via != super::Via::Direct
+            && self
+                .relay
+                .as_ref()
+                .is_some_and(|relay| relay.hopeless().is_none())
     }
 
     async fn through_relay(&self, asked: &Target, inside: &Inside) -> Result<BoxIo, DialError> {

@@ -181,6 +181,13 @@ impl DialRelay for Pool {
         self.shared.is_usable()
     }
 
+    fn hopeless(&self) -> Option<DialError> {
+        match self.shared.is_usable() {
+            true => None,
+            false => self.shared.hopeless(),
+        }
+    }
+
     async fn dial_relay(&self, target: &Target, answer: Answer) -> Result<PoolStream, DialError> {
         self.dial(target, Protocol::Tcp, answer).await
     }

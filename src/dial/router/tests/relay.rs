@@ -37,8 +37,12 @@ impl DialRelay for Fake {
         self.0.usable.load(Ordering::Relaxed)
     }
 
-    fn installed(&self) -> bool {
-        self.0.installed.load(Ordering::Relaxed)
+    fn hopeless(&self) -> Option<DialError> {
+        let installed = self.0.installed.load(Ordering::Relaxed);
+        (!installed).then(|| DialError::Cluster {
+            reason: "no relay was found".to_owned(),
+            fix: "`kdev install`".to_owned(),
+        })
     }
 
     async fn dial_relay(&self, target: &Target, answer: Answer) -> Result<DuplexStream, DialError> {
@@ -208,14 +212,23 @@ async fn without_a_relay_the_error_says_how_to_get_one() {
     assert_eq!(dial(&router, &relay, "web:80").await, "pod");
     for target in ["hidden:80", "also.example:80", "db.corp.example:80"] {
         let error = dial(&router, &relay, target).await;
-        assert!(error.ends_with(NEEDS_RELAY), "{target}: {error}");
-        assert!(error.contains("`kdev install`"), "{error}");
+        assert!(
+            error.contains("a relay in the cluster reaches it, but"),
+            "{target}: {error}"
+        );
+        assert!(
+            error.ends_with("no relay was found; `kdev install`"),
+            "{error}"
+        );
     }
     let error = dial(&with(&relay, Via::Relay), &relay, "web:80").await;
     assert!(
-        error.contains("--via relay") && error.ends_with(NEEDS_RELAY),
+        error.contains("--via relay") && error.ends_with("`kdev install`"),
         "{error}"
     );
+    let none = with(&relay, Via::Auto).with_relay(None::<Fake>, Via::Auto);
+    let error = dial(&none, &relay, "hidden:80").await;
+    assert!(error.ends_with(NEEDS_RELAY), "{error}");
 }
 
 #[tokio::test]
