@@ -42,6 +42,9 @@ pub struct Report {
     pub transport: Option<String>,
     /// Why this form and no better one.
     pub transport_why: Option<String>,
+    /// The relay; `null` where the session goes without one.
+    #[serde(default)]
+    pub relay: Option<RelayReport>,
     /// Addresses that it listens on, with what they are for.
     pub listening: Vec<Listening>,
     /// Connections of apps that are open.
@@ -62,6 +65,40 @@ pub struct Report {
     pub lends: Option<Lends>,
     /// The process whose session it uses in place of one of its own.
     pub uses: Option<u32>,
+}
+
+/// What a session tells about its relay.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct RelayReport {
+    /// Replicas that are ready.
+    pub replicas: usize,
+    /// Those of them that have a tunnel which takes streams.
+    pub connected: usize,
+    /// Why there is no tunnel, where there is none.
+    pub trouble: Option<String>,
+    /// The tunnels.
+    pub tunnels: Vec<TunnelReport>,
+}
+
+/// What a session tells about one tunnel.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct TunnelReport {
+    /// The relay's pod.
+    pub replica: String,
+    /// How it travels.
+    pub carrier: String,
+    /// The version of the relay.
+    pub version: String,
+    /// When it was opened, in seconds since 1970.
+    pub since: u64,
+    /// `open`, `silent` or `draining`.
+    pub state: String,
+    /// Streams that are open.
+    pub streams: usize,
+    /// Whether bulk moves through it.
+    pub bulk: bool,
+    /// The newest round trip, in milliseconds.
+    pub round_trip_ms: Option<f64>,
 }
 
 /// A session that other commands may use.
@@ -194,6 +231,7 @@ pub fn register_borrower(command: &str, lender: &Report, tasks: &Tasks) -> Optio
         namespace: lender.namespace.clone(),
         transport: None,
         transport_why: None,
+        relay: None,
         listening: Vec::new(),
         app_connections: 0,
         streams: 0,

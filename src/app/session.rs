@@ -2,25 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use super::registry::{self, Lends, Listening, Registration, Report};
+use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
 use crate::addr::ClusterDomain;
 use crate::config::Config;
-use crate::dial::{Laptop, Router, Routes};
+use crate::dial::{Laptop, Router, Routes, Via};
 use crate::k8s::portforward::{KnownForm, PortForward};
-use crate::k8s::{Catalog, Client, ClientError, discovery};
+use crate::k8s::{Catalog, Client, ClientError, discovery, relay};
 use crate::proxy::Stats;
 use crate::task::Tasks;
+use crate::tunnel::pool::Pool;
 use crate::upstream::{Proxies, Upstream};
 
 mod forms;
+mod report;
 
 /// How long streams may go on after the session was asked to end.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long saying goodbye to the cluster may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// How long a command that may use nothing else waits for its first tunnel.
+const FIRST_TUNNEL: Duration = Duration::from_secs(15);
 
 /// What sends each dial to the cluster or to the laptop's network.
 pub type Dialer = Router<Catalog, PortForward, Upstream>;
@@ -33,6 +38,8 @@ pub struct Session {
     pub catalog: Catalog,
     /// Streams to pods.
     pub pods: PortForward,
+    /// Tunnels to the relay; none where the user wants none.
+    pub relay: Option<Pool>,
     /// What goes through the proxies of this session.
     pub stats: Arc<Stats>,
     /// The proxies on the way to what is not the cluster's.
@@ -76,10 +83,16 @@ impl Session {
         let known =
             forms::recall(&cluster(&client)).map_or_else(KnownForm::default, KnownForm::remembered);
         let pods = PortForward::new(client.clone(), known);
+        let start = || relay::start(&client, &catalog, &pods, config.carrier, &background);
+        let relay = (config.via != Via::Direct).then(start);
+        if let (Some(relay), Via::Relay) = (&relay, config.via) {
+            relay.ready(FIRST_TUNNEL).await?;
+        }
         Ok(Self {
             client,
             catalog,
             pods,
+            relay,
             stats: Arc::default(),
             proxies,
             tasks: Tasks::new(),
@@ -113,41 +126,8 @@ impl Session {
         listening: Vec<Listening>,
         lends: Option<Lends>,
     ) -> Option<Registration> {
-        let (pods, stats) = (self.pods.clone(), self.stats.clone());
-        let about = self.client.about().clone();
-        let command = command.to_owned();
-        let since = self
-            .began
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        let report = move || {
-            let status = pods.status();
-            let (transport, transport_why) = status
-                .form
-                .map(|(form, why)| (form.to_string(), why))
-                .unzip();
-            Report {
-                pid: std::process::id(),
-                command: command.clone(),
-                since,
-                context: about.context.clone(),
-                server: about.server.clone(),
-                namespace: about.namespace.clone(),
-                transport,
-                transport_why,
-                listening: listening.clone(),
-                app_connections: stats.snapshot().live,
-                streams: status.traffic.streams,
-                streams_total: status.traffic.streams_total,
-                connections: status.traffic.connections,
-                bytes_sent: status.traffic.sent,
-                bytes_received: status.traffic.received,
-                round_trip_ms: status.round_trip.map(|d| d.as_secs_f64() * 1e3),
-                lends: lends.clone(),
-                uses: None,
-            }
-        };
+        let report = report::Reporter::new(self, command, listening, lends);
+        let report = move || report.report();
         match registry::register(report, &self.background) {
             Ok(registration) => Some(registration),
             Err(error) => {
@@ -185,6 +165,9 @@ impl Session {
             forms::remember(&cluster(&self.client), form);
         }
         self.tasks.shutdown(grace).await;
+        if let Some(relay) = &self.relay {
+            relay.close(GOODBYE).await;
+        }
         self.pods.close(GOODBYE).await;
         // Watches and refreshes have nothing to finish.
         self.background.shutdown(Duration::ZERO).await;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
-use crate::app::registry::{self, Found, Report};
+use crate::app::registry::{self, Found, Report, TunnelReport};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,16 +58,16 @@ fn describe(report: &Report) -> String {
             report.command, report.pid, report.context, report.server, report.namespace
         );
     }
-    let transport = match (&report.transport, &report.transport_why) {
-        (Some(form), Some(why)) => format!("direct, {form} ({why})"),
-        _ => "direct, not used yet".to_owned(),
-    };
+    let transport = transport(report);
     let mut text = format!(
         "kdev {} (pid {}), for {age}\n\
          \x20 cluster    {} ({}), namespace {}\n\
          \x20 transport  {transport}\n",
         report.command, report.pid, report.context, report.server, report.namespace
     );
+    for tunnel in report.relay.iter().flat_map(|relay| &relay.tunnels) {
+        text += &describe_tunnel(tunnel, now);
+    }
     for listening in &report.listening {
         let target = listening
             .target
@@ -91,6 +91,39 @@ fn describe(report: &Report) -> String {
         text += &format!("  round trip {ms:.1} ms\n");
     }
     text
+}
+
+/// How streams reach the cluster, and why so.
+fn transport(report: &Report) -> String {
+    let direct = match (&report.transport, &report.transport_why) {
+        (Some(form), Some(why)) => format!("direct, {form} ({why})"),
+        _ => "direct, not used yet".to_owned(),
+    };
+    match &report.relay {
+        None => direct,
+        Some(relay) if relay.connected > 0 => {
+            format!("relay, {} of {} replicas", relay.connected, relay.replicas)
+        }
+        Some(relay) => match &relay.trouble {
+            Some(trouble) => format!("{direct}; no relay: {trouble}"),
+            None => format!("{direct}; no tunnel to a relay yet"),
+        },
+    }
+}
+
+fn describe_tunnel(tunnel: &TunnelReport, now: u64) -> String {
+    let age = span(Duration::from_secs(now.saturating_sub(tunnel.since)));
+    let round_trip = tunnel.round_trip_ms;
+    let round_trip = round_trip.map_or_else(String::new, |ms| format!(", {ms:.1} ms"));
+    let state = match tunnel.state.as_str() {
+        "open" => String::new(),
+        state => format!(", {state}"),
+    };
+    let bulk = if tunnel.bulk { ", bulk" } else { "" };
+    format!(
+        "  tunnel     {} (relay {}, {}), for {age}: {} streams{round_trip}{bulk}{state}\n",
+        tunnel.replica, tunnel.version, tunnel.carrier, tunnel.streams
+    )
 }
 
 fn span(age: Duration) -> String {

@@ -23,6 +23,7 @@ use crate::addr::ClusterDomain;
 use crate::dial::Routes;
 use crate::k8s::KubeOptions;
 use crate::k8s::kubeconfig::Environment;
+use crate::k8s::relay::Carrier;
 use crate::upstream::{Helper, Proxies, ProxyVars};
 
 pub use crate::dial::Via;
@@ -40,6 +41,8 @@ pub struct Config {
     pub kube: KubeOptions,
     /// How streams reach the cluster.
     pub via: Via,
+    /// What carries the tunnels to the relay; the best that works by default.
+    pub carrier: Option<Carrier>,
     /// Where the proxy listens; a free port of loopback by default.
     pub proxy_listen: Option<SocketAddr>,
     /// Where the DNS server listens; a free port of loopback by default.
@@ -85,6 +88,7 @@ impl Config {
         let Self {
             kube: _,
             via,
+            carrier,
             proxy_listen: _,
             dns_listen: _,
             host_loopback: _,
@@ -101,7 +105,7 @@ impl Config {
         // What stands in a proxy's URL is nobody's to read.
         let mut hash = DefaultHasher::new();
         let proxies = (ProxyVars::of_process(), proxy_auth_helper);
-        format!("{via:?} {proxies:?} {cluster_domain:?} {routes:?}").hash(&mut hash);
+        format!("{via:?} {carrier:?} {proxies:?} {cluster_domain:?} {routes:?}").hash(&mut hash);
         hash.finish()
     }
 

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via};
+use crate::k8s::relay::Carrier;
 use crate::upstream::Helper;
 
 /// The commands that have a setting's flag.
@@ -104,21 +105,51 @@ pub static SETTINGS: &[Setting] = &[
         short: None,
         value_name: "WAY",
         kind: Kind::Choice(&[
-            ("auto", "the best way there is"),
+            (
+                "auto",
+                "the relay where it is installed and usable, else direct",
+            ),
             (
                 "direct",
                 "port-forward streams to the pods, nothing installed in the cluster",
+            ),
+            (
+                "relay",
+                "the relay of the namespace alone, see `kdev install`",
             ),
         ]),
         help: "How streams reach the cluster",
         fallback: Fallback::Is("auto"),
         project: Project::May,
-        on: on::RUN | on::CONNECT | on::ENV,
+        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.via = match value.text() {
                 "direct" => Via::Direct,
+                "relay" => Via::Relay,
                 _ => Via::Auto,
             };
+            Ok(())
+        },
+    },
+    Setting {
+        key: "carrier",
+        short: None,
+        value_name: "CARRIER",
+        kind: Kind::Choice(&[
+            ("auto", "the best that works"),
+            ("spdy", "a SPDY stream of a port-forward"),
+            ("websocket", "a port-forward over v4.channel.k8s.io"),
+            (
+                "pods-proxy",
+                "an upgrade through pods/proxy, which the relay must be told to take",
+            ),
+        ]),
+        help: "What carries the tunnels to the relay",
+        fallback: Fallback::Is("auto"),
+        project: Project::May,
+        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD,
+        set: |config, value| {
+            config.carrier = Carrier::from_id(value.text());
             Ok(())
         },
     },

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::catalog::LabelledPod;
 use super::client::{Client, ClientError};
 
 /// Most names that are asked for: nobody looks through more.
@@ -68,6 +69,68 @@ pub async fn services(client: &Client, namespace: &str) -> Result<Vec<Listed>, C
             Listed {
                 name: item.metadata.name,
                 ports: tcp.map(|p| (p.name, p.port)).collect(),
+            }
+        })
+        .collect())
+}
+
+#[derive(Deserialize)]
+struct Pods {
+    #[serde(default)]
+    items: Vec<Pod>,
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    metadata: PodMetadata,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodMetadata {
+    name: String,
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+/// The pods of a namespace that `selector` (`KEY=VALUE`) means.
+///
+/// # Errors
+/// When the API server cannot be reached or the user may not list them.
+pub async fn labelled(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+) -> Result<Vec<LabelledPod>, ClientError> {
+    let selector = selector.replace('=', "%3D");
+    let path =
+        format!("/api/v1/namespaces/{namespace}/pods?limit={LIMIT}&labelSelector={selector}");
+    let list: Pods = client.get(&path).await?;
+    let items = list.items.into_iter();
+    Ok(items
+        .map(|pod| {
+            let PodStatus { phase, conditions } = pod.status;
+            let runs = pod.metadata.deletion_timestamp.is_none() && phase == "Running";
+            let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
+            LabelledPod {
+                name: pod.metadata.name.into(),
+                ready: runs && conditions.iter().any(ready),
+                runs,
             }
         })
         .collect())

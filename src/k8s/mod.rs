@@ -12,6 +12,7 @@
 //! * [`catalog`]: what names and addresses mean, kept current
 //! * [`install`]: the relay's objects in a namespace
 //! * [`portforward`]: streams to the ports of pods
+//! * [`relay`]: tunnels to the relay in the session's namespace
 
 pub mod access;
 pub mod catalog;
@@ -25,6 +26,7 @@ pub mod listing;
 pub mod measure;
 pub mod oidc;
 pub mod portforward;
+pub mod relay;
 mod trust;
 mod x509;
 

@@ -44,3 +44,7 @@ pub const VERSION: u16 = 1;
 pub const OLDEST_VERSION: u16 = 1;
 /// The port of the relay's own loopback where tunnels arrive.
 pub const TUNNEL_PORT: u16 = 7000;
+/// The port of the relay's pod where they arrive by an HTTP upgrade, where it listens there.
+pub const POD_TUNNEL_PORT: u16 = 7001;
+/// What that upgrade asks for.
+pub const UPGRADE_PROTOCOL: &str = "kdev-tunnel";

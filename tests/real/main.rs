@@ -19,6 +19,7 @@ mod names;
 mod portforward;
 mod program;
 mod recorder;
+mod relay;
 mod rights;
 mod run;
 mod sharing;

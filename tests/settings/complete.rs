@@ -66,7 +66,7 @@ async fn names_come_from_the_cluster_as_it_is() {
     let found = some(&stage, "kdev conn", "conn").await;
     assert_eq!(found, ["connect"]);
     let found = some(&stage, "kdev run --via ", "").await;
-    assert_eq!(found, ["auto", "direct"]);
+    assert_eq!(found, ["auto", "direct", "relay"]);
     // Flags before it count.
     stage.cluster.add_namespace("empty");
     assert!(

@@ -1,10 +1,12 @@
 //! What is known of one Service or pod, for who looks closer.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Catalog;
 use super::members::Members;
 use super::name::Query;
+use super::shared::{FeedState, Kind};
 use super::store::{Pod, ServiceKind, Store, TargetPort};
 use crate::addr::Namespaced;
 
@@ -47,7 +49,45 @@ pub struct PodDetail {
     pub ready: bool,
 }
 
+/// A pod that was looked for by a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledPod {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it is ready for traffic.
+    pub ready: bool,
+    /// Whether it has an address and was not told to end.
+    pub runs: bool,
+}
+
+/// The pods of a namespace with a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Labelled {
+    /// Not known yet.
+    Syncing,
+    /// They may not be watched.
+    Forbidden,
+    /// These.
+    Pods(Vec<LabelledPod>),
+}
+
 impl Catalog {
+    /// The pods of `namespace` with the label `(key, value)`, from the snapshot.
+    #[must_use]
+    pub fn labelled(&self, namespace: &str, (key, value): (&str, &str)) -> Labelled {
+        let selector = [format!("{key}={value}").into()];
+        self.shared
+            .read_feed(Kind::Pods, namespace, |feed, store| match feed {
+                Some(FeedState::Live) => {
+                    let namespace = store.namespace(namespace).into_iter();
+                    let pods = namespace.flat_map(|n| n.selected(&selector));
+                    Labelled::Pods(pods.map(|(name, pod)| labelled(name, pod)).collect())
+                }
+                Some(FeedState::Forbidden { .. }) => Labelled::Forbidden,
+                Some(FeedState::Syncing) | None => Labelled::Syncing,
+            })
+    }
+
     /// What is known of a Service, from the snapshot and from what was asked just now.
     #[must_use]
     pub fn service_detail(&self, name: &Namespaced) -> Option<ServiceDetail> {
@@ -77,6 +117,14 @@ impl Catalog {
             let pod = store.namespace(&name.namespace)?.pods.get(&*name.name)?;
             Some(pod_of(name.clone(), pod, false))
         })
+    }
+}
+
+fn labelled(name: &Arc<str>, pod: &Pod) -> LabelledPod {
+    LabelledPod {
+        name: name.clone(),
+        ready: pod.takes_traffic(false),
+        runs: pod.takes_traffic(true),
     }
 }
 

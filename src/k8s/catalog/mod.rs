@@ -22,7 +22,7 @@ mod store;
 mod tests;
 mod texts;
 
-pub use self::detail::{PodDetail, PortDetail, ServiceDetail};
+pub use self::detail::{Labelled, LabelledPod, PodDetail, PortDetail, ServiceDetail};
 
 use std::net::IpAddr;
 use std::sync::Arc;

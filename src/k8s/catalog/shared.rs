@@ -340,6 +340,22 @@ impl Shared {
         })
     }
 
+    /// Reads what is known, with the state of the feed that covers `kind` in `namespace` best.
+    pub(super) fn read_feed<T>(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        look: impl FnOnce(Option<&FeedState>, &Store) -> T,
+    ) -> T {
+        self.with(|state| {
+            let feed = match state.feed(kind, None) {
+                Some(FeedState::Forbidden { .. }) => state.feed(kind, Some(namespace)),
+                all => all,
+            };
+            look(feed, &state.store)
+        })
+    }
+
     /// Changes what is known, and tells.
     pub(super) fn change(&self, change: impl FnOnce(&mut Store)) {
         self.change_if(|store| {

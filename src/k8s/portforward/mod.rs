@@ -9,6 +9,7 @@
 //! and what a real kubelet and containerd were seen to do.
 
 mod connection;
+mod dedicated;
 mod form;
 mod open;
 mod outgoing;
@@ -26,6 +27,7 @@ pub mod websocket;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use dedicated::DedicatedStream;
 pub use form::{Form, KnownForm};
 pub use pool::{PortForward, PortForwardStatus};
 pub use probe::{PING_LIMIT, Probe, ProbeError, probe, ready_pods};

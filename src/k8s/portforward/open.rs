@@ -30,25 +30,34 @@ pub(super) struct OpenError {
     pub(super) passing: bool,
 }
 
-/// Connects to the pod of `at` by the first form that works.
+/// Connects to the pod of `at` by the first of `forms` that works, and which that was.
 pub(super) async fn open(
     client: &Client,
     known: &KnownForm,
+    forms: &[Form],
     at: &PodPort,
     target: &str,
     traffic: &Arc<Traffic>,
     tasks: &Tasks,
-) -> Result<Opened, OpenError> {
+) -> Result<(Opened, Form), OpenError> {
     let mut refused = Vec::new();
     let mut denied = None;
-    for form in known.order() {
+    for form in known
+        .order()
+        .into_iter()
+        .filter(|form| forms.contains(form))
+    {
         let handshake = Handshake::new(form, &at.pod, at.port);
         let why = match client.upgrade(handshake.request.clone()).await {
             Ok(upgrade) => match handshake.check(&upgrade.headers) {
                 Ok(()) => {
                     tracing::debug!(pod = %at.pod, %form, "connected");
-                    known.worked(form, &refused);
-                    return Ok(start(form, upgrade.io, target, traffic.clone(), tasks));
+                    // Where better forms were left out, it says nothing about the cluster.
+                    if form != Form::V4 || forms.len() == Form::ALL.len() {
+                        known.worked(form, &refused);
+                    }
+                    let opened = start(form, upgrade.io, target, traffic.clone(), tasks);
+                    return Ok((opened, form));
                 }
                 Err(why) => why,
             },

@@ -107,7 +107,7 @@ async fn keep<T: Transport>(shared: Arc<Shared>, transport: Arc<T>, replica: Arc
                 let passing = trouble.passing;
                 let error = trouble.error.to_string();
                 if shared.note(&replica, trouble) && !passing {
-                    tracing::warn!(%replica, "no tunnel: {error}");
+                    tracing::info!(%replica, error, "no tunnel until somebody mends it");
                 } else {
                     tracing::debug!(%replica, error, "no tunnel");
                 }

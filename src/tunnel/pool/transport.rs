@@ -64,7 +64,7 @@ pub struct Replicas {
     /// Their names.
     pub names: BTreeSet<Arc<str>>,
     /// Why there are none; also `None` as long as nothing is known.
-    pub none: Option<DialError>,
+    pub none: Option<Trouble>,
 }
 
 impl Replicas {
@@ -78,7 +78,7 @@ impl Replicas {
 
     /// None, because of this.
     #[must_use]
-    pub fn none(why: DialError) -> Self {
+    pub fn none(why: Trouble) -> Self {
         Self {
             names: BTreeSet::new(),
             none: Some(why),

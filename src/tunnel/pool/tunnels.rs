@@ -108,8 +108,8 @@ impl Shared {
     /// Why there will be no tunnel until somebody does something, where that is so.
     pub(super) fn hopeless(&self) -> Option<DialError> {
         let replicas = self.replicas.borrow();
-        if replicas.none.is_some() {
-            return replicas.none.clone();
+        if let Some(none) = &replicas.none {
+            return (!none.passing).then(|| none.error.clone());
         }
         let troubles = self.troubles();
         let lasting = |name| troubles.get(name).filter(|t| !t.passing);
@@ -121,7 +121,8 @@ impl Shared {
     /// The last failure with any replica.
     pub(super) fn trouble(&self) -> Option<DialError> {
         let none = self.replicas.borrow().none.clone();
-        none.or_else(|| self.troubles().values().next().map(|t| t.error.clone()))
+        none.map(|none| none.error)
+            .or_else(|| self.troubles().values().next().map(|t| t.error.clone()))
     }
 
     /// Whether `replica` has a tunnel that takes streams.

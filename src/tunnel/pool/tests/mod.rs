@@ -145,7 +145,9 @@ async fn without_replicas_there_is_a_reason_and_no_waiting() {
         fix: "`kdev install`".to_owned(),
     };
     stage.replicas["a"].cut();
-    stage.names.send_replace(Replicas::none(none));
+    stage
+        .names
+        .send_replace(Replicas::none(Trouble::lasting(none)));
     stage.until(|pool| pool.tunnels.is_empty()).await;
     let error = stage.dial(ECHO).await.unwrap_err().to_string();
     assert!(error.contains("kdev install"), "{error}");

@@ -1,0 +1,147 @@
+//! Which replicas of the relay there are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{LABEL, SELECTOR};
+use crate::dial::DialError;
+use crate::k8s::catalog::{Labelled, LabelledPod};
+use crate::k8s::{Catalog, Client, ClientError, access, listing};
+use crate::tunnel::pool::{Replicas, Trouble};
+
+/// How often the pods are listed where they may not be watched: a replica that was replaced is
+/// found within this.
+const LIST_INTERVAL: Duration = Duration::from_secs(3);
+/// The same where they may not be listed either: rights may have been given.
+const DENIED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Keeps `replicas` as the pods are, until nobody follows them any more.
+pub(super) async fn follow(
+    client: Client,
+    catalog: Catalog,
+    namespace: String,
+    replicas: watch::Sender<Replicas>,
+) {
+    let mut changes = catalog.changes();
+    loop {
+        changes.mark_unchanged();
+        let pause = match catalog.labelled(&namespace, LABEL) {
+            Labelled::Syncing => None,
+            Labelled::Pods(pods) => {
+                tell(&replicas, choose(&pods, &namespace));
+                None
+            }
+            Labelled::Forbidden => {
+                let (found, pause) = list(&client, &namespace).await;
+                if let Some(found) = found {
+                    tell(&replicas, found);
+                }
+                Some(pause)
+            }
+        };
+        match pause {
+            Some(pause) => tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = replicas.closed() => return,
+            },
+            None => tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = replicas.closed() => return,
+            },
+        }
+    }
+}
+
+fn tell(replicas: &watch::Sender<Replicas>, found: Replicas) {
+    replicas.send_if_modified(|known| {
+        let text = |r: &Replicas| r.none.as_ref().map(|none| none.error.to_string());
+        let news = known.names != found.names || text(known) != text(&found);
+        if news {
+            *known = found;
+        }
+        news
+    });
+}
+
+/// The pods that are ready; where none is, those that run: a kubelet that restarts calls all of
+/// its pods not ready for a while.
+fn choose(pods: &[LabelledPod], namespace: &str) -> Replicas {
+    let names = |fits: fn(&LabelledPod) -> bool| -> BTreeSet<Arc<str>> {
+        let fit = pods.iter().filter(|pod| fits(pod));
+        fit.map(|pod| pod.name.clone()).collect()
+    };
+    let mut chosen = names(|pod| pod.ready);
+    if chosen.is_empty() {
+        chosen = names(|pod| pod.runs);
+    }
+    match (chosen.is_empty(), pods.len()) {
+        (false, _) => Replicas::of(chosen),
+        (true, 0) => Replicas::none(Trouble::lasting(super::missing(namespace))),
+        (true, count) => Replicas::none(Trouble::passing(DialError::Unreachable {
+            target: format!("the relay in namespace {namespace}"),
+            reason: format!("none of its pods runs ({count} there)"),
+            fix: format!("`kubectl -n {namespace} describe pods -l {SELECTOR}` says why"),
+        })),
+    }
+}
+
+/// Asks once; what there is, if that could be said, and when to ask again.
+async fn list(client: &Client, namespace: &str) -> (Option<Replicas>, Duration) {
+    match listing::labelled(client, namespace, SELECTOR).await {
+        Ok(pods) => (Some(choose(&pods, namespace)), LIST_INTERVAL),
+        Err(ClientError::Status {
+            code: 403, message, ..
+        }) => {
+            let denied = access::denied(&message, "list", "pods", namespace);
+            (
+                Some(Replicas::none(Trouble::lasting(denied))),
+                DENIED_INTERVAL,
+            )
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the relay's pods could not be listed");
+            (None, LIST_INTERVAL)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, ready: bool, runs: bool) -> LabelledPod {
+        LabelledPod {
+            name: name.into(),
+            ready,
+            runs,
+        }
+    }
+
+    fn names(replicas: &Replicas) -> Vec<&str> {
+        replicas.names.iter().map(|name| &**name).collect()
+    }
+
+    #[test]
+    fn ready_pods_are_taken_and_running_ones_where_none_is_ready() {
+        let both = [
+            pod("a", true, true),
+            pod("b", false, true),
+            pod("c", false, false),
+        ];
+        assert_eq!(names(&choose(&both, "shop")), ["a"]);
+        assert_eq!(names(&choose(&both[1..], "shop")), ["b"]);
+    }
+
+    #[test]
+    fn nothing_installed_lasts_and_nothing_running_passes() {
+        let none = choose(&[], "shop").none.unwrap();
+        let text = none.error.to_string();
+        assert!(!none.passing && text.contains("kdev install"), "{text}");
+        let none = choose(&[pod("a", false, false)], "shop").none.unwrap();
+        let text = none.error.to_string();
+        assert!(none.passing && text.contains("kubectl -n shop"), "{text}");
+    }
+}

@@ -1,0 +1,103 @@
+//! What proves kdev to the relay: the content of a Kubernetes Secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::NAME;
+use crate::dial::DialError;
+use crate::k8s::{Client, ClientError, access};
+use crate::tunnel::Secret;
+use crate::tunnel::pool::Trouble;
+
+/// The key in the Secret's data.
+const KEY: &str = "key";
+/// How long the Secret is taken as read: the tunnels of a moment share it, and one that an
+/// upgrade of the relay renewed is seen by the next try.
+const FRESH: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Object {
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+}
+
+/// The forward Secret of one namespace, read when it is needed.
+#[derive(Debug)]
+pub(super) struct ForwardSecret {
+    client: Client,
+    namespace: String,
+    read: Mutex<Option<(Instant, Secret)>>,
+}
+
+impl ForwardSecret {
+    pub(super) fn new(client: Client, namespace: String) -> Self {
+        Self {
+            client,
+            namespace,
+            read: Mutex::default(),
+        }
+    }
+
+    /// The Secret as it is now, or was while the API server cannot be asked.
+    pub(super) async fn get(&self) -> Result<Secret, Trouble> {
+        let mut kept = self.read.lock().await;
+        if let Some((at, secret)) = &*kept
+            && at.elapsed() < FRESH
+        {
+            return Ok(secret.clone());
+        }
+        match read(&self.client, &self.namespace).await {
+            Ok(secret) => {
+                *kept = Some((Instant::now(), secret.clone()));
+                Ok(secret)
+            }
+            Err(trouble) => match &*kept {
+                Some((_, secret)) if trouble.passing => Ok(secret.clone()),
+                _ => Err(trouble),
+            },
+        }
+    }
+}
+
+/// Reads the Secret that admits forward tunnels to the relay in `namespace`.
+pub(super) async fn read(client: &Client, namespace: &str) -> Result<Secret, Trouble> {
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{NAME}");
+    let what = format!("Secret {NAME} in namespace {namespace}");
+    let object: Object = match client.get(&path).await {
+        Ok(object) => object,
+        Err(error) => return Err(explain(error, namespace, what)),
+    };
+    let key = object.data.get(KEY);
+    let key = key.and_then(|key| base64::engine::general_purpose::STANDARD.decode(key).ok());
+    key.and_then(Secret::new).ok_or_else(|| {
+        Trouble::lasting(DialError::Unreachable {
+            target: "the relay".to_owned(),
+            reason: format!("the {what} has no {KEY:?} that could be kdev's"),
+            fix: "`kdev upgrade` makes it anew".to_owned(),
+        })
+    })
+}
+
+fn explain(error: ClientError, namespace: &str, what: String) -> Trouble {
+    match error {
+        ClientError::Status {
+            code: 403, message, ..
+        } => Trouble::lasting(access::denied(
+            &message,
+            "get",
+            &format!("secrets/{NAME}"),
+            namespace,
+        )),
+        ClientError::Status { code: 404, .. } => Trouble::lasting(DialError::NotFound {
+            what,
+            fix: "`kdev upgrade` makes it anew".to_owned(),
+        }),
+        error if error.is_passing() => Trouble::passing(error.into()),
+        error => Trouble::lasting(error.into()),
+    }
+}

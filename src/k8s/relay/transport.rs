@@ -1,0 +1,193 @@
+//! Opens the stream under a tunnel, by the carrier of the user's choice or the best that works.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::carrier::Carrier;
+use super::secret::ForwardSecret;
+use crate::addr::Namespaced;
+use crate::dial::DialError;
+use crate::io::Io;
+use crate::k8s::portforward::{DedicatedStream, Form, PortForward};
+use crate::k8s::{Client, UpgradeError, access};
+use crate::tunnel::pool::{Carried, Transport, Trouble};
+use crate::tunnel::{POD_TUNNEL_PORT, TUNNEL_PORT, UPGRADE_PROTOCOL};
+
+/// Opens streams to the tunnel ports of one namespace's relay.
+pub(super) struct ToRelay {
+    client: Client,
+    pods: PortForward,
+    namespace: String,
+    secret: ForwardSecret,
+    /// The user's choice.
+    only: Option<Carrier>,
+}
+
+impl ToRelay {
+    pub(super) fn new(
+        client: Client,
+        pods: PortForward,
+        namespace: String,
+        only: Option<Carrier>,
+    ) -> Self {
+        Self {
+            secret: ForwardSecret::new(client.clone(), namespace.clone()),
+            client,
+            pods,
+            namespace,
+            only,
+        }
+    }
+
+    async fn carry(&self, replica: &str) -> Result<(CarrierStream, &'static str), Trouble> {
+        let pod = Namespaced::new(&*self.namespace, replica);
+        match self.only {
+            Some(Carrier::PodsProxy) => self.by_proxy(&pod).await,
+            Some(Carrier::WebSocket) => self.by_forward(&pod, &[Form::V4]).await,
+            Some(Carrier::Spdy) => {
+                let spdy = [Form::Tunnel, Form::Spdy, Form::SpdyGet];
+                self.by_forward(&pod, &spdy).await
+            }
+            None => self.by_forward(&pod, &Form::ALL).await,
+        }
+    }
+
+    async fn by_forward(
+        &self,
+        pod: &Namespaced,
+        forms: &[Form],
+    ) -> Result<(CarrierStream, &'static str), Trouble> {
+        let (stream, form) = self.pods.dedicated(pod, TUNNEL_PORT, forms).await?;
+        Ok((CarrierStream::Forward(stream), form.id()))
+    }
+
+    async fn by_proxy(&self, pod: &Namespaced) -> Result<(CarrierStream, &'static str), Trouble> {
+        let Namespaced { namespace, name } = pod;
+        let uri = format!("/api/v1/namespaces/{namespace}/pods/{name}:{POD_TUNNEL_PORT}/proxy/");
+        let mut request = Request::new(());
+        // Names come from the API server, which admits DNS labels only.
+        *request.uri_mut() = uri
+            .parse::<Uri>()
+            .expect("object names are valid in a path");
+        let headers = request.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(UPGRADE_PROTOCOL));
+        match self.client.upgrade(request).await {
+            // hyper has read the 101 by now, before which nothing may be sent.
+            Ok(upgrade) => Ok((CarrierStream::Proxy(upgrade.io), Carrier::PodsProxy.id())),
+            Err(error) => Err(explain(error, pod)),
+        }
+    }
+}
+
+fn explain(error: UpgradeError, pod: &Namespaced) -> Trouble {
+    match error {
+        UpgradeError::Network(reason) => Trouble::passing(DialError::Cluster {
+            reason,
+            fix: String::new(),
+        }),
+        UpgradeError::Credentials(reason) => Trouble::lasting(DialError::Cluster {
+            reason,
+            fix: String::new(),
+        }),
+        UpgradeError::Status {
+            code: 403, message, ..
+        } => Trouble::lasting(access::denied(
+            &message,
+            "get",
+            "pods/proxy",
+            &pod.namespace,
+        )),
+        error => Trouble::passing(DialError::Unreachable {
+            target: format!("relay {} by pods/proxy", pod.name),
+            reason: error.to_string(),
+            fix: String::new(),
+        }),
+    }
+}
+
+impl Transport for ToRelay {
+    type Io = CarrierStream;
+
+    async fn open(&self, replica: &str) -> Result<Carried<CarrierStream>, Trouble> {
+        let (secret, (io, carrier)) = tokio::try_join!(self.secret.get(), self.carry(replica))?;
+        Ok(Carried {
+            io,
+            secret,
+            carrier,
+        })
+    }
+}
+
+/// The stream under a tunnel.
+pub(super) enum CarrierStream {
+    Forward(DedicatedStream),
+    Proxy(TokioIo<Upgraded>),
+}
+
+impl Io for CarrierStream {}
+
+impl AsyncRead for CarrierStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Forward(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Proxy(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for CarrierStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Forward(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Proxy(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Forward(io) => Pin::new(io).poll_flush(cx),
+            Self::Proxy(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Forward(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Proxy(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Forward(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Proxy(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Forward(io) => io.is_write_vectored(),
+            Self::Proxy(io) => io.is_write_vectored(),
+        }
+    }
+}
