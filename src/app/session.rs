@@ -28,7 +28,7 @@ const GOODBYE: Duration = Duration::from_millis(200);
 const FIRST_TUNNEL: Duration = Duration::from_secs(15);
 
 /// What sends each dial to the cluster or to the laptop's network.
-pub type Dialer = Router<Catalog, PortForward, Upstream>;
+pub type Dialer = Router<Catalog, PortForward, Upstream, Pool>;
 
 /// A way into a cluster.
 pub struct Session {
@@ -48,6 +48,7 @@ pub struct Session {
     pub tasks: Tasks,
     domain: ClusterDomain,
     routes: Routes,
+    via: Via,
     /// What serves those connections, and goes last.
     background: Tasks,
     began: SystemTime,
@@ -98,6 +99,7 @@ impl Session {
             tasks: Tasks::new(),
             domain,
             routes: config.routes.clone(),
+            via: config.via,
             background,
             began: SystemTime::now(),
         })
@@ -109,6 +111,7 @@ impl Session {
     pub fn dialer(&self, loopback: bool) -> Dialer {
         let laptop = Upstream::new(Laptop { loopback }, self.proxies.clone());
         Router::new(self.catalog.clone(), self.pods.clone(), laptop)
+            .with_relay(self.relay.clone(), self.via)
             .with_routes(self.routes.clone())
     }
 

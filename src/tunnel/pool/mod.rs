@@ -65,12 +65,6 @@ impl Pool {
         self.shared.status()
     }
 
-    /// Whether there is a relay, as far as is known, so that it is worth waiting for a tunnel.
-    #[must_use]
-    pub fn installed(&self) -> bool {
-        self.shared.hopeless().is_none()
-    }
-
     /// Waits for a first tunnel, for at most `limit`.
     ///
     /// # Errors
