@@ -15,6 +15,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod upgrade;
 
 use std::io;
 use std::time::Duration;

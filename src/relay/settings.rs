@@ -23,7 +23,8 @@ const SECRETS: &str = "/var/run/secrets/kdev";
 pub struct Settings {
     /// Where tunnels arrive.
     pub tunnel: SocketAddr,
-    /// Also for tunnels, for the way that does not pass the kubelet; none unless asked for.
+    /// Also for tunnels, after an HTTP upgrade, for the way that does not pass the kubelet; none
+    /// unless asked for.
     pub pod_tunnel: Option<SocketAddr>,
     /// Where metrics and readiness are served; none to go without.
     pub http: Option<SocketAddr>,

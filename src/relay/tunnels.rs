@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::metrics::Metrics;
 use super::outbound::Outbound;
 use super::sessions::Sessions;
+use super::upgrade;
 use crate::io::Prefixed;
 use crate::task::Tasks;
 use crate::tunnel::control::{Ask, Reader, Tell, write};
@@ -49,7 +50,7 @@ pub(super) struct Tunnels {
 impl Tunnels {
     /// Takes tunnels on `listener` until the relay ends. On the pod's own loopback (`private`) a
     /// peer from elsewhere is cut off before a byte is read: a neighbour on the node can forge
-    /// its way there.
+    /// its way there. Elsewhere a tunnel begins with an HTTP upgrade.
     pub(super) async fn listen(self, listener: TcpListener, private: bool) {
         let strangers = Strangers::default();
         loop {
@@ -71,7 +72,7 @@ impl Tunnels {
                 let known = tokio::select! {
                     biased;
                     _ = cut => None,
-                    known = this.meet(socket, peer) => known,
+                    known = this.meet(socket, peer, private) => known,
                 };
                 match known {
                     Some(accepted) => this.carry(accepted).await,
@@ -83,11 +84,17 @@ impl Tunnels {
 
     async fn meet(
         &self,
-        socket: TcpStream,
+        mut socket: TcpStream,
         peer: SocketAddr,
+        private: bool,
     ) -> Option<Accepted<TcpStream, Share>> {
         // Fails only on a socket that is gone already.
         let _ = socket.set_nodelay(true);
+        // The way to the pod's own address is HTTP.
+        if !private && let Err(error) = upgrade::take(&mut socket).await {
+            debug!(%peer, %error, "no tunnel");
+            return None;
+        }
         // Read anew for each peer: an upgrade renews the Secrets under a running relay.
         let keys = match read_keys(&self.secrets) {
             Ok(keys) => keys,

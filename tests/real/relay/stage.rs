@@ -21,12 +21,12 @@ pub(crate) struct Relay {
 impl Relay {
     /// Two replicas that also take tunnels on the pod's own address, ready.
     pub(crate) fn install(name: &str) -> Self {
-        lab::script("images", &["relay"]).unwrap();
+        let image = image();
         let namespace = format!("relay-{name}-{}", std::process::id());
         let relay = Self { namespace };
         let namespace = &relay.namespace;
         lab::kubectl(&["create", "namespace", namespace]).unwrap();
-        lab::apply(&manifest(namespace));
+        lab::apply(&manifest(namespace, &image));
         relay.until_ready(2);
         relay
     }
@@ -105,8 +105,23 @@ impl Tunnels {
     }
 }
 
+/// The relay of this checkout as an image of the lab, named by what it is: others may have theirs.
+fn image() -> String {
+    let program = lab::script("relay", &[]).unwrap();
+    let program = std::path::Path::new(program.trim());
+    let image = format!(
+        "kdev-lab/{}:1",
+        program.file_name().unwrap().to_str().unwrap()
+    );
+    let root = tempfile::tempdir().unwrap();
+    std::fs::copy(program, root.path().join("kdev-relay")).unwrap();
+    let folder = root.path().to_str().unwrap();
+    lab::script("image", &[&image, folder, "/kdev-relay"]).unwrap();
+    image
+}
+
 /// What `kdev install` makes of an image.
-fn manifest(namespace: &str) -> String {
+fn manifest(namespace: &str, image: &str) -> String {
     let key = |byte: u8| {
         use base64::Engine as _;
         base64::engine::general_purpose::STANDARD.encode([byte; 32])
@@ -141,7 +156,7 @@ spec:
       securityContext: {{runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532}}
       containers:
       - name: relay
-        image: docker.io/kdev-lab/relay:1
+        image: docker.io/{image}
         imagePullPolicy: Never
         env:
         - {{name: KDEV_POD_TUNNEL, value: "0.0.0.0:7001"}}
