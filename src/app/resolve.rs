@@ -14,6 +14,9 @@ use crate::upstream::Carries;
 
 /// How long the first lists may take before what is there by then must do.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for a tunnel to the relay, where there is one: what is said shall be what a
+/// session would do that has begun.
+const FIRST_TUNNEL: Duration = Duration::from_secs(3);
 /// The port that is asked for where neither the user nor a Service names one.
 const ANY_PORT: u16 = 80;
 
@@ -175,6 +178,10 @@ async fn ask(session: &Session, question: &Question) -> anyhow::Result<Answer> {
         .is_err()
     {
         notes.add(|| "the lists of Services and pods are not complete yet".to_owned());
+    }
+    if let Some(relay) = &session.relay {
+        // Whatever it says, the decision below says too.
+        let _ = relay.ready(FIRST_TUNNEL).await;
     }
     let port = match &question.port {
         Some(PortName::Number(number)) => *number,

@@ -201,6 +201,17 @@ impl Running {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap();
     }
 
+    /// What it tells `kdev status`.
+    pub(crate) fn report(&self) -> Value {
+        let all = Command::new(kdev_binary())
+            .args(["status", "--json"])
+            .output();
+        let all: Vec<Value> = serde_json::from_slice(&all.unwrap().stdout).unwrap();
+        let mut all = all.into_iter();
+        all.find(|report| report["pid"] == self.pid())
+            .unwrap_or_else(|| panic!("no session {}: {}", self.pid(), self.said()))
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

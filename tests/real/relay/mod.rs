@@ -1,6 +1,7 @@
 //! Streams through a relay.
 
 mod stage;
+mod streams;
 
 use kdev::dial::{Answer, DialRelay as _};
 use kdev::k8s::relay::Carrier;

@@ -1,5 +1,7 @@
 //! A relay in a namespace of its own, and kdev's way to it.
 
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kdev::k8s::portforward::{KnownForm, PortForward};
@@ -8,10 +10,13 @@ use kdev::k8s::{Catalog, Client, KubeOptions};
 use kdev::task::Tasks;
 use kdev::tunnel::pool::Pool;
 
-use crate::lab;
+use crate::{lab, program};
 
 /// How long the relay's pods may take to be ready.
 const START: Duration = Duration::from_secs(90);
+
+/// Tells the relays of this process apart.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// An installed relay. Its namespace goes when this is dropped.
 pub(crate) struct Relay {
@@ -22,7 +27,9 @@ impl Relay {
     /// Two replicas that also take tunnels on the pod's own address, ready.
     pub(crate) fn install(name: &str) -> Self {
         let image = image();
-        let namespace = format!("relay-{name}-{}", std::process::id());
+        // The last one of this name may still be on its way out.
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespace = format!("relay-{name}-{}-{number}", std::process::id());
         let relay = Self { namespace };
         let namespace = &relay.namespace;
         lab::kubectl(&["create", "namespace", namespace]).unwrap();
@@ -60,6 +67,17 @@ impl Relay {
     fn explain(&self) -> String {
         let args = ["-n", &self.namespace, "describe", "pods"];
         lab::kubectl(&args).unwrap_or_else(|error| error)
+    }
+}
+
+impl Relay {
+    /// `kdev` as the administrator through `door`, by this relay alone.
+    pub(crate) fn kdev(&self, door: &str) -> Command {
+        let mut command = program::kdev("admin", door);
+        command
+            .args(["-n", &self.namespace])
+            .env("KDEV_VIA", "relay");
+        command
     }
 }
 
