@@ -217,8 +217,12 @@ fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
             Ok(serde_json::to_string_pretty(&list)?)
         }
         Form::Yaml => {
-            let documents: Result<Vec<String>, _> =
-                objects.iter().map(serde_saphyr::to_string).collect();
+            // Folded, the program's base64 would end in a line break that it does not have.
+            let write = |object| {
+                let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+                serde_saphyr::to_string_with_options(object, options)
+            };
+            let documents: Result<Vec<String>, _> = objects.iter().map(write).collect();
             Ok(documents?.join("---\n"))
         }
     }

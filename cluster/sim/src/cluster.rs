@@ -10,10 +10,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::controller;
 use crate::counters::{Counts, PodCounts};
 use crate::faults::Faults;
 use crate::options::{Habits, Options};
 use crate::pod::Pod;
+use crate::program::{Container, Exit};
 use crate::rbac::{Rule, User};
 use crate::server::Server;
 use crate::service::Service;
@@ -42,6 +44,7 @@ impl SimCluster {
                 .group("system:masters")
                 .rule(Rule::new(&["*"], &["*"])),
         );
+        world.node.spawn(controller::run(world.clone()));
         let authority = Authority::new()?;
         let server = Server::new(world.clone(), authority.acceptor()?)?;
         server.start()?;
@@ -212,6 +215,25 @@ impl SimCluster {
             self.set_ready(namespace, &name, true);
             self.terminate_pod(namespace, &old.name, grace).await;
         }
+    }
+
+    /// Says what runs in containers of this name, in pods that Deployments make: one call for each
+    /// start. It publishes its ports and its readiness through the [`Container`], and ends when
+    /// that is [stopped](Container::stopped). Without a program a container is ready at once; an
+    /// init container then does nothing.
+    pub fn add_program<F, Fut>(&self, container: &str, program: F)
+    where
+        F: Fn(Container) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Exit> + Send + 'static,
+    {
+        self.world.programs.add(container, program);
+    }
+
+    /// The objects of a resource in a namespace, as the API shows them now.
+    #[must_use]
+    pub fn objects(&self, resource: &str, namespace: &str) -> Vec<Value> {
+        let (_, objects) = self.world.store.list(resource, Some(namespace));
+        objects.iter().map(|object| Value::clone(object)).collect()
     }
 
     /// Stores any object of a resource that the server knows (`endpointslices`, say, for a

@@ -13,6 +13,7 @@ const INJECTED: usize = 16;
 pub struct Faults {
     path: watch::Sender<Path>,
     api: watch::Sender<Api>,
+    nodes: watch::Sender<Nodes>,
     truncate: Mutex<Option<usize>>,
     injected: broadcast::Sender<Bytes>,
 }
@@ -37,11 +38,19 @@ pub(crate) struct Api {
     pub(crate) deaf_to_pings: bool,
 }
 
+/// Faults of the nodes, for pods that Deployments make.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Nodes {
+    pub(crate) full: bool,
+    pub(crate) missing: Option<String>,
+}
+
 impl Faults {
     pub(crate) fn new() -> Self {
         Self {
             path: watch::Sender::default(),
             api: watch::Sender::default(),
+            nodes: watch::Sender::default(),
             truncate: Mutex::new(None),
             injected: broadcast::Sender::new(INJECTED),
         }
@@ -112,15 +121,31 @@ impl Faults {
         let _ = self.injected.send(Bytes::copy_from_slice(bytes));
     }
 
+    /// Leaves no room on the nodes for a Deployment's new pod.
+    pub fn full_nodes(&self, on: bool) {
+        self.nodes.send_modify(|nodes| nodes.full = on);
+    }
+
+    /// Makes an image one that no registry has.
+    pub fn missing_image(&self, image: Option<&str>) {
+        self.nodes
+            .send_modify(|nodes| nodes.missing = image.map(str::to_owned));
+    }
+
     /// Switches everything off.
     pub fn clear(&self) {
         self.path.send_replace(Path::default());
         self.api.send_replace(Api::default());
+        self.nodes.send_replace(Nodes::default());
         *self.truncating() = None;
     }
 
     pub(crate) fn path(&self) -> watch::Receiver<Path> {
         self.path.subscribe()
+    }
+
+    pub(crate) fn nodes(&self) -> Nodes {
+        self.nodes.borrow().clone()
     }
 
     pub(crate) fn api(&self) -> Api {

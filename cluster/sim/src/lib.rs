@@ -6,8 +6,11 @@
 //! ```text
 //! cluster      SimCluster: start, objects, faults, counters, stop
 //! server       port, TLS, connections    link     the network in between, with its faults
-//! api/         who asks, may they, discovery, get, list, watch, reviews
+//! api/         who asks, may they, discovery, get, list, watch, reviews, create, apply, patch, delete
 //! portforward/ the three wire forms: tunnel, SPDY (spdy/), v4; pairing and copying
+//! controller   Deployments: ReplicaSets, pods, what is deleted with its owner
+//! kubelet      pods of Deployments from their template to running programs   program   those programs
+//! made         what such a pod looks like    quota   what is refused    fields   who set which field
 //! world        the state and its changes    node   pods at work    store   objects, changes
 //! endpoints    what selectors amount to                         rbac     users and rules
 //! shop         a ready-made small shop for the demo and for tests     crowd  a large cluster
@@ -16,17 +19,23 @@
 mod api;
 mod clock;
 mod cluster;
+mod controller;
 mod counters;
 pub mod crowd;
 mod endpoints;
 mod families;
 mod faults;
+mod fields;
 mod http;
+mod kubelet;
 mod link;
+mod made;
 mod node;
 mod options;
 mod pod;
 mod portforward;
+mod program;
+mod quota;
 mod rbac;
 mod resources;
 mod server;
@@ -44,6 +53,7 @@ pub use self::families::Families;
 pub use self::faults::Faults;
 pub use self::options::{Habits, Options};
 pub use self::pod::{Phase, Pod};
+pub use self::program::{Container, Exit};
 pub use self::rbac::{Rule, User};
 pub use self::service::Service;
 pub use self::stream::SimStream;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::families::Families;
+use crate::made::Made;
 use crate::stream::SimStream;
 
 type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -33,6 +34,8 @@ pub struct Pod {
     pub(crate) backends: HashMap<u16, Backend>,
     pub(crate) ready: bool,
     pub(crate) phase: Phase,
+    /// What a Deployment's template says, where it came from one.
+    pub(crate) made: Option<Made>,
     families: Families,
     host: Option<(String, String)>,
 }
@@ -60,6 +63,7 @@ impl Pod {
             backends: HashMap::new(),
             ready: true,
             phase: Phase::Running,
+            made: None,
             families: Families::default(),
             host: None,
         }
@@ -133,6 +137,9 @@ impl Pod {
 
     /// The pod as the API shows it.
     pub(crate) fn object(&self, ip: &str, started: &str, terminating: Option<u64>) -> Value {
+        if let Some(made) = &self.made {
+            return made.object(self, ip, started, terminating);
+        }
         let ports: Vec<Value> = self.declared.iter().map(declared_port).collect();
         let mut object = json!({
             "apiVersion": "v1",
@@ -207,7 +214,7 @@ impl Pod {
 
 /// The only node; its address is from the documentation range, since nothing ever dials it.
 pub(crate) const NODE: &str = "sim-node";
-const NODE_IP: &str = "192.0.2.10";
+pub(crate) const NODE_IP: &str = "192.0.2.10";
 
 fn declared_port((name, number): &(Option<String>, u16)) -> Value {
     let mut port = json!({"containerPort": number, "protocol": "TCP"});
@@ -217,7 +224,7 @@ fn declared_port((name, number): &(Option<String>, u16)) -> Value {
     port
 }
 
-fn condition(kind: &str, holds: bool, reason: &str, since: &str) -> Value {
+pub(crate) fn condition(kind: &str, holds: bool, reason: &str, since: &str) -> Value {
     let status = if holds { "True" } else { "False" };
     let mut condition = json!({
         "type": kind,

@@ -59,7 +59,13 @@ impl Rule {
         vec![
             Self::new(&write, &["pods", "services", "configmaps", "secrets"]).namespace(namespace),
             Self::new(&write, &["pods/portforward", "pods/exec"]).namespace(namespace),
+            Self::new(
+                &write,
+                &["deployments", "replicasets", "poddisruptionbudgets"],
+            )
+            .namespace(namespace),
             Self::new(&READ, &["endpoints", "endpointslices", "namespaces"]).namespace(namespace),
+            Self::new(&READ, &["events", "limitranges", "resourcequotas"]).namespace(namespace),
         ]
     }
 

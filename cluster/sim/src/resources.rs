@@ -27,6 +27,9 @@ pub(crate) struct Subresource {
 }
 
 const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &[
+    "create", "delete", "get", "list", "patch", "update", "watch",
+];
 const ASK: &[&str] = &["create"];
 
 pub(crate) static NAMESPACES: Resource = Resource {
@@ -44,6 +47,7 @@ pub(crate) static PODS: Resource = Resource {
     kind: "Pod",
     short: &["po"],
     categories: &["all"],
+    verbs: &["delete", "get", "list", "watch"],
     subresources: &[Subresource {
         name: "portforward",
         kind: "PodPortForwardOptions",
@@ -84,6 +88,90 @@ pub(crate) static SLICES_BETA: Resource = Resource {
     plural: "endpointslices",
     singular: "endpointslice",
     kind: "EndpointSlice",
+    ..CORE
+};
+
+pub(crate) static SECRETS: Resource = Resource {
+    plural: "secrets",
+    singular: "secret",
+    kind: "Secret",
+    verbs: WRITE,
+    ..CORE
+};
+
+pub(crate) static CONFIG_MAPS: Resource = Resource {
+    plural: "configmaps",
+    singular: "configmap",
+    kind: "ConfigMap",
+    short: &["cm"],
+    verbs: WRITE,
+    ..CORE
+};
+
+pub(crate) static EVENTS: Resource = Resource {
+    plural: "events",
+    singular: "event",
+    kind: "Event",
+    short: &["ev"],
+    ..CORE
+};
+
+pub(crate) static QUOTAS: Resource = Resource {
+    plural: "resourcequotas",
+    singular: "resourcequota",
+    kind: "ResourceQuota",
+    short: &["quota"],
+    ..CORE
+};
+
+pub(crate) static RANGES: Resource = Resource {
+    plural: "limitranges",
+    singular: "limitrange",
+    kind: "LimitRange",
+    short: &["limits"],
+    ..CORE
+};
+
+pub(crate) static DEPLOYMENTS: Resource = Resource {
+    group: "apps",
+    plural: "deployments",
+    singular: "deployment",
+    kind: "Deployment",
+    short: &["deploy"],
+    categories: &["all"],
+    verbs: WRITE,
+    ..CORE
+};
+
+pub(crate) static REPLICA_SETS: Resource = Resource {
+    group: "apps",
+    plural: "replicasets",
+    singular: "replicaset",
+    kind: "ReplicaSet",
+    short: &["rs"],
+    categories: &["all"],
+    ..CORE
+};
+
+pub(crate) static BUDGETS: Resource = Resource {
+    group: "policy",
+    plural: "poddisruptionbudgets",
+    singular: "poddisruptionbudget",
+    kind: "PodDisruptionBudget",
+    short: &["pdb"],
+    verbs: WRITE,
+    ..CORE
+};
+
+/// The same on servers before 1.21.
+pub(crate) static BUDGETS_BETA: Resource = Resource {
+    group: "policy",
+    version: "v1beta1",
+    plural: "poddisruptionbudgets",
+    singular: "poddisruptionbudget",
+    kind: "PodDisruptionBudget",
+    short: &["pdb"],
+    verbs: WRITE,
     ..CORE
 };
 
@@ -140,6 +228,11 @@ impl Resource {
         }
     }
 
+    /// Whether it is only asked, and nothing of it is kept.
+    pub(crate) fn is_review(&self) -> bool {
+        self.verbs == ASK
+    }
+
     pub(crate) fn served(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
     }
@@ -152,11 +245,23 @@ pub(crate) fn all(options: &Options) -> Vec<&'static Resource> {
     } else {
         &SLICES
     };
+    let budgets = match options.minor() {
+        ..21 => &BUDGETS_BETA,
+        _ => &BUDGETS,
+    };
     let mut all = vec![
+        &CONFIG_MAPS,
         &ENDPOINTS,
+        &EVENTS,
+        &RANGES,
         &NAMESPACES,
         &PODS,
+        &QUOTAS,
+        &SECRETS,
         &SERVICES,
+        &DEPLOYMENTS,
+        &REPLICA_SETS,
+        budgets,
         slices,
         &ACCESS_REVIEWS,
         &RULES_REVIEWS,

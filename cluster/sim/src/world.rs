@@ -1,18 +1,26 @@
 //! The state of one simulated cluster, shared by the API server and the nodes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::counters::{Counters, PodCounts};
 use crate::endpoints::{self, Derived};
 use crate::faults::Faults;
+use crate::http::Failure;
+use crate::kubelet;
+use crate::made::Made;
 use crate::node::{DialError, Running};
 use crate::options::{Habits, Options};
 use crate::pod::{Phase, Pod};
+use crate::program::Programs;
+use crate::quota;
 use crate::rbac::Rbac;
-use crate::resources::{ENDPOINTS, NAMESPACES, PODS, SERVICES, SLICES};
+use crate::resources::{DEPLOYMENTS, ENDPOINTS, NAMESPACES, PODS, Resource, SERVICES, SLICES};
 use crate::service::Service;
 use crate::store::{Key, Store};
 use crate::stream::RuntimeEnd;
@@ -27,7 +35,11 @@ pub(crate) struct World {
     pub(crate) counters: Counters,
     /// What runs on the nodes: connections into pods, and the runtime's copying.
     pub(crate) node: Tasks,
+    /// What runs in the pods of Deployments.
+    pub(crate) programs: Programs,
     habits: RwLock<Habits>,
+    /// Held by whoever reads an object to write it back. Taken before `state`.
+    writes: Mutex<()>,
     /// Held through every change, so that two never derive endpoints from each other's half.
     state: Mutex<State>,
 }
@@ -49,6 +61,8 @@ impl World {
             faults: Faults::new(),
             counters: Counters::default(),
             node: Tasks::default(),
+            programs: Programs::default(),
+            writes: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -62,6 +76,11 @@ impl World {
 
     pub(crate) fn set_habits(&self, change: impl FnOnce(&mut Habits)) {
         change(&mut self.habits.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Until the guard is dropped nobody else reads an object to write it back.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn add_namespace(&self, name: &str) {
@@ -111,11 +130,97 @@ impl World {
         state.pods.insert(place, running);
     }
 
+    /// Makes a pod of a template and has its node start it.
+    pub(crate) fn make_pod(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+        template: &Value,
+        owner: Value,
+    ) -> Result<Value, Failure> {
+        let mut pod = Pod::new(namespace, name).phase(Phase::Pending);
+        let labels = template["metadata"]["labels"].as_object();
+        for (key, value) in labels.into_iter().flatten() {
+            pod = pod.label(key, value.as_str().unwrap_or_default());
+        }
+        pod.made = Some(Made::new(template, owner));
+        quota::admit(&self.store, &PODS, &pod.object("", "", None))?;
+        self.add_pod(pod);
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let shown = self.store.get(PODS.plural, &namespace, &name);
+        self.node.spawn(kubelet::run(self.clone(), namespace, name));
+        Ok(shown.map(|pod| Value::clone(&pod)).unwrap_or_default())
+    }
+
+    /// What the node needs of a pod that a template made: how it is asked to end, how it is told
+    /// that it is gone, its spec, and its grace.
+    pub(crate) fn made(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Option<(CancellationToken, CancellationToken, Value, Duration)> {
+        let made = self.running(namespace, name)?.pod.made?;
+        let grace = made.spec["terminationGracePeriodSeconds"]
+            .as_u64()
+            .unwrap_or(30);
+        Some((made.stop, made.gone, made.spec, Duration::from_secs(grace)))
+    }
+
+    /// Asks a pod to end; one without programs is gone at once.
+    pub(crate) fn end_pod(&self, namespace: &str, name: &str, grace: Option<u64>) {
+        let mut stop = None;
+        self.change_pod(namespace, name, |running| {
+            if let Some(made) = &running.pod.made {
+                stop = Some(made.stop.clone());
+                let own = made.spec["terminationGracePeriodSeconds"].as_u64();
+                running.terminating = grace.or(own).or(Some(30));
+            }
+        });
+        match stop {
+            Some(stop) if grace != Some(0) => stop.cancel(),
+            _ => self.remove_pod(namespace, name),
+        }
+    }
+
+    /// Deletes an object as the API does, and shows what is left of it for now.
+    pub(crate) fn delete(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        foreground: bool,
+        grace: Option<u64>,
+    ) -> Option<Value> {
+        let place = key(resource.plural, namespace, name);
+        if resource == &PODS {
+            self.end_pod(namespace, name, grace);
+        } else if foreground && resource == &DEPLOYMENTS {
+            let mut object = Value::clone(&*self.store.get(resource.plural, namespace, name)?);
+            object["metadata"]["deletionTimestamp"] = json!(clock::now());
+            object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+            self.store.put(place, object);
+        } else {
+            self.store.remove(&place);
+        }
+        let left = self.store.get(resource.plural, namespace, name)?;
+        Some(Value::clone(&left))
+    }
+
+    /// A number that was not used before.
+    pub(crate) fn next_number(&self) -> u64 {
+        let mut state = self.lock();
+        state.sandboxes += 1;
+        state.sandboxes
+    }
+
     /// Ends the pod at once: its connections are cut and the object is gone.
     pub(crate) fn remove_pod(&self, namespace: &str, name: &str) {
         let mut state = self.lock();
         if let Some(mut running) = state.pods.remove(&place(namespace, name)) {
             running.cut();
+            if let Some(made) = &running.pod.made {
+                made.gone.cancel();
+            }
             self.store.remove(&key(PODS.plural, namespace, name));
             self.derive(namespace);
         }

@@ -11,6 +11,7 @@ mod route;
 mod selector;
 mod table;
 mod watch;
+mod write;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use hyper::{Method, Request, StatusCode};
 
 use self::options::ListOptions;
 use self::query::Query;
+use self::read::Form;
 use self::route::{Route, Target};
 use crate::http::{self, Answer, Failure};
 use crate::portforward;
@@ -106,13 +108,21 @@ async fn dispatch(
     }
     let as_table = table::is_wanted(request.headers());
     match target.ask.verb.as_str() {
-        "create" if target.resource.served("create") => {
+        "create" if target.resource.is_review() => {
             review::answer(&world, who, &target, request.into_body()).await
+        }
+        "create" | "update" | "patch" | "delete" if target.resource.served(&target.ask.verb) => {
+            write::answer(&world, &target, &query, request).await
         }
         "get" if target.resource.served("get") => read::get(&world, &target, as_table),
         "list" if target.resource.served("list") => {
             let options = ListOptions::parse(target.resource, &query)?;
-            read::list(&world, &target, options, as_table)
+            let form = match table::is_wanted(request.headers()) {
+                true => Form::Table,
+                false if table::is_metadata_wanted(request.headers()) => Form::Metadata,
+                false => Form::Whole,
+            };
+            read::list(&world, &target, options, form)
         }
         "watch" if target.resource.served("watch") => {
             let options = ListOptions::parse(target.resource, &query)?;

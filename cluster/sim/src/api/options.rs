@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::query::Query;
 use super::selector::{Fields, Labels};
 use crate::http::Failure;
-use crate::resources::{NAMESPACES, PODS, Resource};
+use crate::resources::{EVENTS, NAMESPACES, PODS, Resource};
 
 /// A checked query of a list or watch.
 #[derive(Debug, Default)]
@@ -93,6 +93,7 @@ fn check_fields(resource: &Resource, fields: &Fields) -> Result<(), Failure> {
         EVERYWHERE.contains(&field)
             || (resource == &PODS && OF_PODS.contains(&field))
             || (resource == &NAMESPACES && field == "status.phase")
+            || (resource == &EVENTS && field.starts_with("involvedObject."))
     };
     let Some(unknown) = fields.names().find(|field| !known(field)) else {
         return Ok(());

@@ -29,11 +29,27 @@ pub(crate) fn get(world: &World, target: &Target, as_table: bool) -> Result<Answ
     Ok(http::document(StatusCode::OK, &object))
 }
 
+/// How a list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Whole,
+    Metadata,
+    Table,
+}
+
+fn metadata_of(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object["metadata"],
+    })
+}
+
 pub(crate) fn list(
     world: &World,
     target: &Target,
     options: ListOptions,
-    as_table: bool,
+    form: Form,
 ) -> Result<Answer, Failure> {
     let gone = world.faults.api().gone_lists;
     let forgotten = |version: u64| gone || !world.store.remembers(version);
@@ -82,7 +98,19 @@ pub(crate) fn list(
             metadata["remainingItemCount"] = json!(left);
         }
     }
-    if as_table {
+    if form == Form::Metadata {
+        let items: Vec<Value> = objects.iter().map(|object| metadata_of(object)).collect();
+        // Real servers leave an empty list of these null.
+        let items = (!items.is_empty()).then_some(items);
+        let document = json!({
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": metadata,
+            "items": items,
+        });
+        return Ok(http::document(StatusCode::OK, &document));
+    }
+    if form == Form::Table {
         let objects = objects.iter().map(AsRef::as_ref);
         let table = table::of(target.resource.kind, objects, &metadata);
         return Ok(http::document(StatusCode::OK, &table));

@@ -8,6 +8,15 @@ use crate::clock;
 
 /// Whether the client would rather have a table than objects.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    asks_for(headers, "as=Table")
+}
+
+/// Whether the client wants of each object only the metadata.
+pub(crate) fn is_metadata_wanted(headers: &HeaderMap) -> bool {
+    asks_for(headers, "as=PartialObjectMetadata")
+}
+
+fn asks_for(headers: &HeaderMap, form: &str) -> bool {
     let accept = headers
         .get(ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -15,7 +24,7 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     accept
         .split(',')
         .next()
-        .is_some_and(|first| first.contains("as=Table"))
+        .is_some_and(|first| first.contains(form))
 }
 
 /// A table of objects of one kind; `version` is the list's.

@@ -29,6 +29,8 @@ async fn discovery_names_what_is_served() {
     assert_eq!(
         names,
         [
+            "apps",
+            "policy",
             "discovery.k8s.io",
             "authorization.k8s.io",
             "authentication.k8s.io"

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod deployments;
 mod endpoints;
 mod faults;
 mod forms;
@@ -14,3 +15,4 @@ mod stall;
 mod support;
 mod transcripts;
 mod watch;
+mod writes;

@@ -1,0 +1,10 @@
+//! `kdev install`, `upgrade` and `uninstall` on a simulated cluster, run as a user would.
+#![allow(clippy::unwrap_used)]
+
+mod life;
+mod midway;
+mod printed;
+mod refusals;
+mod script;
+mod support;
+mod trouble;
