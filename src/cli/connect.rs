@@ -14,7 +14,7 @@ Examples:
   kdev connect --json | jq -r .socks5                for scripts: one line once it is ready
   kdev connect --dns-listen 5353                     DNS on a port that your resolver knows
 
-The port speaks SOCKS5, SOCKS4a and HTTP. It serves this user's own programs only. Names that are
+The port speaks SOCKS5 (UDP too), SOCKS4a and HTTP. It serves this user's own programs only. Names that are
 not the cluster's are dialled from this laptop as always. Browsers take the PAC file.
 
 The DNS server answers for the cluster (A, AAAA, SRV, PTR, CNAME, TXT) and relays the rest to the

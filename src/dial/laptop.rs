@@ -1,20 +1,13 @@
 //! Dialling from the laptop's own network.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 
-use super::{Dial, DialError};
+use super::{Dial, DialError, DialUdp, Flow, connect};
 use crate::addr::{Host, Target};
 
-/// How long an attempt goes on alone before the next address is tried beside it (RFC 8305, 5).
-const STAGGER: Duration = Duration::from_millis(250);
-/// How many addresses of a host are tried: more than any healthy name has.
-const MAX_ADDRESSES: usize = 16;
 /// Longest time that dialling from the laptop may take, unless the system gives up earlier.
 pub const LAPTOP_DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -30,74 +23,64 @@ impl Dial for Laptop {
     type Io = TcpStream;
 
     async fn dial(&self, target: &Target) -> Result<TcpStream, DialError> {
-        match tokio::time::timeout(LAPTOP_DIAL_TIMEOUT, self.connect(target)).await {
-            Ok(result) => result,
-            Err(_) => Err(timed_out(target)),
-        }
+        let dialling = async {
+            let addresses = self.addresses(target).await?;
+            connect::tcp(target, addresses, LAPTOP_DIAL_TIMEOUT).await
+        };
+        bounded(target, dialling).await
+    }
+}
+
+impl DialUdp for Laptop {
+    async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
+        let dialling = async {
+            let addresses = self.addresses(target).await?;
+            Ok(Flow::socket(connect::udp(target, addresses).await?))
+        };
+        bounded(target, dialling).await
+    }
+}
+
+async fn bounded<T>(
+    target: &Target,
+    dialling: impl Future<Output = Result<T, DialError>>,
+) -> Result<T, DialError> {
+    match tokio::time::timeout(LAPTOP_DIAL_TIMEOUT, dialling).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::TimedOut {
+            target: target.to_string(),
+            after: LAPTOP_DIAL_TIMEOUT,
+        }),
     }
 }
 
 impl Laptop {
-    async fn connect(&self, target: &Target) -> Result<TcpStream, DialError> {
-        let mut last = DialError::NotFound {
-            what: format!("host {}", target.host),
-            fix: "it is neither a Service that you may see in the cluster nor a name that this \
-                  machine resolves"
-                .to_owned(),
-        };
-        let mut addresses = Vec::new();
-        for address in interleaved(lookup(target).await) {
-            if !self.loopback && is_own(address.ip()) {
-                last = DialError::Forbidden {
+    /// The addresses that may be dialled, at least one.
+    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
+        let mut addresses = lookup(target).await;
+        if !self.loopback
+            && let Some(own) = addresses.iter().map(SocketAddr::ip).find(|ip| is_own(*ip))
+        {
+            addresses.retain(|address| !is_own(address.ip()));
+            if addresses.is_empty() {
+                return Err(DialError::Forbidden {
                     target: target.to_string(),
                     reason: format!(
-                        "{} is this machine's own loopback; --host-loopback opens it to containers",
-                        address.ip()
+                        "{own} is this machine's own loopback; --host-loopback opens it to containers"
                     ),
-                };
-            } else {
-                addresses.push(address);
+                });
             }
         }
-        let mut addresses = addresses.into_iter();
-        let mut attempts = FuturesUnordered::new();
-        loop {
-            attempts.extend(addresses.next().map(TcpStream::connect));
-            let more = !addresses.as_slice().is_empty();
-            tokio::select! {
-                attempt = attempts.next() => match attempt {
-                    Some(Ok(stream)) => {
-                        // Fails only on a socket that is gone already; the first read says so.
-                        let _ = stream.set_nodelay(true);
-                        return Ok(stream);
-                    }
-                    Some(Err(error)) => last = connect_error(target, &error),
-                    None => return Err(last),
-                },
-                () = tokio::time::sleep(STAGGER), if more => {}
-            }
+        if addresses.is_empty() {
+            return Err(DialError::NotFound {
+                what: format!("host {}", target.host),
+                fix: "it is neither a Service that you may see in the cluster nor a name that \
+                      this machine resolves"
+                    .to_owned(),
+            });
         }
+        Ok(addresses)
     }
-}
-
-/// Both families by turns, the system's first choice first (RFC 8305, 4): one family that leads
-/// nowhere must not hold the other up.
-fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (one, other): (Vec<_>, Vec<_>) = addresses
-        .into_iter()
-        .partition(|address| address.is_ipv6() == first_is_v6);
-    let (mut one, mut other) = (one.into_iter(), other.into_iter());
-    let mut found = Vec::new();
-    while found.len() < MAX_ADDRESSES {
-        let before = found.len();
-        found.extend(one.next());
-        found.extend(other.next());
-        if found.len() == before {
-            break;
-        }
-    }
-    found
 }
 
 /// The addresses of a host in the order of the system's resolver; none where it does not resolve.
@@ -117,31 +100,10 @@ fn is_own(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
 }
 
-fn timed_out(target: &Target) -> DialError {
-    DialError::TimedOut {
-        target: target.to_string(),
-        after: LAPTOP_DIAL_TIMEOUT,
-    }
-}
-
-/// Names the cause of a failed connect in the words of [`DialError`].
-fn connect_error(target: &Target, error: &io::Error) -> DialError {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => DialError::Refused {
-            target: target.to_string(),
-            reason: String::new(),
-        },
-        io::ErrorKind::TimedOut => timed_out(target),
-        _ => DialError::Unreachable {
-            target: target.to_string(),
-            reason: error.to_string(),
-            fix: String::new(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[tokio::test]
@@ -184,17 +146,6 @@ mod tests {
         let io = refused.into_io();
         assert_eq!(io.kind(), io::ErrorKind::ConnectionRefused);
         assert!(DialError::from_io(&io).is_some());
-    }
-
-    #[test]
-    fn families_take_turns() {
-        let all = ["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1"];
-        let sorted = interleaved(all.map(|a| a.parse().unwrap()).into());
-        let shown: Vec<String> = sorted.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["[::1]:1", "1.0.0.1:1", "[::2]:1", "[::3]:1"]);
-        let many = (0..100).map(|i| SocketAddr::from(([10, 0, 0, i], 1)));
-        assert_eq!(interleaved(many.collect()).len(), MAX_ADDRESSES);
-        assert!(interleaved(Vec::new()).is_empty());
     }
 
     #[tokio::test]

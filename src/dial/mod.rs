@@ -1,7 +1,9 @@
 //! What it means to open a stream or a flow of datagrams: the seams, the reasons why that fails,
 //! and the [`Router`] that decides between the relay, the pods and the laptop's own network.
 
+pub(crate) mod connect;
 mod error;
+mod flow;
 mod http_io;
 mod laptop;
 mod notes;
@@ -14,10 +16,13 @@ mod via;
 use std::future::Future;
 
 pub use self::error::{DialError, NEEDS_RELAY};
+pub use self::flow::{
+    Activity, DialUdp, Flow, FlowReceiver, FlowSender, Room, Taken, join, receive_from,
+};
 pub use self::http_io::{HttpIo, HttpProxy, LoginRefused};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
 pub use self::notes::Notes;
-pub use self::relay::{Answer, DialRelay, NoRelay};
+pub use self::relay::{Answer, DialRelay, NAMESERVERS, NoRelay};
 pub use self::resolve::{Endpoints, Inside, PodPort, Resolution, Resolve, Wanted};
 pub use self::router::{Alias, Decision, MAX_ALIASES, Router, Way};
 pub use self::routes::{Routes, RoutesError, Rule, Side};

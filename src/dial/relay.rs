@@ -6,6 +6,10 @@ use super::DialError;
 use crate::addr::Target;
 use crate::io::{BoxIo, Io};
 
+/// The host that stands for the nameservers of the relay's pod, whatever port is named with it.
+/// No other host can have the name (RFC 6761, 6.4).
+pub const NAMESERVERS: &str = "nameservers.kdev.invalid";
+
 /// When a dial through the relay is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {

@@ -1,5 +1,7 @@
 //! Byte streams: what every layer hands to the next, and the loop that joins two of them.
 
+pub mod datagram;
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -61,6 +61,15 @@ impl Access {
         }
     }
 
+    /// Whether datagrams from `peer` may be those of an app that was let in, at an address of ours
+    /// that is `local`: on loopback other users have the same address.
+    pub(super) fn admits_datagrams(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+        match self {
+            Self::SameUser { .. } => is_same_users_socket(peer, local),
+            Self::OnlyFrom { .. } | Self::Peers { .. } => true,
+        }
+    }
+
     /// Whether `ip` needs no password, or will not need one within `patience`.
     pub(super) async fn admits_soon(&self, ip: IpAddr, patience: Duration) -> bool {
         match self {
@@ -91,9 +100,25 @@ impl Access {
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
-    use super::peer::{Owner, owner};
+    use super::peer::{Kind, Owner, owner};
+    local.map_or_else(
+        || is_ours(peer, Owner::Unknown),
+        |local| is_ours(peer, owner(Kind::Tcp, peer, local)),
+    )
+}
+
+/// The same for the sender of datagrams that come to `local`.
+#[cfg(target_os = "linux")]
+fn is_same_users_socket(peer: SocketAddr, local: SocketAddr) -> bool {
+    use super::peer::{Kind, owner};
+    is_ours(peer, owner(Kind::Udp, peer, local))
+}
+
+#[cfg(target_os = "linux")]
+fn is_ours(peer: SocketAddr, owner: super::peer::Owner) -> bool {
+    use super::peer::Owner;
     let me = nix::unistd::geteuid().as_raw();
-    match local.map_or(Owner::Unknown, |local| owner(peer, local)) {
+    match owner {
         Owner::Uid(uid) => {
             if uid != me && uid != 0 {
                 tracing::warn!(%peer, uid, "refused a connection of another user of this machine");
@@ -111,6 +136,11 @@ pub fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
 #[cfg(not(target_os = "linux"))]
 #[must_use]
 pub fn is_same_user(_: SocketAddr, _: Option<SocketAddr>) -> bool {
+    true
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_same_users_socket(_: SocketAddr, _: SocketAddr) -> bool {
     true
 }
 

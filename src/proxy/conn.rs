@@ -1,7 +1,7 @@
 //! One connection of an app: who it is, which protocol it speaks, and the end of it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +12,10 @@ use tracing::{Span, debug, field};
 
 use super::access::Trust;
 use super::stats::{Counted, CountedDial};
+use super::udp::Ends;
 use super::{Config, HANDSHAKE_TIMEOUT, http, socks4, socks5};
 use crate::addr::Target;
-use crate::dial::{Dial, DialError};
+use crate::dial::{Dial, DialError, DialUdp};
 use crate::http::Forwarder;
 use crate::io::{Io, Prefixed, splice};
 use crate::task::Tasks;
@@ -57,7 +58,9 @@ impl<D: Dial> Session<D> {
             tasks,
         }
     }
+}
 
+impl<D: Dial + DialUdp> Session<D> {
     /// Serves an accepted connection to its end.
     pub(super) async fn accepted(&self, stream: TcpStream, peer: SocketAddr) {
         // Fails only on a socket that is gone already; the first read says so.
@@ -67,12 +70,19 @@ impl<D: Dial> Session<D> {
                 self.config.stats.refuse();
                 debug!("refused the peer");
             }
-            trust => self.serve(stream, trust, Some(peer.ip())).await,
+            trust => {
+                let local = stream.local_addr().ok().map(|address| address.ip());
+                let ends = local.map(|local| Ends {
+                    peer: peer.ip(),
+                    local,
+                });
+                self.serve(stream, trust, ends).await;
+            }
         }
     }
 
-    /// Serves an app of which its trust is known, and its address where it has one.
-    pub(super) async fn serve<T: Io>(&self, stream: T, mut trust: Trust, peer: Option<IpAddr>) {
+    /// Serves an app of which its trust is known, and the ends of its connection where it has any.
+    pub(super) async fn serve<T: Io>(&self, stream: T, mut trust: Trust, ends: Option<Ends>) {
         let _live = self.config.stats.connection();
         let stream = Counted::new(stream, self.config.stats.clone());
         let mut stream = BufReader::with_capacity(HANDSHAKE_BUFFER, stream);
@@ -82,8 +92,9 @@ impl<D: Dial> Session<D> {
             Err(_) => return debug!("the app sent nothing"),
         };
         if trust == Trust::NeedsPassword && !offered {
-            let known = match peer {
-                Some(ip) => self.config.access.admits_soon(ip, NEWCOMER_PATIENCE).await,
+            let access = &self.config.access;
+            let known = match ends {
+                Some(ends) => access.admits_soon(ends.peer, NEWCOMER_PATIENCE).await,
                 None => false,
             };
             if known {
@@ -91,7 +102,7 @@ impl<D: Dial> Session<D> {
             }
         }
         match first {
-            Some(socks5::VERSION) => socks5::serve(self, stream, trust).await,
+            Some(socks5::VERSION) => socks5::serve(self, stream, trust, ends).await,
             Some(socks4::VERSION) => socks4::serve(self, stream, trust).await,
             // A method, or the empty lines that a server should skip (RFC 9112, 2.2).
             Some(b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n') => {
@@ -108,7 +119,9 @@ impl<D: Dial> Session<D> {
             None => debug!("the app closed the connection"),
         }
     }
+}
 
+impl<D: Dial> Session<D> {
     /// Dials for an app that waits for the answer on `stream`. `None` when it has left meanwhile,
     /// which abandons the dial; hyper does the same for CONNECT.
     pub(super) async fn dial_for<T: Io>(

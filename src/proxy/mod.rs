@@ -1,5 +1,5 @@
-//! The proxy that apps talk to: SOCKS5, SOCKS4, SOCKS4a, HTTP CONNECT and HTTP absolute-form on
-//! one port, told apart by the first byte.
+//! The proxy that apps talk to: SOCKS5 (with UDP), SOCKS4, SOCKS4a, HTTP CONNECT and HTTP
+//! absolute-form on one port, told apart by the first byte.
 //!
 //! It decides who may use the listener ([`Access`]), reads where a connection wants to go, dials
 //! through the [`Dial`] it was given, and joins the two streams or hands the request to the
@@ -19,6 +19,7 @@ mod socks5;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 use std::fmt;
 use std::io;
@@ -32,8 +33,9 @@ use tracing::{Instrument, debug, debug_span, field, warn};
 
 pub use access::{Access, AllowedPeers, Password, is_same_user};
 pub use stats::{Snapshot, Stats};
+pub use udp::{FLOW_IDLE, MAX_FLOWS};
 
-use crate::dial::Dial;
+use crate::dial::{Dial, DialUdp};
 use crate::task::Tasks;
 
 /// Connections that one listener serves at a time; the next wait in the system's queue. More
@@ -105,7 +107,12 @@ impl fmt::Debug for Pac {
 
 /// Serves apps on `listener` until `tasks` drain. Connections live in `tasks`: requests under way
 /// are finished, streams go on until their ends close them or the tasks are killed.
-pub async fn serve<D: Dial>(listener: TcpListener, dial: D, config: Config, tasks: Tasks) {
+pub async fn serve<D: Dial + DialUdp>(
+    listener: TcpListener,
+    dial: D,
+    config: Config,
+    tasks: Tasks,
+) {
     let permits = Arc::new(Semaphore::new(config.max_connections));
     let session = Arc::new(conn::Session::new(dial, config, tasks.clone()));
     let accepting = async {

@@ -1,4 +1,4 @@
-//! Whose the other end of a loopback connection is.
+//! Whose the other end of a loopback connection is, or the sender of datagrams on loopback.
 //!
 //! The kernel is asked for that one socket (`sock_diag`), which costs the same however many
 //! sockets there are. Where that is not to be had, `/proc/net/tcp` is read, which lists them all.
@@ -12,6 +12,14 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tcp,
+    /// A socket for datagrams, which need not be connected, nor bound to one address.
+    Udp,
+}
+
 /// Whose a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -23,14 +31,15 @@ pub(super) enum Owner {
     Unknown,
 }
 
-/// Finds the owner of the socket at `peer` that is connected to `local`, both on this machine.
-pub(super) fn owner(peer: SocketAddr, local: SocketAddr) -> Owner {
+/// Finds the owner of the socket at `peer` that is connected to `local`, or sends there, both on
+/// this machine.
+pub(super) fn owner(kind: Kind, peer: SocketAddr, local: SocketAddr) -> Owner {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
     // "Not found" is also what a kernel without the module says, so the list has the last word.
-    match ask_kernel(peer, local) {
+    match ask_kernel(kind, peer, local) {
         Ok(owner) => owner,
-        Err(_) => read_list(peer, local),
+        Err(_) => read_list(kind, peer, local),
     }
 }
 
@@ -51,7 +60,7 @@ const NLM_F_REQUEST: u16 = 1;
 /// A connection whose process has closed it may linger as this (`net/tcp_states.h`).
 const TCP_TIME_WAIT: u8 = 6;
 
-fn ask_kernel(peer: SocketAddr, local: SocketAddr) -> io::Result<Owner> {
+fn ask_kernel(kind: Kind, peer: SocketAddr, local: SocketAddr) -> io::Result<Owner> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -59,14 +68,14 @@ fn ask_kernel(peer: SocketAddr, local: SocketAddr) -> io::Result<Owner> {
         SockProtocol::NetlinkSockDiag,
     )?;
     let fd = netlink.as_raw_fd();
-    send(fd, &request(peer, local), MsgFlags::empty())?;
+    send(fd, &request(kind, peer, local), MsgFlags::empty())?;
     // The kernel answers within `send`. Attributes that it may add do not matter here.
     let mut answer = [0; 1024];
     let length = recv(fd, &mut answer, MsgFlags::empty())?;
-    read_answer(&answer[..length], peer, local).ok_or_else(|| io::ErrorKind::NotFound.into())
+    read_answer(kind, &answer[..length], peer, local).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
-fn request(peer: SocketAddr, local: SocketAddr) -> [u8; REQUEST] {
+fn request(kind: Kind, peer: SocketAddr, local: SocketAddr) -> [u8; REQUEST] {
     let mut bytes = [0; REQUEST];
     let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
     put(0, &(REQUEST as u32).to_ne_bytes());
@@ -77,10 +86,13 @@ fn request(peer: SocketAddr, local: SocketAddr) -> [u8; REQUEST] {
     } else {
         AddressFamily::Inet6
     };
-    put(
-        HEADER,
-        &[family as i32 as u8, SockProtocol::Tcp as i32 as u8],
-    );
+    // For datagrams, whose sockets are looked up as for one that comes in, the ends are swapped
+    // (udp_dump_one in net/ipv4/udp_diag.c).
+    let (protocol, peer, local) = match kind {
+        Kind::Tcp => (SockProtocol::Tcp, peer, local),
+        Kind::Udp => (SockProtocol::Udp, local, peer),
+    };
+    put(HEADER, &[family as i32 as u8, protocol as i32 as u8]);
     put(HEADER + 4, &u32::MAX.to_ne_bytes());
     put(HEADER + 8, &peer.port().to_be_bytes());
     put(HEADER + 10, &local.port().to_be_bytes());
@@ -95,7 +107,7 @@ fn request(peer: SocketAddr, local: SocketAddr) -> [u8; REQUEST] {
     bytes
 }
 
-fn read_answer(answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<Owner> {
+fn read_answer(kind: Kind, answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<Owner> {
     if answer.len() < ANSWER || answer[4..6] != SOCK_DIAG_BY_FAMILY.to_ne_bytes() {
         return None;
     }
@@ -106,7 +118,12 @@ fn read_answer(answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<Own
             .unwrap_or_default()
     };
     let ports = [peer.port().to_be_bytes(), local.port().to_be_bytes()].concat();
-    if answer[PORTS..PORTS + 4] != ports[..] {
+    let told = match kind {
+        Kind::Tcp => 4,
+        // A socket that is not connected has no other end.
+        Kind::Udp => 2,
+    };
+    if answer[PORTS..PORTS + told] != ports[..told] {
         // A listener at the peer's address: the connection itself is gone.
         return Some(Owner::Gone);
     }
@@ -117,10 +134,14 @@ fn read_answer(answer: &[u8], peer: SocketAddr, local: SocketAddr) -> Option<Own
     Some(Owner::Uid(number(UID)))
 }
 
-fn read_list(peer: SocketAddr, local: SocketAddr) -> Owner {
+fn read_list(kind: Kind, peer: SocketAddr, local: SocketAddr) -> Owner {
     let mut own_end_listed = false;
     // A v4 connection of a v6 socket, as Java makes them, stands in the second.
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    let paths = match kind {
+        Kind::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Kind::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+    };
+    for path in paths {
         let Ok(file) = File::open(path) else {
             continue;
         };
@@ -128,10 +149,14 @@ fn read_list(peer: SocketAddr, local: SocketAddr) -> Owner {
             let Some(row) = line.ok().as_deref().and_then(Row::parse) else {
                 continue;
             };
-            if row.local == peer && row.remote == local {
+            let sends = |from: SocketAddr, to: SocketAddr| match kind {
+                Kind::Tcp => row.local == from && row.remote == to,
+                Kind::Udp => row.is_bound_to(from) && (row.remote == to || row.remote.port() == 0),
+            };
+            if sends(peer, local) {
                 return row.owner;
             }
-            own_end_listed |= row.local == local && row.remote == peer;
+            own_end_listed |= sends(local, peer);
         }
     }
     // A list that lacks the very connection that was accepted says nothing about the other end.
@@ -150,6 +175,12 @@ struct Row {
 }
 
 impl Row {
+    /// Whether what it sends may come from `address`.
+    fn is_bound_to(&self, address: SocketAddr) -> bool {
+        let ip = self.local.ip();
+        self.local.port() == address.port() && (ip == address.ip() || ip.is_unspecified())
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let local = parse_addr(fields.next()?)?;
@@ -189,7 +220,7 @@ fn parse_addr(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use super::*;
 
@@ -210,11 +241,39 @@ mod tests {
             drop(listener);
             let (_app, accepted, peer) = connected(listen);
             let local = accepted.local_addr().unwrap();
-            assert_eq!(owner(peer, local), me, "{listen}");
+            assert_eq!(owner(Kind::Tcp, peer, local), me, "{listen}");
             assert!(
-                [me, Owner::Unknown].contains(&read_list(peer, local)),
+                [me, Owner::Unknown].contains(&read_list(Kind::Tcp, peer, local)),
                 "{listen}"
             );
+        }
+    }
+
+    #[test]
+    fn the_sender_of_datagrams_is_found_however_its_socket_is_bound() {
+        let me = Owner::Uid(nix::unistd::geteuid().as_raw());
+        for (own, other, bind) in [
+            ("127.0.0.1:0", "127.0.0.1", "127.0.0.1:0"),
+            ("127.0.0.1:0", "127.0.0.1", "0.0.0.0:0"),
+            ("127.0.0.1:0", "127.0.0.1", "[::]:0"),
+            ("[::1]:0", "::1", "[::]:0"),
+        ] {
+            let (Ok(ours), Ok(app)) = (UdpSocket::bind(own), UdpSocket::bind(bind)) else {
+                continue;
+            };
+            let local = ours.local_addr().unwrap();
+            let peer = SocketAddr::new(other.parse().unwrap(), app.local_addr().unwrap().port());
+            for connected in [false, true] {
+                // A socket of the other family says so in its own words.
+                if connected && app.connect(local).is_err() {
+                    continue;
+                }
+                assert_eq!(owner(Kind::Udp, peer, local), me, "{bind} {connected}");
+                let listed = read_list(Kind::Udp, peer, local);
+                assert!([me, Owner::Unknown].contains(&listed), "{bind}: {listed:?}");
+            }
+            drop(app);
+            assert!(!matches!(owner(Kind::Udp, peer, local), Owner::Uid(_)));
         }
     }
 
@@ -223,8 +282,8 @@ mod tests {
         let (app, accepted, peer) = connected("127.0.0.1:0");
         drop(app);
         let local = accepted.local_addr().unwrap();
-        assert_ne!(owner(peer, local), Owner::Uid(0));
-        assert!(!matches!(read_list(peer, local), Owner::Uid(_)));
+        assert_ne!(owner(Kind::Tcp, peer, local), Owner::Uid(0));
+        assert!(!matches!(read_list(Kind::Tcp, peer, local), Owner::Uid(_)));
     }
 
     #[test]

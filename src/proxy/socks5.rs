@@ -1,4 +1,4 @@
-//! SOCKS5 (RFC 1928, 1929): CONNECT, with and without a password. The messages are the
+//! SOCKS5 (RFC 1928, 1929): CONNECT and UDP ASSOCIATE, with and without a password. The messages are the
 //! `fast-socks5` crate's; who may pass and where it goes is decided here.
 
 use fast_socks5::server::{
@@ -15,8 +15,9 @@ use super::HANDSHAKE_TIMEOUT;
 use super::access::{Access, Trust};
 use super::conn::{Handshake, Session, linger, unbuffer};
 use super::reply;
+use super::udp::{self, Ends};
 use crate::addr::{Host, Target};
-use crate::dial::Dial;
+use crate::dial::{Dial, DialUdp};
 use crate::io::Io;
 
 /// The first byte of each of its messages.
@@ -28,17 +29,32 @@ const METHODS: [StandardAuthentication; 2] = [
     StandardAuthentication::PasswordAuthentication(PasswordAuthentication),
 ];
 
-pub(super) async fn serve<T: Io, D: Dial>(
+/// What an app asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Request {
+    Connect(Target),
+    /// The port that its datagrams will come from; 0 where it does not know.
+    Associate(u16),
+}
+
+pub(super) async fn serve<T: Io, D: Dial + DialUdp>(
     session: &Session<D>,
     mut stream: Handshake<T>,
     trust: Trust,
+    ends: Option<Ends>,
 ) {
     let asking = ask(&mut stream, trust, &session.config.access);
     let dialled = match timeout(HANDSHAKE_TIMEOUT, asking).await {
-        Ok(Ok(Ok(target))) => match session.dial_for(&mut stream, &target).await {
-            Some(result) => result.map_err(|e| reply::socks5(&e)),
-            None => return,
-        },
+        Ok(Ok(Ok(Request::Associate(port)))) => {
+            // Boxed, because few apps ask for it and it would make each connection larger.
+            return Box::pin(udp::serve(session, stream, ends, port)).await;
+        }
+        Ok(Ok(Ok(Request::Connect(target)))) => {
+            match session.dial_for(&mut stream, &target).await {
+                Some(result) => result.map_err(|e| reply::socks5(&e)),
+                None => return,
+            }
+        }
         Ok(Ok(Err(refusal))) => Err(refusal),
         Ok(Err(error)) => {
             debug!(%error, "SOCKS5 handshake failed");
@@ -62,13 +78,13 @@ pub(super) async fn serve<T: Io, D: Dial>(
     }
 }
 
-/// Reads a request up to its CONNECT, or why that cannot be done. An error has been answered, as
+/// Reads a request to its end, or why that cannot be done. An error has been answered, as
 /// far as it can be.
 async fn ask<T: Io>(
     stream: &mut Handshake<T>,
     trust: Trust,
     access: &Access,
-) -> Result<Result<Target, ReplyError>, SocksServerError> {
+) -> Result<Result<Request, ReplyError>, SocksServerError> {
     let methods = match trust {
         Trust::Full => &METHODS[..],
         Trust::NeedsPassword | Trust::None => &METHODS[1..],
@@ -89,14 +105,18 @@ async fn ask<T: Io>(
     };
     let (_, command, addr) = proto.read_command().await?;
     Ok(match command {
-        Socks5Command::TCPConnect => target(addr),
-        Socks5Command::TCPBind | Socks5Command::UDPAssociate => {
-            Err(ReplyError::CommandNotSupported)
-        }
+        Socks5Command::TCPConnect => target(addr).map(Request::Connect),
+        // The address is what the app takes for its own, which another network may see otherwise.
+        Socks5Command::UDPAssociate => Ok(Request::Associate(match addr {
+            TargetAddr::Ip(addr) => addr.port(),
+            TargetAddr::Domain(_, port) => port,
+        })),
+        Socks5Command::TCPBind => Err(ReplyError::CommandNotSupported),
     })
 }
 
-fn target(addr: TargetAddr) -> Result<Target, ReplyError> {
+/// The destination that a message names.
+pub(super) fn target(addr: TargetAddr) -> Result<Target, ReplyError> {
     let (host, port) = match addr {
         TargetAddr::Ip(addr) => (Host::from(addr.ip()), addr.port()),
         TargetAddr::Domain(name, port) => match name.parse() {
@@ -143,7 +163,11 @@ mod tests {
             drop(stream);
             let mut written = Vec::new();
             app.read_to_end(&mut written).await.unwrap();
-            (target.ok().and_then(Result::ok), rest, written)
+            let target = match target.ok().and_then(Result::ok) {
+                Some(Request::Connect(target)) => Some(target),
+                Some(Request::Associate(_)) | None => None,
+            };
+            (target, rest, written)
         };
         // Everything is there already, so nothing waits.
         talk.now_or_never().unwrap()

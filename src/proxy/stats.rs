@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::addr::Target;
-use crate::dial::{Dial, DialError, HttpIo};
+use crate::dial::{Dial, DialError, DialUdp, Flow, HttpIo};
 use crate::io::Io;
 
 /// Counters of one proxy, each exact on its own; together they are no snapshot of one moment.
@@ -21,6 +21,7 @@ pub struct Stats {
     dial_failures: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
+    datagrams_dropped: AtomicU64,
 }
 
 /// The counters at some moment.
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub sent: u64,
     /// Bytes that apps got from the proxy.
     pub received: u64,
+    /// Datagrams that were not passed on: of somebody else, malformed, fragments, too many.
+    pub datagrams_dropped: u64,
 }
 
 impl Stats {
@@ -52,6 +55,7 @@ impl Stats {
             dial_failures: get(&self.dial_failures),
             sent: get(&self.sent),
             received: get(&self.received),
+            datagrams_dropped: get(&self.datagrams_dropped),
         }
     }
 
@@ -60,6 +64,20 @@ impl Stats {
         self.total.fetch_add(1, Ordering::Relaxed);
         self.live.fetch_add(1, Ordering::Relaxed);
         Live(self.clone())
+    }
+
+    /// Counts the payload of a datagram that went to its destination.
+    pub(super) fn datagram_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts the payload of a datagram that went to an app.
+    pub(super) fn datagram_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn drop_datagram(&self) {
+        self.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn refuse(&self) {
@@ -184,6 +202,14 @@ impl<D: Dial> Dial for CountedDial<D> {
 
     async fn dial_http(&self, target: &Target) -> Result<HttpIo<D::Io>, DialError> {
         let result = self.inner.dial_http(target).await;
+        self.count(&result);
+        result
+    }
+}
+
+impl<D: DialUdp> DialUdp for CountedDial<D> {
+    async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
+        let result = self.inner.dial_udp(target).await;
         self.count(&result);
         result
     }

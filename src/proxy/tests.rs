@@ -1,5 +1,6 @@
 //! What takes time, or a stream that is no socket.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 
 use super::access::Trust;
 use super::conn::Session;
+use super::udp::Ends;
 use super::*;
 use crate::addr::Target;
 use crate::dial::DialError;
@@ -28,6 +30,8 @@ impl Dial for Echo {
         Ok(near)
     }
 }
+
+impl DialUdp for Echo {}
 
 /// An app's end of a connection that holds `size` bytes.
 fn app(size: usize) -> (DuplexStream, Tasks) {
@@ -146,10 +150,14 @@ async fn newcomer(delay: Duration) -> Vec<u8> {
     };
     let session = Session::new(Echo(tasks.clone()), Config::new(access), tasks.clone());
     let (mut app, stream) = duplex(64);
-    let container = "172.17.0.2".parse().unwrap();
+    let container: IpAddr = "172.17.0.2".parse().unwrap();
+    let ends = Ends {
+        peer: container,
+        local: container,
+    };
     tasks.spawn(async move {
         session
-            .serve(stream, Trust::NeedsPassword, Some(container))
+            .serve(stream, Trust::NeedsPassword, Some(ends))
             .await;
     });
     tasks.spawn(async move {

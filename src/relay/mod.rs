@@ -72,11 +72,7 @@ impl Relay {
             ));
         }
         let tunnels = Tunnels {
-            outbound: Outbound {
-                policy: settings.policy.clone(),
-                names,
-                metrics: metrics.clone(),
-            },
+            outbound: Outbound::new(settings.policy.clone(), names, metrics.clone()),
             sessions,
             metrics,
             budget: Budget::new(BUDGET),

@@ -1,20 +1,19 @@
 //! Streams of kdev to wherever the relay's pod reaches.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::metrics::Metrics;
 use super::names::Names;
 use super::policy::Policy;
 use crate::addr::{Host, Target};
-use crate::dial::DialError;
-use crate::tunnel::{Incoming, Protocol, Stream, datagram, join};
+use crate::dial::{self, DialError, Flow, NAMESERVERS, Room, connect};
+use crate::tunnel::{Incoming, Protocol, join};
 
 /// Longest time for one address to answer; three SYNs.
 const CONNECT_LIMIT: Duration = Duration::from_secs(7);
@@ -22,8 +21,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(7);
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
 /// How long a UDP flow may carry nothing: what NATs should grant at least (RFC 4787, 4.3).
 const UDP_IDLE: Duration = Duration::from_secs(120);
-/// Bytes read at a time from a stream that carries datagrams.
-const UDP_READ: usize = 16 << 10;
+/// UDP flows at a time: each keeps up to three buffers of 2 KiB.
+const MOST_FLOWS: usize = 4096;
+/// Bytes of the datagrams that fit no frame of Ethernet, of all flows together: what has no room
+/// is lost.
+const LARGE: usize = 8 << 20;
 
 /// Dials for kdev.
 #[derive(Clone)]
@@ -34,9 +36,21 @@ pub(super) struct Outbound {
     pub(super) names: Names,
     /// What is counted.
     pub(super) metrics: Metrics,
+    flows: Arc<Semaphore>,
+    large: Room,
 }
 
 impl Outbound {
+    pub(super) fn new(policy: Policy, names: Names, metrics: Metrics) -> Self {
+        Self {
+            policy,
+            names,
+            metrics,
+            flows: Arc::new(Semaphore::new(MOST_FLOWS)),
+            large: Room::new(LARGE),
+        }
+    }
+
     /// Serves one stream to its end.
     pub(super) async fn serve(&self, mut incoming: Incoming) {
         match incoming.protocol {
@@ -59,18 +73,31 @@ impl Outbound {
                     }
                 }
             }
-            Protocol::Udp => match self.udp(&incoming.target).await {
-                Ok(socket) => {
-                    if let Ok(stream) = incoming.accept() {
-                        // Either side may end a flow at any time: there is nobody to tell.
-                        let _ = flow(stream, &socket).await;
+            Protocol::Udp => {
+                let Ok(_permit) = self.flows.try_acquire() else {
+                    self.metrics.failed();
+                    let target = incoming.target.to_string();
+                    return incoming.refuse(&DialError::Unreachable {
+                        target,
+                        reason: format!("the relay carries {MOST_FLOWS} UDP flows already"),
+                        fix: String::new(),
+                    });
+                };
+                match self.udp(&incoming.target).await {
+                    Ok(socket) => {
+                        if let Ok(stream) = incoming.accept() {
+                            let stream = Flow::capsules(stream, self.large.clone());
+                            let socket = Flow::socket(socket);
+                            let moved = dial::join(stream, socket, UDP_IDLE, &self.large).await;
+                            self.metrics.carried(moved);
+                        }
+                    }
+                    Err(error) => {
+                        self.metrics.failed();
+                        incoming.refuse(&error);
                     }
                 }
-                Err(error) => {
-                    self.metrics.failed();
-                    incoming.refuse(&error);
-                }
-            },
+            }
             Protocol::Control => incoming.refuse(&DialError::Forbidden {
                 target: String::new(),
                 reason: "a forward tunnel has no control stream".to_owned(),
@@ -80,53 +107,27 @@ impl Outbound {
 
     async fn tcp(&self, target: &Target) -> Result<TcpStream, DialError> {
         let dialling = async {
-            let mut last = None;
-            for address in self.addresses(target).await? {
-                match timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
-                    Ok(Ok(socket)) => {
-                        // Fails only on a socket that is gone already.
-                        let _ = socket.set_nodelay(true);
-                        return Ok(socket);
-                    }
-                    Ok(Err(error)) => last = Some(cause(target, &error)),
-                    Err(_) => last = Some(timed_out(target, CONNECT_LIMIT)),
-                }
-            }
-            Err(last.unwrap_or_else(|| timed_out(target, CONNECT_LIMIT)))
+            let addresses = self.addresses(target).await?;
+            connect::tcp(target, addresses, CONNECT_LIMIT).await
         };
-        match timeout(DIAL_LIMIT, dialling).await {
-            Ok(result) => result,
-            Err(_) => Err(timed_out(target, DIAL_LIMIT)),
-        }
+        bounded(target, dialling).await
     }
 
     async fn udp(&self, target: &Target) -> Result<UdpSocket, DialError> {
-        let addresses = timeout(DIAL_LIMIT, self.addresses(target)).await;
-        let addresses = addresses.map_err(|_| timed_out(target, DIAL_LIMIT))??;
-        let mut last = timed_out(target, DIAL_LIMIT);
-        for address in addresses {
-            let own: SocketAddr = match address {
-                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            };
-            let socket = async {
-                let socket = UdpSocket::bind(own).await?;
-                // Connected, so that only this peer's datagrams come back.
-                socket.connect(address).await?;
-                io::Result::Ok(socket)
-            };
-            match socket.await {
-                Ok(socket) => return Ok(socket),
-                Err(error) => last = cause(target, &error),
-            }
-        }
-        Err(last)
+        let dialling = async {
+            let addresses = self.addresses(target).await?;
+            connect::udp(target, addresses).await
+        };
+        bounded(target, dialling).await
     }
 
     /// The addresses that may be reached; at least one.
     async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
         let ips = match &target.host {
             Host::Ip(ip) => vec![*ip],
+            // Whoever may have names looked up here may do so himself. They may be link-local,
+            // where the nodes have a cache.
+            Host::Name(name) if name == NAMESERVERS => return Ok(self.names.servers().to_vec()),
             Host::Name(name) => self.names.lookup(name, target).await?,
         };
         let (mut addresses, mut refused) = (Vec::new(), String::new());
@@ -147,64 +148,15 @@ impl Outbound {
     }
 }
 
-fn timed_out(target: &Target, after: Duration) -> DialError {
-    DialError::TimedOut {
-        target: target.to_string(),
-        after,
-    }
-}
-
-fn cause(target: &Target, error: &io::Error) -> DialError {
-    let target = target.to_string();
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => DialError::Refused {
-            target,
-            reason: String::new(),
-        },
-        io::ErrorKind::TimedOut => DialError::TimedOut {
-            target,
-            after: CONNECT_LIMIT,
-        },
-        _ => DialError::Unreachable {
-            target,
-            reason: error.to_string(),
-            fix: String::new(),
-        },
-    }
-}
-
-/// Carries datagrams until the stream ends or nothing came for [`UDP_IDLE`].
-async fn flow(mut stream: Stream, socket: &UdpSocket) -> io::Result<()> {
-    let (mut read, mut wire) = (BytesMut::new(), BytesMut::new());
-    let mut datagram = vec![0; datagram::MAX_PAYLOAD];
-    loop {
-        tokio::select! {
-            received = socket.recv(&mut datagram) => {
-                match received {
-                    Ok(n) => {
-                        wire.clear();
-                        datagram::encode(&datagram[..n], &mut wire);
-                        stream.write_all(&wire).await?;
-                    }
-                    // The peer's port is closed, perhaps for a moment: UDP has no connections.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            n = async { read.reserve(UDP_READ); stream.read_buf(&mut read).await } => {
-                if n? == 0 {
-                    return stream.shutdown().await;
-                }
-                loop {
-                    match datagram::decode(&mut read) {
-                        // What the socket does not take is lost, as on every way of UDP.
-                        Ok(Some(payload)) => drop(socket.send(&payload).await),
-                        Ok(None) => break,
-                        Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-                    }
-                }
-            }
-            () = tokio::time::sleep(UDP_IDLE) => return stream.shutdown().await,
-        }
+async fn bounded<T>(
+    target: &Target,
+    dialling: impl Future<Output = Result<T, DialError>>,
+) -> Result<T, DialError> {
+    match timeout(DIAL_LIMIT, dialling).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::TimedOut {
+            target: target.to_string(),
+            after: DIAL_LIMIT,
+        }),
     }
 }

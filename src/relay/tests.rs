@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use super::names::Conf;
 use super::*;
 use crate::addr::Target;
-use crate::dial::DialError;
+use crate::dial::{DialError, Flow, NAMESERVERS, Room};
 use crate::tunnel::control::{Ask, Reader, Tell, write};
 use crate::tunnel::{
     Budget, HandshakeError, Hello, Opener, Protocol, Role, Secret, SessionId, connect, datagram,
@@ -279,6 +279,23 @@ async fn datagrams_go_out_and_come_back() {
         };
         assert_eq!(back.len(), size);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pods_nameservers_are_reached_whatever_the_policy_says() {
+    let stage = Stage::set_up().await;
+    let opener = stage.forward().await;
+    let target: Target = format!("{NAMESERVERS}:53").parse().unwrap();
+    let stream = opener.open(&target, Protocol::Udp).await.unwrap();
+    let (mut to, mut from) = Flow::capsules(stream, Room::new(1 << 16)).split();
+    let mut question = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    question.extend(format!("\u{a}kdev-{}\u{4}test\0", stage.first).bytes());
+    question.extend([0, 1, 0, 1]);
+    to.send(&question).await.unwrap();
+    let mut answer = BytesMut::new();
+    assert!(from.receive(&mut answer).await.unwrap());
+    assert_eq!(answer[..2], [7, 7]);
+    assert!(answer.ends_with(&[127, 0, 0, 1]), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,6 @@ mod backlog;
 mod budget;
 mod cause;
 pub mod control;
-pub mod datagram;
 mod handshake;
 mod head;
 mod health;
@@ -27,6 +26,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use crate::io::datagram;
 pub use budget::{Budget, Share};
 pub use cause::{CAUSE_HEADER, REASON_HEADER, cause_of, refusal};
 pub use handshake::{Accepted, HANDSHAKE_LIMIT, HandshakeError, Keys, accept, connect};

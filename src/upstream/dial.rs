@@ -8,7 +8,7 @@ use super::proxy::Proxy;
 use super::url::Scheme;
 use super::vars::Carries;
 use crate::addr::Target;
-use crate::dial::{Dial, DialError, HttpIo, HttpProxy, LAPTOP_DIAL_TIMEOUT, Laptop};
+use crate::dial::{Dial, DialError, DialUdp, Flow, HttpIo, HttpProxy, LAPTOP_DIAL_TIMEOUT, Laptop};
 use crate::io::BoxIo;
 
 /// Ports that firewalls leave to the proxy. Only for others is a direct dial worth a try when the
@@ -69,6 +69,27 @@ impl Dial for Upstream {
             }
         });
         opened.await.map_err(|error| error.into_dial(target))
+    }
+}
+
+impl DialUdp for Upstream {
+    /// Past the proxies, none of which carries datagrams.
+    async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
+        let error = match self.laptop.dial_udp(target).await {
+            Err(error @ (DialError::NotFound { .. } | DialError::Unreachable { .. })) => error,
+            opened => return opened,
+        };
+        Err(match self.choose(target, Carries::Stream) {
+            Ok(Some(proxy)) => DialError::Unreachable {
+                target: target.to_string(),
+                reason: format!(
+                    "the proxy {} carries no datagrams, and without it {error}",
+                    proxy.url()
+                ),
+                fix: String::new(),
+            },
+            _ => error,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kdev::addr::Target;
-use kdev::dial::{Dial, DialError};
+use kdev::dial::{Dial, DialError, DialUdp};
 use kdev::proxy::{self, Access, Config, Stats};
 use kdev::task::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -35,6 +35,8 @@ impl Dial for Says {
         Ok(near)
     }
 }
+
+impl DialUdp for Says {}
 
 /// A proxy to feed, on a runtime of its own.
 pub(crate) struct Proxy {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kdev::addr::Target;
-use kdev::dial::{Dial, DialError, Laptop};
+use kdev::dial::{Dial, DialError, DialUdp, Laptop};
 use kdev::k8s::access::{self, Permission};
 use kdev::k8s::{ClientError, UpgradeError, discovery};
 use kdev::proxy::{self, Access, Config};
@@ -151,6 +151,8 @@ impl Dial for Counted {
         Laptop { loopback: true }.dial(target).await
     }
 }
+
+impl DialUdp for Counted {}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kubeconfigs_proxy_carries_requests_and_upgrades() {

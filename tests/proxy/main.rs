@@ -13,3 +13,4 @@ mod pool;
 mod refusals;
 mod socks;
 mod support;
+mod udp;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use kdev::addr::Target;
-use kdev::dial::{Dial, DialError};
+use kdev::dial::{Dial, DialError, DialUdp, Flow, Laptop};
 use kdev::io::{BoxIo, Io};
 use kdev::proxy::{self, Access, Config, Stats};
 use kdev::task::Tasks;
@@ -50,20 +50,41 @@ impl Names {
     }
 }
 
+impl Names {
+    /// What dialling `target` comes to this time.
+    fn take(&self, target: &Target) -> Option<Answer> {
+        self.dials.fetch_add(1, Ordering::SeqCst);
+        let mut map = self.answers.lock().unwrap();
+        match map.get_mut(&target.to_string()) {
+            Some(answers) if answers.len() > 1 => Some(answers.remove(0)),
+            Some(answers) => answers.first().cloned(),
+            None => None,
+        }
+    }
+}
+
+impl DialUdp for Names {
+    async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
+        match self.take(target) {
+            Some(Answer::To(addr)) => {
+                let laptop = Laptop { loopback: true };
+                laptop.dial_udp(&addr.to_string().parse().unwrap()).await
+            }
+            Some(Answer::Fail(error) | Answer::Late(error)) => Err(error),
+            Some(Answer::Never) => std::future::pending().await,
+            None => Err(DialError::NotFound {
+                what: format!("host {}", target.host),
+                fix: "look at the test".to_owned(),
+            }),
+        }
+    }
+}
+
 impl Dial for Names {
     type Io = BoxIo;
 
     async fn dial(&self, target: &Target) -> Result<BoxIo, DialError> {
-        self.dials.fetch_add(1, Ordering::SeqCst);
-        let answer = {
-            let mut map = self.answers.lock().unwrap();
-            match map.get_mut(&target.to_string()) {
-                Some(answers) if answers.len() > 1 => Some(answers.remove(0)),
-                Some(answers) => answers.first().cloned(),
-                None => None,
-            }
-        };
-        match answer {
+        match self.take(target) {
             Some(Answer::To(addr)) => Ok(Box::new(TcpStream::connect(addr).await.unwrap())),
             Some(Answer::Fail(error)) => Err(error),
             Some(Answer::Late(error)) => Ok(Box::new(Late(Some(error)))),
@@ -117,11 +138,21 @@ impl Proxy {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        let names = Names::default();
+        Self::dialling(names.clone(), config).await.knowing(names)
+    }
+
+    fn knowing(self, names: Names) -> Self {
+        Self { names, ..self }
+    }
+
+    /// One that dials in another way; its names are nobody's.
+    pub(crate) async fn dialling<D: Dial + DialUdp>(dial: D, config: Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (names, tasks) = (Names::default(), Tasks::new());
         let stats = config.stats.clone();
-        let serving = proxy::serve(listener, names.clone(), config, tasks.clone());
+        let serving = proxy::serve(listener, dial, config, tasks.clone());
         tasks.spawn(serving);
         Self {
             addr,

@@ -3,11 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use super::super::{
-    Answer, Dial, DialError, DialPods, DialRelay, HttpIo, Inside, Notes, Resolve, Router,
+    Answer, Dial, DialError, DialPods, DialRelay, DialUdp, Flow, HttpIo, Inside, Notes, Resolve,
+    Room, Router,
 };
-use super::decision::{Decision, Way, explain};
-use crate::addr::Target;
-use crate::io::BoxIo;
+use super::decision::{Decision, Way, explain, no_stream};
+use crate::addr::{Protocol, Target};
+use crate::io::{BoxIo, datagram};
+
+/// Bytes that a large datagram of a flow may take: one is on the way at a time.
+const LARGE: usize = datagram::MAX_PAYLOAD + 2 * datagram::MAX_HEAD;
 
 impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Dial for Router<R, P, L, T> {
     type Io = BoxIo;
@@ -36,6 +40,35 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Dial for Router<R, P, L, T>
                 .cluster_stream(target, decision)
                 .await
                 .map(HttpIo::direct),
+        }
+    }
+}
+
+impl<R, P, L, T> DialUdp for Router<R, P, L, T>
+where
+    R: Resolve,
+    P: DialPods,
+    L: Dial + DialUdp,
+    T: DialRelay,
+{
+    async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
+        let notes = &mut Notes::off();
+        let decision = self.decide_for(target, Protocol::Udp, notes).await;
+        match decision.way {
+            Way::Relay(inside, _) => {
+                let (relay, inside) = self.relayed(target, &inside)?;
+                match relay.dial_relay_udp(inside).await {
+                    Ok(io) => Ok(Flow::capsules(io, Room::new(LARGE))),
+                    Err(error) => Err(error.of(target)),
+                }
+            }
+            Way::Laptop => {
+                let opened = self.laptop.dial_udp(&decision.target).await;
+                opened.map_err(|error| explain(error, &decision.aliases))
+            }
+            Way::Failed(error) => Err(error),
+            // No decision about datagrams.
+            Way::Cluster(_) => Err(no_stream(target, Protocol::Udp)),
         }
     }
 }

@@ -10,7 +10,7 @@ mod message;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +59,11 @@ impl Names {
             conf: Arc::new(conf),
             cache: Arc::default(),
         }
+    }
+
+    /// The pod's nameservers.
+    pub(super) fn servers(&self) -> &[SocketAddr] {
+        &self.conf.servers
     }
 
     /// The addresses of a name, at least one.

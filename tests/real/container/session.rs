@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kdev::addr::Target;
-use kdev::dial::{Dial, DialError};
+use kdev::dial::{Dial, DialError, DialUdp};
 use kdev::proxy::{Access, AllowedPeers, Config, Password, serve};
 use kdev::run::child::Child;
 use kdev::run::container::{ContainerError, Detected, Plan, Started, detect};
@@ -39,6 +39,8 @@ impl Dial for Anywhere {
         Ok(TcpStream::connect(address).await.unwrap())
     }
 }
+
+impl DialUdp for Anywhere {}
 
 impl Anywhere {
     async fn start(tasks: &Tasks) -> Self {

@@ -7,7 +7,7 @@ mod relay;
 
 use super::*;
 use crate::addr::Namespaced;
-use crate::dial::{NEEDS_RELAY, PodPort};
+use crate::dial::{DialUdp, Flow, NEEDS_RELAY, PodPort};
 
 /// A cluster of one table, and a laptop that tells what it was asked for.
 #[derive(Clone, Default)]
@@ -72,6 +72,15 @@ impl Dial for World {
     type Io = DuplexStream;
 
     async fn dial(&self, target: &Target) -> Result<DuplexStream, DialError> {
+        Err(DialError::NotFound {
+            what: format!("host {}", target.host),
+            fix: String::new(),
+        })
+    }
+}
+
+impl DialUdp for World {
+    async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
         Err(DialError::NotFound {
             what: format!("host {}", target.host),
             fix: String::new(),

@@ -265,3 +265,34 @@ async fn datagrams_go_through_the_relay_alone() {
         assert!(error.to_string().contains("UDP"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_flow_is_opened_to_what_the_relay_would_dial() {
+    let relay = Fake::new(true, true);
+    let router = with(&relay, Via::Auto);
+    for (target, dialled) in [
+        ("web:80", "10.96.0.7:80"),
+        ("db.corp.example:53", "db.corp.example:53"),
+    ] {
+        let flow = router.dial_udp(&target.parse().unwrap()).await.unwrap();
+        assert_eq!(format!("{flow:?}"), "Flow(capsules)");
+        assert_eq!(relay.dialled().pop().unwrap().0, dialled);
+    }
+    let error = router
+        .dial_udp(&"refusing:80".parse().unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "refusing:80 refused the connection");
+    // Not the cluster's: the laptop's own network.
+    let error = router
+        .dial_udp(&"out:53".parse().unwrap())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("db.example.com"), "{error}");
+    assert!(
+        relay
+            .dialled()
+            .pop()
+            .is_some_and(|(t, _)| t == "10.96.0.11:1")
+    );
+}

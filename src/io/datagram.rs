@@ -8,6 +8,8 @@ const DATAGRAM: u64 = 0x00;
 const UDP_PAYLOAD: u64 = 0;
 /// Most bytes of a UDP payload (RFC 9298, 5).
 pub const MAX_PAYLOAD: usize = 65_527;
+/// Most bytes before a payload in its capsule: type, length and context as this side writes them.
+pub const MAX_HEAD: usize = 1 + 4 + 1;
 /// Most bytes of a capsule: a payload and its context.
 const MAX_CAPSULE: u64 = MAX_PAYLOAD as u64 + 8;
 
@@ -21,12 +23,31 @@ pub struct TooLong(pub u64);
 /// # Panics
 /// When it is longer than [`MAX_PAYLOAD`]: no UDP datagram is.
 pub fn encode(payload: &[u8], out: &mut BytesMut) {
-    assert!(payload.len() <= MAX_PAYLOAD, "no datagram is that long");
     out.reserve(payload.len() + 8);
-    put_varint(out, DATAGRAM);
-    put_varint(out, payload.len() as u64 + 1);
-    put_varint(out, UDP_PAYLOAD);
+    encode_head(payload.len(), out);
     out.put_slice(payload);
+}
+
+/// Appends what stands before a payload of `length` bytes in its capsule.
+///
+/// # Panics
+/// When that is more than [`MAX_PAYLOAD`]: no UDP datagram is.
+pub fn encode_head(length: usize, out: &mut BytesMut) {
+    assert!(length <= MAX_PAYLOAD, "no datagram is that long");
+    put_varint(out, DATAGRAM);
+    put_varint(out, length as u64 + 1);
+    put_varint(out, UDP_PAYLOAD);
+}
+
+/// How many bytes the capsule has that `bytes` begins with, its head included; `None` where that
+/// cannot be told yet.
+#[must_use]
+pub fn capsule(bytes: &[u8]) -> Option<usize> {
+    let mut head = bytes;
+    let (_, length) = (varint(&mut head)?, varint(&mut head)?);
+    usize::try_from(length)
+        .ok()?
+        .checked_add(bytes.len() - head.len())
 }
 
 /// Cuts the next datagram's payload off `bytes`; `None` until enough has come. Capsules and
@@ -48,7 +69,6 @@ pub fn decode(bytes: &mut BytesMut) -> Result<Option<BytesMut>, TooLong> {
         #[allow(clippy::cast_possible_truncation)]
         let length = length as usize;
         if head.len() < length {
-            bytes.reserve(header + length - bytes.len());
             return Ok(None);
         }
         bytes.advance(header);
