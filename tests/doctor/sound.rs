@@ -5,7 +5,7 @@ use kdev_sim::Options;
 use crate::support::{Doctor, cluster};
 
 /// The checks of a cluster that answers, in their order, which scripts may rely on.
-const IDS: [&str; 19] = [
+const IDS: [&str; 20] = [
     "kubeconfig",
     "api-server",
     "login",
@@ -20,6 +20,7 @@ const IDS: [&str; 19] = [
     "permission.list.endpointslices",
     "permission.cluster-wide",
     "port-forward",
+    "relay",
     "speed",
     "container.engine",
     "container.reach",

@@ -13,6 +13,7 @@ pub(super) enum Section {
     Login,
     Permissions,
     PortForward,
+    Relay,
     Speed,
     Containers,
     Local,

@@ -8,6 +8,7 @@
 //! * `server`: names, TCP, TLS, HTTP and login
 //! * `permissions`: each right by verb and resource
 //! * `forms`: which wire forms of port-forward work, on a pod
+//! * `relay`: whether there is one in the namespace, and which tunnels to it work
 //! * `speed`: round trip and throughput
 //! * `containers`: the engine, and a container that asks a listener of ours
 //! * `local`: proxies of the environment, other sessions, the runtime folder
@@ -20,6 +21,7 @@ mod kubeconfig;
 mod local;
 mod permissions;
 mod proxies;
+mod relay;
 mod server;
 mod speed;
 
@@ -94,6 +96,7 @@ async fn cluster(
             }
             board.put(Section::Permissions, vec![permissions::skipped(why)]);
             board.put(Section::PortForward, vec![forms::skipped(why)]);
+            board.put(Section::Relay, vec![relay::skipped(why)]);
             board.put(Section::Speed, vec![speed::skipped(why)]);
             return None;
         }
@@ -114,7 +117,10 @@ async fn cluster(
         let checks = forms::checks(&client, until, tasks).await;
         board.put(Section::PortForward, checks);
     };
-    let (role, ()) = tokio::join!(permissions, forms);
+    let relay = async {
+        board.put(Section::Relay, relay::checks(&client, until).await);
+    };
+    let (role, (), ()) = tokio::join!(permissions, forms, relay);
     board.put(
         Section::Speed,
         vec![speed::check(&client, round_trip, until).await],

@@ -2,6 +2,7 @@
 //! writes out as a whole. So streams share system calls and TLS records when the network is the
 //! bottleneck, and wait for nobody when it is not.
 
+use std::io::IoSlice;
 use std::sync::Mutex;
 use std::task::{Context, Poll, Waker};
 
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::lock;
 use super::spdy::{Encoder, MAX_DATA, StreamType, encode};
+use super::v4;
 use super::websocket::{self, HEADER_ROOM, Opcode};
 
 /// Bytes that may wait for the network before streams have to: enough for one write to be on its
@@ -28,8 +30,9 @@ pub(super) enum Framing {
     V4,
 }
 
-/// Largest message that is sent over `v4.channel.k8s.io`, below the 32 MiB that servers take.
-const MAX_MESSAGE: usize = 64 << 10;
+/// Largest message that is sent over `v4.channel.k8s.io`, below the 32 MiB that servers take: all
+/// that may wait, so that one write of a tunnel is one message.
+const MAX_MESSAGE: usize = HIGH_WATER;
 
 /// Frames on their way to the network.
 #[derive(Debug)]
@@ -52,6 +55,37 @@ struct State {
     closing: bool,
     /// Payload bytes handed over since the connection began.
     accepted: u64,
+}
+
+/// What is left of several slices.
+struct Parts<'a> {
+    slices: std::slice::Iter<'a, IoSlice<'a>>,
+    current: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn new(slices: &'a [IoSlice<'a>]) -> Self {
+        Self {
+            slices: slices.iter(),
+            current: &[],
+        }
+    }
+
+    /// Appends the next `count` bytes, which there must be.
+    fn put(&mut self, out: &mut BytesMut, mut count: usize) {
+        while count > 0 {
+            while self.current.is_empty() {
+                match self.slices.next() {
+                    Some(slice) => self.current = slice,
+                    None => return,
+                }
+            }
+            let (piece, rest) = self.current.split_at(count.min(self.current.len()));
+            out.put_slice(piece);
+            self.current = rest;
+            count -= piece.len();
+        }
+    }
 }
 
 /// The ids of a new pair of streams.
@@ -105,12 +139,12 @@ impl Outgoing {
     }
 
     /// Takes as much of `payload` as fits; [`Poll::Pending`] when nothing does, `Ready(None)`
-    /// when the connection takes nothing any more.
+    /// when the connection takes nothing any more. What is given together shares frames.
     pub(super) fn poll_data(
         &self,
         cx: &mut Context<'_>,
         id: u32,
-        payload: &[u8],
+        payload: &[IoSlice<'_>],
     ) -> Poll<Option<usize>> {
         let mut state = lock(&self.state);
         if state.closing {
@@ -123,22 +157,29 @@ impl Outgoing {
             }
             return Poll::Pending;
         }
-        let taken = &payload[..payload.len().min(room)];
-        if self.framing == Framing::V4 {
-            for chunk in taken.chunks(MAX_MESSAGE) {
-                let mask = rand::random();
-                websocket::put_frame(&mut state.buffer, Opcode::Binary, &[0], chunk, mask);
-            }
-        } else {
-            for chunk in taken.chunks(MAX_DATA) {
-                encode::data_header(&mut state.buffer, id, chunk.len(), false);
-                state.buffer.put_slice(chunk);
+        let given: usize = payload.iter().map(|slice| slice.len()).sum();
+        let taken = given.min(room);
+        let (mut left, mut parts) = (taken, Parts::new(payload));
+        while left > 0 {
+            let out = &mut state.buffer;
+            if self.framing == Framing::V4 {
+                let chunk = left.min(MAX_MESSAGE);
+                websocket::put_frame_of(out, Opcode::Binary, chunk + 1, rand::random(), |out| {
+                    out.put_u8(v4::DATA as u8);
+                    parts.put(out, chunk);
+                });
+                left -= chunk;
+            } else {
+                let chunk = left.min(MAX_DATA);
+                encode::data_header(out, id, chunk, false);
+                parts.put(out, chunk);
+                left -= chunk;
             }
         }
-        state.accepted += taken.len() as u64;
+        state.accepted += taken as u64;
         drop(state);
         self.ready.notify_one();
-        Poll::Ready(Some(taken.len()))
+        Poll::Ready(Some(taken))
     }
 
     /// Ends a stream in order. Small frames like this one are taken whatever waits: their number

@@ -1,6 +1,6 @@
 //! One stream to a port of a pod, as the layers above see it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -161,10 +161,23 @@ impl AsyncRead for PodStream {
 
 impl AsyncWrite for PodStream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let given: usize = bufs.iter().map(|buf| buf.len()).sum();
         let this = &mut *self;
         {
             let mut incoming = lock(&this.state.incoming);
@@ -181,18 +194,18 @@ impl AsyncWrite for PodStream {
                 if this.dropped > MAX_DROPPED {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
-                this.dropped += buf.len() as u64;
-                return Poll::Ready(Ok(buf.len()));
+                this.dropped += given as u64;
+                return Poll::Ready(Ok(given));
             }
             incoming.writer = Some(cx.waker().clone());
         }
-        if buf.is_empty() {
+        if given == 0 {
             return Poll::Ready(Ok(0));
         }
         match ready!(
             self.connection
                 .outgoing
-                .poll_data(cx, self.state.pair.data, buf)
+                .poll_data(cx, self.state.pair.data, bufs)
         ) {
             Some(taken) => {
                 self.state.sent.fetch_add(taken as u64, Ordering::Relaxed);

@@ -73,7 +73,20 @@ pub fn frame_in_place(buffer: &mut [u8], opcode: Opcode, mask: [u8; 4]) -> usize
 
 /// Appends one masked frame to `out`, its payload being `head` and then `tail`.
 pub fn put_frame(out: &mut BytesMut, opcode: Opcode, head: &[u8], tail: &[u8], mask: [u8; 4]) {
-    let len = head.len() + tail.len();
+    put_frame_of(out, opcode, head.len() + tail.len(), mask, |out| {
+        out.put_slice(head);
+        out.put_slice(tail);
+    });
+}
+
+/// Appends one masked frame to `out`, its payload being the `len` bytes that `fill` appends.
+pub fn put_frame_of(
+    out: &mut BytesMut,
+    opcode: Opcode,
+    len: usize,
+    mask: [u8; 4],
+    fill: impl FnOnce(&mut BytesMut),
+) {
     out.put_u8(0x80 | opcode.number());
     match len {
         0..=125 => out.put_u8(0x80 | len as u8),
@@ -88,8 +101,8 @@ pub fn put_frame(out: &mut BytesMut, opcode: Opcode, head: &[u8], tail: &[u8], m
     }
     out.put_slice(&mask);
     let start = out.len();
-    out.put_slice(head);
-    out.put_slice(tail);
+    fill(out);
+    debug_assert_eq!(out.len(), start + len, "what was announced");
     apply_mask(&mut out[start..], mask);
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{LABEL, SELECTOR};
 use crate::dial::DialError;
 use crate::k8s::catalog::{Labelled, LabelledPod};
-use crate::k8s::{Catalog, Client, ClientError, access, listing};
+use crate::k8s::install::{NAME, NAME_LABEL};
+use crate::k8s::{Catalog, Client, ClientError, access};
 use crate::tunnel::pool::{Replicas, Trouble};
 
 /// How often the pods are listed where they may not be watched: a replica that was replaced is
@@ -28,14 +28,14 @@ pub(super) async fn follow(
     let mut changes = catalog.changes();
     loop {
         changes.mark_unchanged();
-        let pause = match catalog.labelled(&namespace, LABEL) {
+        let pause = match catalog.labelled(&namespace, (NAME_LABEL, NAME)) {
             Labelled::Syncing => None,
             Labelled::Pods(pods) => {
                 tell(&replicas, choose(&pods, &namespace));
                 None
             }
             Labelled::Forbidden => {
-                let (found, pause) = list(&client, &namespace).await;
+                let (found, pause) = list(&client).await;
                 if let Some(found) = found {
                     tell(&replicas, found);
                 }
@@ -83,14 +83,15 @@ fn choose(pods: &[LabelledPod], namespace: &str) -> Replicas {
         (true, count) => Replicas::none(Trouble::passing(DialError::Unreachable {
             target: format!("the relay in namespace {namespace}"),
             reason: format!("none of its pods runs ({count} there)"),
-            fix: format!("`kubectl -n {namespace} describe pods -l {SELECTOR}` says why"),
+            fix: super::describe(namespace),
         })),
     }
 }
 
 /// Asks once; what there is, if that could be said, and when to ask again.
-async fn list(client: &Client, namespace: &str) -> (Option<Replicas>, Duration) {
-    match listing::labelled(client, namespace, SELECTOR).await {
+async fn list(client: &Client) -> (Option<Replicas>, Duration) {
+    let namespace = client.namespace();
+    match super::pods(client).await {
         Ok(pods) => (Some(choose(&pods, namespace)), LIST_INTERVAL),
         Err(ClientError::Status {
             code: 403, message, ..

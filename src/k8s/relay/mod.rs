@@ -10,18 +10,18 @@ use tokio::sync::watch;
 
 pub use self::carrier::Carrier;
 use self::transport::ToRelay;
+use super::catalog::LabelledPod;
+use super::install::{NAME, NAME_LABEL};
 use super::portforward::PortForward;
-use super::{Catalog, Client};
+use super::{Catalog, Client, ClientError, listing};
 use crate::dial::DialError;
 use crate::task::Tasks;
-use crate::tunnel::pool::{Pool, Replicas};
+use crate::tunnel::pool::{Pool, Probe, Replicas, Trouble};
 
-/// The name of the relay's Deployment and of the Secret that admits forward tunnels.
-pub const NAME: &str = "kdev-relay";
-/// The label of the relay's pods.
-pub const LABEL: (&str, &str) = ("app.kubernetes.io/name", NAME);
-/// The same as a selector.
-const SELECTOR: &str = "app.kubernetes.io/name=kdev-relay";
+/// What selects the relay's pods.
+fn selector() -> String {
+    format!("{NAME_LABEL}={NAME}")
+}
 
 /// Keeps tunnels to the relay of the client's namespace, for as long as the pool lives. With
 /// `only`, over no other carrier. Nothing is waited for.
@@ -53,4 +53,45 @@ pub fn missing(namespace: &str) -> DialError {
         what: format!("a relay in namespace {namespace}"),
         fix: "`kdev install` puts one there".to_owned(),
     }
+}
+
+/// The relay's pods in the client's namespace, asked for once.
+///
+/// # Errors
+/// When the API server cannot be reached or the user may not list them.
+pub async fn pods(client: &Client) -> Result<Vec<LabelledPod>, ClientError> {
+    listing::labelled(client, client.namespace(), &selector()).await
+}
+
+/// What tells why its pods do not run.
+#[must_use]
+pub fn describe(namespace: &str) -> String {
+    format!(
+        "`kubectl -n {namespace} describe pods -l {}` says why",
+        selector()
+    )
+}
+
+/// Whether the user may read the Secret that admits tunnels, and it is one.
+///
+/// # Errors
+/// Why not.
+pub async fn readable(client: &Client) -> Result<(), DialError> {
+    let read = secret::read(client, client.namespace()).await;
+    read.map(drop).map_err(|trouble| trouble.error)
+}
+
+/// Makes a tunnel to the pod `replica` over `carrier`, measures it, and says goodbye.
+///
+/// # Errors
+/// Why there is none.
+pub async fn probe(
+    client: &Client,
+    pods: &PortForward,
+    replica: &str,
+    carrier: Carrier,
+) -> Result<Probe, Trouble> {
+    let namespace = client.namespace().to_owned();
+    let transport = ToRelay::new(client.clone(), pods.clone(), namespace, Some(carrier));
+    crate::tunnel::pool::probe(&transport, replica).await
 }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::NAME;
 use crate::dial::DialError;
+use crate::k8s::install::NAME;
 use crate::k8s::{Client, ClientError, access};
 use crate::tunnel::Secret;
 use crate::tunnel::pool::Trouble;

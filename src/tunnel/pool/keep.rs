@@ -151,7 +151,7 @@ async fn hedged<T: Transport>(
 }
 
 /// Connects once.
-async fn attempt<T: Transport>(
+pub(super) async fn attempt<T: Transport>(
     shared: &Shared,
     transport: &T,
     replica: &Arc<str>,

@@ -3,6 +3,7 @@
 
 mod keep;
 mod load;
+mod probe;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub use self::probe::{Probe, probe};
 pub use self::status::{PoolStatus, ReplicaStatus, TunnelState, TunnelStatus};
 pub use self::stream::PoolStream;
 pub use self::transport::{Carried, Replicas, Transport, Trouble};
