@@ -12,21 +12,21 @@
 )]
 
 mod floor;
+#[path = "../common/load.rs"]
 mod load;
+#[path = "../common/measure.rs"]
+mod measure;
+#[path = "../common/process.rs"]
 mod process;
+#[path = "../common/report.rs"]
 mod report;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use load::{Via, bulk_down, bulk_up, closed_requests, first_bytes};
+use load::{Via, first_bytes};
+use measure::{MEMORY_IDLE, measure, number};
 use process::{Running, pod};
-use report::{Column, Figure};
-
-/// New connections per round whose first byte is timed.
-const FIRST_BYTES: usize = 200;
-/// How long closed requests are made.
-const CLOSED_TIME: Duration = Duration::from_secs(4);
+use report::Column;
 
 #[tokio::main]
 async fn main() {
@@ -41,23 +41,19 @@ async fn main() {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(default)
-}
-
 async fn run(door: &str) {
     let (rounds, mib) = (
         number("KDEV_BENCH_ROUNDS", 3),
         number("KDEV_BENCH_MIB", 1024),
     );
-    let kubeconfig = process::kubeconfig(door);
+    let kubeconfig = process::kubeconfig("dev", door);
     let pod = pod(&kubeconfig, "web");
     let kubectl = Running::kubectl(&kubeconfig, &pod).await;
-    let forward = Running::forward(&kubeconfig, &pod).await;
-    let connect = Running::connect(&kubeconfig).await;
+    let mut forward = Running::kdev(&kubeconfig);
+    forward.args(["forward", &format!("{}:8080=0", pod.ip)]);
+    // "127.0.0.1:39001 -> 10.244.0.5:8080"
+    let forward = Running::start(forward, |line| line.split(' ').next()?.parse().ok()).await;
+    let connect = Running::connect(&kubeconfig, &[]).await;
     let floor = floor::start().await;
     let inside: SocketAddr = format!("{}:8080", pod.ip).parse().unwrap();
     let ways = [
@@ -78,7 +74,7 @@ async fn run(door: &str) {
     for (column, (_, via, running)) in columns.iter_mut().zip(&ways) {
         first_bytes(via, 5).await;
         if let Some(running) = running {
-            column.add(Figure::MemoryIdle, running.resident_mib());
+            column.add(MEMORY_IDLE, running.resident_mib());
         }
     }
     for round in 0..rounds {
@@ -92,49 +88,4 @@ async fn run(door: &str) {
         process::kubectl_version()
     );
     println!("{}", report::table(&columns));
-}
-
-async fn measure(column: &mut Column, via: &Via, running: Option<&Running>, mib: u64) {
-    let times = first_bytes(via, FIRST_BYTES).await;
-    column.add(Figure::FirstByteP50, percentile(&times, 0.50));
-    column.add(Figure::FirstByteP99, percentile(&times, 0.99));
-    for (figure, at_once, to_end) in [
-        (Figure::Closed1, 1, false),
-        (Figure::Closed32, 32, false),
-        (Figure::ToEnd32, 32, true),
-    ] {
-        column.add(
-            figure,
-            closed_requests(via, at_once, to_end, CLOSED_TIME).await,
-        );
-    }
-    let cpu = |running: Option<&Running>| running.map(Running::cpu_seconds);
-    for (figure, cost, streams) in [
-        (Figure::Down1, Some(Figure::CpuDown), 1),
-        (Figure::Down8, None, 8),
-        (Figure::Down64, None, 64),
-    ] {
-        let before = cpu(running);
-        let rate = bulk_down(via, streams, mib).await;
-        column.add(figure, rate);
-        if let (Some(cost), Some(before), Some(after)) = (cost, before, cpu(running)) {
-            column.add(cost, (after - before) / (mib as f64 / 1024.0));
-        }
-    }
-    if let Some(running) = running {
-        column.add(Figure::MemoryLoad, running.resident_mib());
-    }
-    let before = cpu(running);
-    column.add(Figure::Up1, bulk_up(via, mib).await);
-    if let (Some(before), Some(after)) = (before, cpu(running)) {
-        column.add(Figure::CpuUp, (after - before) / (mib as f64 / 1024.0));
-    }
-}
-
-/// A percentile in milliseconds.
-fn percentile(times: &[Duration], at: f64) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let index = ((sorted.len() - 1) as f64 * at).round() as usize;
-    sorted[index].as_secs_f64() * 1e3
 }

@@ -19,13 +19,13 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
 }
 
-/// The unrestricted user's kubeconfig for a door.
-pub(crate) fn kubeconfig(door: &str) -> PathBuf {
+/// A user's kubeconfig for a door.
+pub(crate) fn kubeconfig(user: &str, door: &str) -> PathBuf {
     let state = PathBuf::from(std::env::var_os("KDEV_LAB_STATE").unwrap());
     let suffix = if door == "front" { "-front" } else { "" };
     state
         .join("kubeconfig")
-        .join(format!("dev{suffix}.kubeconfig"))
+        .join(format!("{user}{suffix}.kubeconfig"))
 }
 
 /// The first pod with the label `app=NAME`.
@@ -80,16 +80,9 @@ impl Running {
         Self::start(command, |line| line.split(' ').nth(2)?.parse().ok()).await
     }
 
-    pub(crate) async fn forward(kubeconfig: &Path, pod: &Pod) -> Self {
+    pub(crate) async fn connect(kubeconfig: &Path, flags: &[&str]) -> Self {
         let mut command = Self::kdev(kubeconfig);
-        command.args(["forward", &format!("{}:8080=0", pod.ip)]);
-        // "127.0.0.1:39001 -> 10.244.0.5:8080"
-        Self::start(command, |line| line.split(' ').next()?.parse().ok()).await
-    }
-
-    pub(crate) async fn connect(kubeconfig: &Path) -> Self {
-        let mut command = Self::kdev(kubeconfig);
-        command.args(["connect", "--json"]);
+        command.args(["connect", "--json"]).args(flags);
         Self::start(command, |line| {
             let ready: serde_json::Value = serde_json::from_str(line).ok()?;
             ready["proxy"].as_str()?.parse().ok()
@@ -97,13 +90,14 @@ impl Running {
         .await
     }
 
-    fn kdev(kubeconfig: &Path) -> tokio::process::Command {
+    pub(crate) fn kdev(kubeconfig: &Path) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kdev"));
         command.args(["--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
         command
     }
 
-    async fn start(
+    /// Starts it, and finds where it listens in its first line.
+    pub(crate) async fn start(
         mut command: tokio::process::Command,
         address: impl Fn(&str) -> Option<SocketAddr>,
     ) -> Self {

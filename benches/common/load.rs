@@ -18,7 +18,7 @@ pub(crate) enum Via {
 }
 
 impl Via {
-    async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         match self {
             Self::Port(port) => {
                 let stream = TcpStream::connect(port).await.unwrap();

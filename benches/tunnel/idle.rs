@@ -1,0 +1,70 @@
+//! What streams cost that do nothing.
+
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::load::Via;
+use super::process::Running;
+use super::relay::Relay;
+
+/// Streams that stand at the same time.
+const STREAMS: usize = 10_000;
+/// Dials under way at a time.
+const AT_ONCE: usize = 64;
+
+/// Memory per stream in KiB, kdev's and the relays': both beyond the sockets, which are the
+/// kernel's.
+pub(crate) struct Cost {
+    pub(crate) kdev: f64,
+    pub(crate) relay: f64,
+}
+
+/// Opens [`STREAMS`] through `connect` to a server at `node`, an address of this machine that
+/// pods reach, says one byte on each and lets them stand.
+pub(crate) async fn cost(connect: &Running, node: IpAddr) -> Cost {
+    let server = TcpListener::bind((node, 0)).await.unwrap();
+    let target = server.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let mut held = Vec::with_capacity(STREAMS);
+        while let Ok((mut stream, _)) = server.accept().await {
+            let _ = stream.write_all(b"!").await;
+            held.push(stream);
+        }
+    });
+    let via = Via::Socks(connect.address, target);
+    // What the first streams cost is not what streams cost.
+    drop(open(&via, 100).await);
+    let (kdev, relay) = (connect.resident_mib(), Relay::resident());
+    let held = open(&via, STREAMS).await;
+    let per = |bytes: f64| bytes / 1024.0 / STREAMS as f64;
+    let cost = Cost {
+        kdev: per((connect.resident_mib() - kdev) * 1024.0 * 1024.0),
+        relay: per(Relay::resident() - relay),
+    };
+    drop(held);
+    serving.abort();
+    cost
+}
+
+async fn open(via: &Via, count: usize) -> Vec<TcpStream> {
+    let mut held = Vec::with_capacity(count);
+    while held.len() < count {
+        let some = AT_ONCE.min(count - held.len());
+        let dials: Vec<_> = (0..some)
+            .map(|_| {
+                let via = via.clone();
+                tokio::spawn(async move {
+                    let mut stream = via.connect().await;
+                    assert_eq!(stream.read_u8().await.unwrap(), b'!');
+                    stream
+                })
+            })
+            .collect();
+        for dial in dials {
+            held.push(dial.await.unwrap());
+        }
+    }
+    held
+}
