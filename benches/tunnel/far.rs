@@ -118,12 +118,8 @@ async fn unknown(proxy: SocketAddr, node: IpAddr) -> Vec<Duration> {
 /// The address of the API server of a kubeconfig of the lab.
 fn server(kubeconfig: &Path) -> SocketAddr {
     let text = std::fs::read_to_string(kubeconfig).unwrap();
-    let line = text
-        .lines()
-        .find(|l| l.trim().starts_with("server: "))
-        .unwrap();
-    let url = line.trim().trim_start_matches("server: ").trim_matches('"');
-    url.trim_start_matches("https://").parse().unwrap()
+    let rest = text.split("https://").nth(1).unwrap();
+    rest.split('"').next().unwrap().parse().unwrap()
 }
 
 /// A copy of the kubeconfig that goes over the line.

@@ -16,6 +16,7 @@ mod lab;
 mod logins;
 mod manifests;
 mod names;
+mod outages;
 mod portforward;
 mod program;
 mod recorder;

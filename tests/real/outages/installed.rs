@@ -1,0 +1,156 @@
+//! A relay that kdev installed, in a namespace of its own.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hyper::Request;
+use kdev::k8s::Client;
+use kdev::task::Tasks;
+
+use crate::lab;
+use crate::program::{Running, finish, kdev, kdev_with};
+
+/// How long pods may take to start, or a component to be back.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// An installed relay; its namespace goes when this is dropped.
+pub(super) struct Installed {
+    namespace: String,
+}
+
+impl Installed {
+    pub(super) fn new(namespace: &str) -> Self {
+        let _ = lab::kubectl(&["delete", "namespace", namespace]);
+        lab::kubectl(&["create", "namespace", namespace]).unwrap();
+        let relay = Self {
+            namespace: namespace.to_owned(),
+        };
+        relay.kdev(&["install"]);
+        relay
+    }
+
+    /// Rolls all its pods, by a setting that changes.
+    pub(super) async fn upgrade(&self) {
+        let namespace = self.namespace.clone();
+        let rolling = tokio::task::spawn_blocking(move || {
+            let relay = std::mem::ManuallyDrop::new(Self { namespace });
+            let denied = format!("203.0.113.{}/32", std::process::id() % 250);
+            relay.kdev(&["upgrade", "--deny", &denied]);
+        });
+        rolling.await.unwrap();
+    }
+
+    fn kdev(&self, words: &[&str]) {
+        let binary = std::env::var("KDEV_RELAY_BINARY");
+        let binary = binary.expect("KDEV_RELAY_BINARY: cluster/lab/relay prints it");
+        let mut command = kdev("admin", "api");
+        command.args(["-n", &self.namespace]).args(words);
+        command.args([
+            "--base-image",
+            "kdev-lab/busybox:1",
+            "--relay-binary",
+            &binary,
+        ]);
+        finish(&mut command, b"").ok();
+    }
+
+    /// `kdev connect` with a kubeconfig, by this relay and no other way.
+    pub(super) fn connect_with(&self, kubeconfig: &Path) -> Command {
+        let mut command = kdev_with(kubeconfig);
+        command.args(["-n", &self.namespace, "connect", "--json", "--via", "relay"]);
+        command
+    }
+
+    /// Ready pods, and no others that are about to end.
+    fn pods(&self) -> Result<Vec<String>, String> {
+        let wanted = r#"{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+        let path = format!("jsonpath={wanted}");
+        let list = lab::kubectl(&[
+            "-n",
+            &self.namespace,
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=kdev-relay",
+            "-o",
+            &path,
+        ]);
+        let list = list?;
+        let ready = list.lines().filter_map(|line| line.strip_suffix("  True"));
+        Ok(ready.map(str::to_owned).collect())
+    }
+
+    /// Waits until both replicas are ready.
+    pub(super) fn ready(&self) {
+        let end = Instant::now() + START_LIMIT;
+        while self.pods().unwrap().len() < 2 {
+            assert!(
+                Instant::now() < end,
+                "the relay is not ready: {:?}",
+                self.pods()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Ends one pod at once, as a node does that fails.
+    pub(super) fn kill_a_pod(&self) {
+        let pod = self.pods().unwrap().remove(0);
+        let now = ["delete", "pod", &pod, "--grace-period=0", "--force"];
+        lab::kubectl(&[&["-n", &self.namespace][..], &now].concat()).unwrap();
+    }
+
+    /// Waits until somebody who comes anew can open a port-forward to the relay.
+    pub(super) async fn wait_for_port_forward(&self, door: &str) {
+        let end = Instant::now() + START_LIMIT;
+        let mut pod = None;
+        loop {
+            if pod.is_none() {
+                pod = self.pods().ok().and_then(|pods| pods.into_iter().next());
+            }
+            if let Some(pod) = &pod
+                && self.port_forward(door, pod).await
+            {
+                return;
+            }
+            assert!(Instant::now() < end, "{door} is not back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn port_forward(&self, door: &str, pod: &str) -> bool {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{pod}/portforward",
+            self.namespace
+        );
+        let asked = tokio::time::timeout(Duration::from_secs(1), async {
+            let tasks = Tasks::new();
+            let client = Client::connect(lab::options("admin", door), &tasks).await;
+            let upgrade = Request::post(path)
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "SPDY/3.1")
+                .header("X-Stream-Protocol-Version", "portforward.k8s.io")
+                .body(())
+                .unwrap();
+            match client {
+                Ok(client) => client.upgrade(upgrade).await.is_ok(),
+                Err(_) => false,
+            }
+        });
+        asked.await.unwrap_or(false)
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// `kdev connect` through `door`, by the relay.
+pub(super) fn connect(relay: &Installed, door: &str) -> Running {
+    Running::start(&mut relay.connect_with(&lab::kubeconfig("admin", door)))
+}
