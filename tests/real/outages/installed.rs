@@ -14,6 +14,11 @@ use crate::program::{Running, finish, kdev, kdev_with};
 /// How long pods may take to start, or a component to be back.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// The relay's program, as `cluster/lab/relay` builds it.
+fn relay_binary() -> std::ffi::OsString {
+    std::env::var_os("KDEV_RELAY_BINARY").expect("cluster/lab/test sets KDEV_RELAY_BINARY")
+}
+
 /// An installed relay; its namespace goes when this is dropped.
 pub(super) struct Installed {
     namespace: String,
@@ -26,33 +31,30 @@ impl Installed {
         let relay = Self {
             namespace: namespace.to_owned(),
         };
-        relay.kdev(&["install"]);
+        let mut command = relay.kdev();
+        command.args(["install", "--base-image", "kdev-lab/busybox:1"]);
+        command.arg("--relay-binary").arg(relay_binary());
+        finish(&mut command, b"").ok();
         relay
     }
 
-    /// Rolls all its pods, by a setting that changes.
+    /// Rolls all its pods, to another build of the relay.
     pub(super) async fn upgrade(&self) {
-        let namespace = self.namespace.clone();
-        let rolling = tokio::task::spawn_blocking(move || {
-            let relay = std::mem::ManuallyDrop::new(Self { namespace });
-            let denied = format!("203.0.113.{}/32", std::process::id() % 250);
-            relay.kdev(&["upgrade", "--deny", &denied]);
-        });
-        rolling.await.unwrap();
+        let mut binary = std::fs::read(relay_binary()).unwrap();
+        // What stands behind a program's last section is nobody's.
+        binary.extend(std::process::id().to_string().bytes());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), binary).unwrap();
+        let mut command = self.kdev();
+        command.args(["upgrade", "--relay-binary"]).arg(file.path());
+        let rolling = tokio::task::spawn_blocking(move || finish(&mut command, b"").ok());
+        println!("{}", rolling.await.unwrap());
     }
 
-    fn kdev(&self, words: &[&str]) {
-        let binary = std::env::var("KDEV_RELAY_BINARY");
-        let binary = binary.expect("KDEV_RELAY_BINARY: cluster/lab/relay prints it");
+    fn kdev(&self) -> Command {
         let mut command = kdev("admin", "api");
-        command.args(["-n", &self.namespace]).args(words);
-        command.args([
-            "--base-image",
-            "kdev-lab/busybox:1",
-            "--relay-binary",
-            &binary,
-        ]);
-        finish(&mut command, b"").ok();
+        command.args(["-n", &self.namespace]);
+        command
     }
 
     /// `kdev connect` with a kubeconfig, by this relay and no other way.

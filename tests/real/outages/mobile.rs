@@ -32,8 +32,8 @@ impl Mobile {
 
     /// Another network: nothing of the old address arrives any more, and nobody says so.
     pub(super) fn moves(&self) {
-        ip(&["-n", NAMESPACE, "addr", "add", SECOND, "dev", "eth0"]).unwrap();
         ip(&["-n", NAMESPACE, "addr", "del", FIRST, "dev", "eth0"]).unwrap();
+        ip(&["-n", NAMESPACE, "addr", "add", SECOND, "dev", "eth0"]).unwrap();
     }
 
     /// A command on it.

@@ -1,6 +1,7 @@
 //! What breaks between kdev and its relay costs the requests that were on the lost path, and no
 //! others: a hundred a second are made while it happens.
 
+mod idle;
 mod installed;
 mod line;
 mod load;

@@ -1,0 +1,71 @@
+//! A session that nobody used for long works at once.
+
+use std::time::{Duration, Instant};
+
+use super::installed::Installed;
+use super::line::{self, Line};
+use crate::app::Way;
+use crate::lab;
+use crate::program::Running;
+
+/// What kubelet and runtime are told to end as idle, to see within a minute what takes them four
+/// hours.
+const LIMIT: &str = "15s";
+/// How long nobody asks for anything, under that limit.
+const SHORT: Duration = Duration::from_secs(60);
+/// And under their own limits.
+const LONG: Duration = Duration::from_secs(2 * 3600);
+/// What a request may take that finds its tunnel: far less than a new one would need on a line
+/// where that is noticed.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Limits that are shortened, until this is dropped.
+struct Shortened;
+
+impl Shortened {
+    fn set() -> Self {
+        let shortened = Self;
+        lab::script("idle", &[LIMIT]).unwrap();
+        shortened
+    }
+}
+
+impl Drop for Shortened {
+    fn drop(&mut self) {
+        if let Err(error) = lab::script("idle", &["off"]) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn an_idle_session_works_at_once() {
+    let full = std::env::var("KDEV_LAB_IDLE").is_ok_and(|v| v == "full");
+    let _shortened = (!full).then(Shortened::set);
+    lab::settle();
+    let relay = Installed::new("outage-idle");
+    let mut sessions = Vec::new();
+    for door in lab::doors() {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = lab::kubeconfig("admin", &door);
+        let loopback = ([127, 0, 0, 1], 0).into();
+        let line = Line::new(loopback, line::server(&kubeconfig)).await;
+        let over = line::over(&kubeconfig, line.address, folder.path());
+        let connect = Running::start(&mut relay.connect_with(&over));
+        let way = Way::Socks5(connect.proxy());
+        way.get(super::SERVICE, "/").await.unwrap();
+        sessions.push((door, connect, line, folder));
+    }
+    tokio::time::sleep(if full { LONG } else { SHORT }).await;
+    for (door, connect, line, _folder) in sessions {
+        let (made, begun) = (line.made(), Instant::now());
+        let way = Way::Socks5(connect.proxy());
+        way.get(super::SERVICE, "/").await.unwrap();
+        let took = begun.elapsed();
+        println!("{door}: the first request took {took:?}, after {made} connections in all");
+        assert!(took < AT_ONCE, "{door}: {took:?}");
+        assert_eq!(line.made(), made, "{door}: a new connection was needed");
+        connect.stop();
+    }
+}
