@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::dial::DialError;
 use crate::k8s::install::NAME;
@@ -19,6 +19,10 @@ const KEY: &str = "key";
 /// How long the Secret is taken as read: the tunnels of a moment share it, and one that an
 /// upgrade of the relay renewed is seen by the next try.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long a Secret that was read before is asked for again: where the laptop has changed its
+/// network, the question may have gone into a connection that nobody knows to be dead. Less than
+/// the stream under the tunnel takes on any line that is worth it.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Object {
@@ -51,16 +55,17 @@ impl ForwardSecret {
         {
             return Ok(secret.clone());
         }
-        match read(&self.client, &self.namespace).await {
-            Ok(secret) => {
-                *kept = Some((Instant::now(), secret.clone()));
-                Ok(secret)
-            }
-            Err(trouble) => match &*kept {
-                Some((_, secret)) if trouble.passing => Ok(secret.clone()),
-                _ => Err(trouble),
+        let reading = read(&self.client, &self.namespace);
+        let secret = match &*kept {
+            None => reading.await?,
+            Some((_, old)) => match timeout(ASK_AGAIN, reading).await {
+                Ok(Ok(secret)) => secret,
+                Ok(Err(trouble)) if !trouble.passing => return Err(trouble),
+                Ok(Err(_)) | Err(_) => return Ok(old.clone()),
             },
-        }
+        };
+        *kept = Some((Instant::now(), secret.clone()));
+        Ok(secret)
     }
 }
 
