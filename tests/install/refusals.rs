@@ -68,10 +68,15 @@ async fn what_somebody_else_changed_is_taken_over_only_by_force() {
         "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}},
     }));
     stage.cluster.put_object("deployments", scaled);
-    let refused = stage.install(&[]).await.failed();
+    // As it is now, it stays.
+    stage.install(&[]).await.ok();
+    let refused = stage.install(&["--replicas", "2"]).await.failed();
     assert!(refused.contains("conflict with \"kubectl\""), "{refused}");
     assert!(refused.contains("--force"), "{refused}");
-    let ready = stage.install(&["--force", "--json"]).await.json();
+    let ready = stage
+        .install(&["--replicas", "2", "--force", "--json"])
+        .await
+        .json();
     assert_eq!(ready["ready"], 2);
 }
 

@@ -96,8 +96,7 @@ impl Plan {
             let namespace = &site.namespace;
             bail!("no relay is installed in namespace {namespace}; `kdev install` does that");
         }
-        let mut notes = Vec::new();
-        let mut settings = settings(request, &found, &mut notes)?;
+        let mut settings = settings(request, &found)?;
         let own = env!("CARGO_PKG_VERSION");
         let (version, binaries) = match &mut settings.source {
             Source::BaseImage(_) => {
@@ -122,7 +121,6 @@ impl Plan {
             );
         }
         let resources = limits::resources(&found.quotas, &found.ranges);
-        notes.extend(resources.notes);
         let manifest = Manifest {
             namespace: site.namespace.clone(),
             settings,
@@ -138,7 +136,7 @@ impl Plan {
             found,
             version,
             objects,
-            notes,
+            notes: resources.notes,
             _tasks: tasks,
         })
     }
@@ -202,16 +200,8 @@ async fn connect(config: &Config) -> anyhow::Result<(Site, Tasks)> {
 }
 
 /// What is chosen now, over what was chosen before, over defaults.
-fn settings(request: &Request, found: &Found, notes: &mut Vec<String>) -> anyhow::Result<Settings> {
-    let earlier = found.settings();
-    if found.deployment.is_some() && earlier.is_none() {
-        notes.push(
-            "what an earlier kdev was told about this relay is not readable: what is not given \
-             now becomes the default"
-                .to_owned(),
-        );
-    }
-    let mut settings = earlier.unwrap_or_default();
+fn settings(request: &Request, found: &Found) -> anyhow::Result<Settings> {
+    let mut settings = found.settings().unwrap_or_default();
     if let Some(source) = &request.source {
         settings.source = source.clone();
     }
@@ -224,10 +214,7 @@ fn settings(request: &Request, found: &Found, notes: &mut Vec<String>) -> anyhow
     if let Some(deny) = &request.deny {
         settings.deny.clone_from(deny);
     }
-    if settings.source_is_base() {
-        return Ok(settings);
-    }
-    if !request.binaries.is_empty() {
+    if matches!(settings.source, Source::Image(_)) && !request.binaries.is_empty() {
         bail!("--relay-binary is for a --base-image; an --image has the program");
     }
     Ok(settings)

@@ -6,12 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::binary::Binary;
-use super::settings::{Settings, Source};
+use super::settings::{ALLOW, DENY, Settings, Source};
 use super::site::Kind;
-use super::{
-    INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, SETTINGS_ANNOTATION,
-    VERSION_ANNOTATION,
-};
+use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
 use crate::relay::HTTP_PORT;
 use crate::tunnel::TUNNEL_PORT;
 
@@ -108,10 +105,7 @@ impl Manifest {
     #[must_use]
     pub fn deployment(&self) -> Value {
         let mut metadata = self.metadata(NAME);
-        metadata["annotations"] = json!({
-            VERSION_ANNOTATION: self.version,
-            SETTINGS_ANNOTATION: self.settings.line(),
-        });
+        metadata["annotations"] = json!({VERSION_ANNOTATION: self.version});
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -208,10 +202,7 @@ impl Manifest {
             mounts.push(mount("program", "/kdev", true));
         }
         container["volumeMounts"] = json!(mounts);
-        let rules = [
-            ("KDEV_ALLOW", &self.settings.allow),
-            ("KDEV_DENY", &self.settings.deny),
-        ];
+        let rules = [(ALLOW, &self.settings.allow), (DENY, &self.settings.deny)];
         let rules = rules.into_iter().filter(|(_, rules)| !rules.is_empty());
         let variables: Vec<Value> = rules
             .map(|(name, rules)| json!({"name": name, "value": rules.join(",")}))

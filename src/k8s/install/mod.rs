@@ -2,7 +2,7 @@
 //! they work, and taking them away. The built-in role `edit` is enough for all of it.
 //!
 //! * [`binary`]: the relay's program as it travels where there is no registry to push to
-//! * [`settings`]: what the user chose, kept with the Deployment
+//! * [`settings`]: what the user chose
 //! * [`manifest`]: the objects
 //! * [`limits`]: what the namespace's quotas and limits demand of its pods
 //! * [`site`]: the namespace: what is there, what may be done
@@ -30,5 +30,3 @@ pub const MANAGER_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "kdev";
 /// The Deployment's annotation with the version of the relay's program.
 pub const VERSION_ANNOTATION: &str = "kdev.dev/version";
-/// The Deployment's annotation with the [`settings::Settings`].
-pub const SETTINGS_ANNOTATION: &str = "kdev.dev/settings";

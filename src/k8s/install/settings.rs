@@ -1,32 +1,31 @@
-//! What the user chose for the relay, kept in an annotation so that an upgrade keeps it too.
+//! What the user chose for the relay. It is kept nowhere but in the Deployment that came of it, so
+//! that an upgrade keeps what was changed there by other means as well.
 
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The image whose `sh` and `gunzip` unpack the relay, and in which it then runs.
 pub const BASE_IMAGE: &str = "docker.io/library/busybox:stable";
 /// Relay pods: while one is replaced the other serves.
 pub const REPLICAS: u16 = 2;
+/// Variables of the relay with what it may reach and what not, separated by commas.
+pub(super) const ALLOW: &str = "KDEV_ALLOW";
+pub(super) const DENY: &str = "KDEV_DENY";
 
 /// What the user chose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where the program comes from.
-    #[serde(flatten)]
     pub source: Source,
     /// How many pods.
     pub replicas: u16,
     /// What alone the relay may reach, as the relay reads it; empty for everything.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// What it may not reach.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
 }
 
 /// Where the relay's program comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An image that has it.
     Image(String),
@@ -46,43 +45,64 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether the program travels in ConfigMaps.
+    /// Reads them from a Deployment, of `kdev install` or of the manifests.
     #[must_use]
-    pub fn source_is_base(&self) -> bool {
-        matches!(self.source, Source::BaseImage(_))
-    }
-
-    /// As one line, for the annotation.
-    #[must_use]
-    pub fn line(&self) -> String {
-        // Strings, numbers and lists always have a JSON form.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// From the annotation; `None` where it is missing or of a kdev that wrote it another way.
-    #[must_use]
-    pub fn of_line(line: &str) -> Option<Self> {
-        serde_json::from_str(line).ok()
+    pub fn of(deployment: &Value) -> Self {
+        let default = Self::default();
+        let replicas = deployment["spec"]["replicas"].as_u64();
+        let replicas = replicas.and_then(|replicas| u16::try_from(replicas).ok());
+        let pod = &deployment["spec"]["template"]["spec"];
+        let relay = &pod["containers"][0];
+        let image = |container: &Value| container["image"].as_str().map(str::to_owned);
+        let base = image(&pod["initContainers"][0]).map(Source::BaseImage);
+        let rules = |name: &str| {
+            let variables = relay["env"].as_array().into_iter().flatten();
+            let mut values = variables.filter(|variable| variable["name"] == name);
+            let rules = values
+                .next()
+                .and_then(|variable| variable["value"].as_str());
+            let rules = rules.unwrap_or_default().split([',', ' ']);
+            rules
+                .filter(|rule| !rule.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        Self {
+            source: base
+                .or_else(|| image(relay).map(Source::Image))
+                .unwrap_or(default.source),
+            // None at all is a pause that somebody made, not a number to install.
+            replicas: replicas.filter(|n| *n > 0).unwrap_or(default.replicas),
+            allow: rules(ALLOW),
+            deny: rules(DENY),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
-    fn settings_survive_their_annotation() {
-        let settings = Settings {
-            source: Source::Image("registry/relay:1".to_owned()),
-            replicas: 1,
-            allow: vec!["10.0.0.0/8:5432".to_owned()],
-            deny: Vec::new(),
-        };
-        let line = settings.line();
-        assert_eq!(Settings::of_line(&line), Some(settings), "{line}");
-        assert!(line.starts_with(r#"{"image":"#), "{line}");
-        let default = Settings::default();
-        assert_eq!(Settings::of_line(&default.line()), Some(default));
-        assert_eq!(Settings::of_line("{}"), None);
+    fn a_deployment_says_how_it_was_made() {
+        let mut deployment = json!({"spec": {"replicas": 3, "template": {"spec": {"containers": [{
+            "image": "registry/relay:1",
+            "env": [{"name": "KDEV_DENY", "value": "10.0.0.0/8:22,[fd00::1]:80"}],
+        }]}}}});
+        let settings = Settings::of(&deployment);
+        assert_eq!(
+            settings.source,
+            Source::Image("registry/relay:1".to_owned())
+        );
+        assert_eq!((settings.replicas, settings.allow.len()), (3, 0));
+        assert_eq!(settings.deny, ["10.0.0.0/8:22", "[fd00::1]:80"]);
+        let pod = &mut deployment["spec"]["template"]["spec"];
+        pod["initContainers"] = json!([{"image": "busybox:1"}]);
+        deployment["spec"]["replicas"] = json!(0);
+        let settings = Settings::of(&deployment);
+        assert_eq!(settings.source, Source::BaseImage("busybox:1".to_owned()));
+        assert_eq!(settings.replicas, REPLICAS);
+        assert_eq!(Settings::of(&json!({})), Settings::default());
     }
 }

@@ -5,10 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::settings::Settings;
-use super::{
-    INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, SETTINGS_ANNOTATION,
-    VERSION_ANNOTATION,
-};
+use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
 use crate::k8s::access::{self, Permission};
 use crate::k8s::{Client, ClientError};
 
@@ -353,17 +350,13 @@ impl Found {
     /// What the user chose at an earlier install.
     #[must_use]
     pub fn settings(&self) -> Option<Settings> {
-        Settings::of_line(self.annotation(SETTINGS_ANNOTATION)?)
+        self.deployment.as_ref().map(Settings::of)
     }
 
     /// The version of the relay that is installed.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
-        self.annotation(VERSION_ANNOTATION)
-    }
-
-    fn annotation(&self, name: &str) -> Option<&str> {
-        self.deployment.as_ref()?["metadata"]["annotations"][name].as_str()
+        self.deployment.as_ref()?["metadata"]["annotations"][VERSION_ANNOTATION].as_str()
     }
 }
 
