@@ -36,7 +36,8 @@ fn main() -> ExitCode {
         (None, None) => supervise(),
         (Some(WORKER), None) => work(),
         (Some("--version"), None) => {
-            println!("kdev-relay {}", env!("CARGO_PKG_VERSION"));
+            // In one piece: `kdev install` finds the version of a program by this text in it.
+            println!(concat!("kdev-relay ", env!("CARGO_PKG_VERSION")));
             return ExitCode::SUCCESS;
         }
         _ => {
@@ -75,6 +76,8 @@ fn work() -> Outcome {
 
 /// Keeps a worker running until this process is told to end.
 fn supervise() -> Outcome {
+    // What no worker could run with ends the container, so that Kubernetes shows the reason.
+    Settings::read(|name| std::env::var(name).ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -33,6 +33,21 @@ impl Client {
         self.get_as(path, JSON).await
     }
 
+    /// Gets `path` as it is: a log.
+    ///
+    /// # Errors
+    /// When the answer is not a success.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let call = Call {
+            method: Method::GET,
+            path,
+            accept: "*/*",
+            form: JSON,
+        };
+        let body = self.call(call, Body::empty()).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// As [`Client::get`] for a list, of whose items only the metadata comes.
     ///
     /// # Errors

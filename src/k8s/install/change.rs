@@ -10,7 +10,7 @@ use super::site::{
     BUDGETS, CONFIG_MAPS, DEPLOYMENTS, Found, InstallError, Kind, PODS, REPLICA_SETS, SECRETS,
     Site, name_of,
 };
-use super::{INTERCEPT_SECRET, MANAGER, NAME};
+use super::{INTERCEPT_SECRET, MANAGER, NAME, VERSION_ANNOTATION};
 use crate::k8s::ClientError;
 use crate::k8s::access::Permission;
 
@@ -189,11 +189,9 @@ impl Site {
             Ok(applied) => applied,
             Err(error) => return Err(refused(kind, &name, error)),
         };
-        // The server writes nothing where nothing changes.
-        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-        let action = match there.map(version) {
+        let action = match there {
             None => Action::Created,
-            Some(before) if before == version(&applied) => Action::Unchanged,
+            Some(before) if is_same(before, &applied) => Action::Unchanged,
             Some(_) => Action::Changed,
         };
         Ok(Done {
@@ -303,6 +301,21 @@ impl Site {
             Err(error) => Err(refused(kind, name, error)),
         }
     }
+}
+
+/// Whether an apply changed nothing. The whole object may differ all the same: controllers write
+/// its status and annotations of their own at any time.
+fn is_same(before: &Value, after: &Value) -> bool {
+    let ours = |object: &Value| {
+        let metadata = &object["metadata"];
+        [
+            // Counts the changes of the spec.
+            metadata["generation"].clone(),
+            metadata["labels"].clone(),
+            metadata["annotations"][VERSION_ANNOTATION].clone(),
+        ]
+    };
+    ours(before) == ours(after)
 }
 
 fn deleted(kind: &Kind, name: &str) -> Done {

@@ -9,13 +9,15 @@ use super::NAME;
 use super::site::{DEPLOYMENTS, InstallError, Kind, PODS, REPLICA_SETS, Site, name_of};
 use super::trouble::{self, Trouble};
 
-/// How often it is looked.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked: a reason is to be known within 3 s, most of which the kubelet takes.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long a reason that waiting does not change has to stand until it is believed: a quota or an
 /// admission may refuse a pod once while another one ends.
 const BELIEVED: Duration = Duration::from_secs(2);
 /// How long a pod may be silent before its events are looked at.
 const SILENT: Duration = Duration::from_secs(2);
+/// Lines of its log that are shown of a pod that does not get ready.
+const LOG_LINES: usize = 3;
 /// The annotation by which a Deployment numbers its ReplicaSets.
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -80,10 +82,13 @@ impl Site {
                 Err(error) => return Err(error),
             }
             if begun.elapsed() >= limit {
+                let said = self.said_by_unready().await;
+                let because = [because.map(|trouble| trouble.text), said];
+                let because: Vec<String> = because.into_iter().flatten().collect();
                 return Err(InstallError::TimedOut {
                     what: format!("{} of {} relay pods got ready", told.ready, told.wanted),
                     seconds: limit.as_secs(),
-                    because: because.map(|trouble| trouble.text),
+                    because: (!because.is_empty()).then(|| because.join("; ")),
                 });
             }
             tokio::time::sleep(LOOK).await;
@@ -163,6 +168,18 @@ impl Site {
                 .unwrap_or_default()
         };
         Ok(sets.into_iter().max_by_key(revision))
+    }
+
+    /// The end of what a relay that runs and is not ready has logged, where that may be read.
+    async fn said_by_unready(&self) -> Option<String> {
+        let pods = self.own(&PODS).await.ok()?;
+        let running = |pod: &&Value| pod["status"]["phase"] == "Running" && !is_ready(pod);
+        let name = name_of(pods.iter().find(running)?);
+        let path = PODS.path(&self.namespace, name);
+        let path = format!("{path}/log?container=relay&tailLines={LOG_LINES}");
+        let said = self.client.text(&path).await.ok()?;
+        let lines: Vec<&str> = said.lines().collect();
+        (!lines.is_empty()).then(|| format!("pod {name} says: {}", lines.join(" | ")))
     }
 
     /// The last warning about a pod, where events may be seen.

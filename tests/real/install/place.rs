@@ -1,0 +1,108 @@
+//! A namespace, and an account that may edit it.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::lab;
+use crate::program::{Done, finish, kdev};
+use crate::site::{Account, Site};
+
+/// An image of the lab with a shell and gunzip, and nothing of kdev's.
+pub(super) const BASE: &str = "kdev-lab/busybox:1";
+/// The static relay of this checkout.
+pub(super) static RELAY: LazyLock<String> =
+    LazyLock::new(|| match std::env::var("KDEV_RELAY_BINARY") {
+        Ok(path) => path,
+        Err(_) => lab::script("relay", &[]).unwrap().trim().to_owned(),
+    });
+
+/// A namespace, and an account with the role `edit` there.
+pub(super) struct Place {
+    pub(super) account: Account,
+    pub(super) site: Site,
+}
+
+impl Place {
+    pub(super) fn new(what: &str) -> Self {
+        let site = Site::create(what);
+        let account = site.account("editor");
+        let account_flag = format!("--serviceaccount={}:{}", site.0, account.0);
+        let bind = [
+            "create",
+            "rolebinding",
+            "edit",
+            "--clusterrole=edit",
+            &account_flag,
+        ];
+        site.kubectl(&bind).unwrap();
+        Self { account, site }
+    }
+
+    pub(super) fn command(&self, door: &str, args: &[&str]) -> Command {
+        let mut command = kdev(&self.account.0, door);
+        command.args(args);
+        command
+    }
+
+    pub(super) fn kdev(&self, door: &str, args: &[&str]) -> Done {
+        finish(&mut self.command(door, args), b"")
+    }
+
+    /// `kdev install` with the lab's base image.
+    pub(super) fn install(&self, door: &str, args: &[&str]) -> Done {
+        let first = ["install", "--base-image", BASE, "--relay-binary", &*RELAY];
+        self.kdev(door, &[&first, args].concat())
+    }
+
+    /// Puts objects there as the administrator.
+    pub(super) fn apply(&self, objects: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), objects).unwrap();
+        let file = file.path().to_str().unwrap();
+        self.site.kubectl(&["apply", "-f", file]).unwrap();
+    }
+
+    /// A quota of the name `compute`, and what else there is.
+    pub(super) fn bound(&self, objects: &str) {
+        self.apply(objects);
+        // Admission reads them from a cache, and refuses while a quota was not counted yet.
+        self.site.wait("the quota to be counted", |site| {
+            let used = site.field("resourcequota/compute", ".status.used");
+            !used.is_empty()
+        });
+    }
+
+    /// All that is in the namespace, but what happened there, with their versions. Pods that are
+    /// there have others with every look of the kubelet's, and the endpoints of nobody's Services
+    /// are none of ours.
+    pub(super) fn everything(&self) -> BTreeMap<String, String> {
+        let kinds = ["api-resources", "--namespaced", "--verbs=list", "-o=name"];
+        let kinds = lab::kubectl(&kinds).unwrap();
+        let kinds = kinds
+            .split_whitespace()
+            .filter(|kind| !kind.starts_with("events"));
+        let kinds: Vec<&str> = kinds.collect();
+        let list = self
+            .site
+            .kubectl(&["get", &kinds.join(","), "-o", "json"])
+            .unwrap();
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let items = list["items"].as_array().unwrap().iter();
+        let described = items.map(|item| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (kind, metadata) = (text(&item["kind"]), &item["metadata"]);
+            // What only says how things are changes by itself.
+            let version = match kind.as_str() {
+                "Secret" | "ConfigMap" | "ServiceAccount" | "RoleBinding" => {
+                    text(&metadata["resourceVersion"])
+                }
+                _ => metadata["generation"].to_string(),
+            };
+            (format!("{kind} {}", text(&metadata["name"])), version)
+        });
+        described.collect()
+    }
+}
