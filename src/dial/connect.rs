@@ -26,23 +26,34 @@ pub(crate) async fn tcp(
     addresses: Vec<SocketAddr>,
     limit: Duration,
 ) -> Result<TcpStream, DialError> {
+    let dial = |address| async move {
+        let stream = TcpStream::connect(address).await?;
+        // Fails only on a socket that is gone already; the first read says so.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    };
+    first(target, addresses, limit, dial).await
+}
+
+/// What `dial` makes of the first of `addresses` that takes a connection; otherwise as [`tcp`].
+///
+/// # Errors
+/// As [`tcp`].
+pub(crate) async fn first<C, F: Future<Output = io::Result<C>>>(
+    target: &Target,
+    addresses: Vec<SocketAddr>,
+    limit: Duration,
+    dial: impl Fn(SocketAddr) -> F,
+) -> Result<C, DialError> {
     let mut addresses = interleaved(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last = timed_out(target, limit);
     loop {
-        attempts.extend(
-            addresses
-                .next()
-                .map(|a| timeout(limit, TcpStream::connect(a))),
-        );
+        attempts.extend(addresses.next().map(|a| timeout(limit, dial(a))));
         let more = !addresses.as_slice().is_empty();
         tokio::select! {
             attempt = attempts.next() => match attempt {
-                Some(Ok(Ok(stream))) => {
-                    // Fails only on a socket that is gone already; the first read says so.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
+                Some(Ok(Ok(connected))) => return Ok(connected),
                 Some(Ok(Err(error))) => last = cause(target, &error, limit),
                 Some(Err(_)) => last = timed_out(target, limit),
                 None => return Err(last),

@@ -2,6 +2,7 @@
 
 pub mod datagram;
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -161,7 +162,14 @@ impl<A: Io, B: Io> Splice<A, B> {
     }
 }
 
-/// One direction. The buffer is allocated by the first byte, so that an idle direction is free.
+thread_local! {
+    /// What the directions of a thread that have no buffer of their own read into; bytes stay in it
+    /// only within one poll.
+    static SCRATCH: Cell<Box<[u8]>> = Cell::default();
+}
+
+/// One direction. It has a buffer of its own only while there are bytes that the other stream has
+/// not taken, so that an idle direction is free however much it carried.
 struct Pipe {
     buffer: Box<[u8]>,
     start: usize,
@@ -176,9 +184,6 @@ enum PipeState {
     Ending,
     Ended,
 }
-
-/// Bytes of the buffer that a direction starts with: most streams never carry more.
-const FIRST_BUFFER: usize = 8 << 10;
 
 impl Pipe {
     fn new() -> Self {
@@ -221,27 +226,65 @@ impl Pipe {
                 }
                 PipeState::Open => {}
             }
-            if self.buffer.is_empty() {
-                self.buffer = vec![0; FIRST_BUFFER].into_boxed_slice();
-            } else if self.end == self.buffer.len() && self.buffer.len() < SPLICE_BUFFER {
-                self.buffer = vec![0; SPLICE_BUFFER].into_boxed_slice();
-            }
-            let mut buf = ReadBuf::new(&mut self.buffer);
-            let read = Pin::new(&mut *from).poll_read(cx, &mut buf);
-            let filled = buf.filled().len();
+            let read = match self.buffer.is_empty() {
+                true => {
+                    // Taken out of its place, since nobody knows what the streams' own code does.
+                    let mut scratch = SCRATCH.take();
+                    if scratch.is_empty() {
+                        scratch = vec![0; SPLICE_BUFFER].into_boxed_slice();
+                    }
+                    let read = self.through(cx, from, to, &mut scratch);
+                    SCRATCH.set(scratch);
+                    read
+                }
+                false => {
+                    let mut buf = ReadBuf::new(&mut self.buffer);
+                    let read = Pin::new(&mut *from).poll_read(cx, &mut buf);
+                    (self.start, self.end) = (0, buf.filled().len());
+                    read.map_ok(|()| self.end)
+                }
+            };
             match read {
                 Poll::Pending => {
+                    // All of it went on.
+                    self.buffer = Box::default();
                     // Only now: more may have come that goes out with it in one write.
                     ready!(Pin::new(&mut *to).poll_flush(cx))?;
                     return Poll::Pending;
                 }
-                Poll::Ready(result) => result?,
-            }
-            (self.start, self.end) = (0, filled);
-            if filled == 0 {
-                self.state = PipeState::Ending;
+                Poll::Ready(Ok(0)) => self.state = PipeState::Ending,
+                Poll::Ready(result) => drop(result?),
             }
         }
+    }
+
+    /// Reads into `scratch` and writes that. What the other stream does not take at once is kept.
+    fn through<R: Io, W: Io>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(scratch);
+        ready!(Pin::new(from).poll_read(cx, &mut buf))?;
+        let bytes = buf.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let taken = match Pin::new(to).poll_write(cx, bytes) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(taken) => taken?,
+        };
+        self.written += taken as u64;
+        let rest = &bytes[taken..];
+        if !rest.is_empty() {
+            self.buffer = vec![0; SPLICE_BUFFER].into_boxed_slice();
+            self.buffer[..rest.len()].copy_from_slice(rest);
+            (self.start, self.end) = (0, rest.len());
+        }
+        Poll::Ready(Ok(bytes.len()))
     }
 }
 

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
+use super::strangers::Strangers;
 use crate::task::Tasks;
 
 /// How long a request's head may take.
@@ -21,24 +22,21 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of a request's head: scrapers and probes send a few hundred.
 const HEAD: usize = 8 << 10;
-/// Connections at a time: some probes and scrapers.
-const MOST: usize = 32;
+/// Connections at a time: some probes and scrapers. One more cuts off the oldest, or else whoever
+/// holds them all would make the pod count as not ready.
+const MOST: usize = 64;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `/readyz`, `/healthz` and `/metrics` until the relay ends.
 pub(super) async fn serve(listener: TcpListener, metrics: Metrics, tasks: Tasks) {
-    let room = std::sync::Arc::new(tokio::sync::Semaphore::new(MOST));
+    let strangers = Strangers::new(MOST);
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = room.clone().acquire_owned().await else {
-            return;
-        };
         let Ok((socket, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let metrics = metrics.clone();
+        let (metrics, cut) = (metrics.clone(), strangers.enter());
         tasks.spawn(async move {
             let answer = service_fn(|request: Request<Incoming>| {
                 let response = page(request.uri().path(), &metrics);
@@ -49,9 +47,11 @@ pub(super) async fn serve(listener: TcpListener, metrics: Metrics, tasks: Tasks)
                 .header_read_timeout(HEAD_LIMIT)
                 .max_buf_size(HEAD)
                 .serve_connection(TokioIo::new(socket), answer);
-            // A prober that leaves is no failure.
-            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-            drop(place);
+            tokio::select! {
+                () = cut => {}
+                // A prober that leaves is no failure.
+                _ = tokio::time::timeout(CONNECTION_LIMIT, connection) => {}
+            }
         });
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -15,14 +15,13 @@ use super::metrics::Metrics;
 use super::names::Names;
 use super::sessions::Sessions;
 use super::settings::BLOCK;
+use super::sockets::{CALLER, Place, Sockets, listener};
 use crate::addr::{Host, Target};
 use crate::dial::DialError;
 use crate::io::{Io as _, splice};
 use crate::task::Tasks;
 use crate::tunnel::{Protocol, join};
 
-/// Connections that may wait to be accepted on one port: a burst of callers.
-const ACCEPT_QUEUE: u32 = 1024;
 /// Pause after a failed accept: running out of file descriptors lasts until connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest time for one original pod to answer, before the next try: a pod that was just deleted
@@ -39,6 +38,7 @@ pub(super) struct Inbound {
     names: Names,
     sessions: Sessions,
     metrics: Metrics,
+    sockets: Sockets,
     /// The last address of each Service, for when the DNS does not answer.
     known: Arc<Mutex<HashMap<u16, Vec<IpAddr>>>>,
     /// The first port of the range, from which blocks count.
@@ -48,11 +48,18 @@ pub(super) struct Inbound {
 impl Inbound {
     /// Nothing is listened on before [`Inbound::listen`].
     #[must_use]
-    pub(super) fn new(names: Names, sessions: Sessions, metrics: Metrics, first: u16) -> Self {
+    pub(super) fn new(
+        names: Names,
+        sessions: Sessions,
+        metrics: Metrics,
+        sockets: Sockets,
+        first: u16,
+    ) -> Self {
         Self {
             names,
             sessions,
             metrics,
+            sockets,
             known: Arc::default(),
             first,
         }
@@ -72,7 +79,7 @@ impl Inbound {
     ) -> io::Result<()> {
         let mut listeners = Vec::with_capacity(count.into());
         for port in self.first..self.first + count {
-            listeners.push((port, listener(SocketAddr::new(ip, port))?));
+            listeners.push((port, listener(SocketAddr::new(ip, port), CALLER)?));
         }
         for (port, listener) in listeners {
             listening.spawn(self.clone().accept(listener, port, tasks.clone()));
@@ -116,7 +123,7 @@ impl Inbound {
         }
         self.metrics.inbound(false);
         match self.dial(&target, port).await {
-            Ok(pod) => {
+            Ok((pod, _place)) => {
                 let (moved, _) = splice(caller, pod).await;
                 self.metrics.carried(moved);
             }
@@ -134,18 +141,16 @@ impl Inbound {
         Target::new(Host::Name(format!("kdev-{block}")), port)
     }
 
-    async fn dial(&self, target: &Target, port: u16) -> Result<TcpStream, DialError> {
+    async fn dial(&self, target: &Target, port: u16) -> Result<(TcpStream, Place), DialError> {
         let mut last = DialError::NotFound {
             what: format!("Service {}", target.host),
             fix: String::new(),
         };
         for _ in 0..ORIGIN_TRIES {
             for ip in self.addresses(target).await? {
-                match timeout(ORIGIN_LIMIT, TcpStream::connect((ip, port))).await {
-                    Ok(Ok(pod)) => {
-                        let _ = pod.set_nodelay(true);
-                        return Ok(pod);
-                    }
+                let pod = self.sockets.connect((ip, port).into());
+                match timeout(ORIGIN_LIMIT, pod).await {
+                    Ok(Ok(connected)) => return Ok(connected),
                     Ok(Err(error)) => {
                         last = DialError::Unreachable {
                             target: target.to_string(),
@@ -183,15 +188,4 @@ impl Inbound {
             Err(error) => known.get(&target.port).cloned().ok_or(error),
         }
     }
-}
-
-/// A listener that can be bound again while connections of its predecessor still end.
-pub(super) fn listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(ACCEPT_QUEUE)
 }

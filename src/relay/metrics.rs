@@ -6,17 +6,73 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::io::Transferred;
+use crate::tunnel::{HandshakeError, RefusalCode};
 
 /// Counters. Cheap to clone; all clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Arc<Counters>);
+
+/// Why a peer did not become a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It came from elsewhere than the pod's own loopback.
+    Foreign,
+    /// Too many newer ones came before it had proved itself.
+    Crowded,
+    /// It did not speak, or not to the end.
+    Silent,
+    /// What it said is no first message of a kdev.
+    Malformed,
+    /// No version that both speak.
+    Version,
+    /// It does not know the secret of the role that it asked for.
+    Proof,
+    /// There are as many tunnels as there is memory for.
+    Busy,
+    /// It left.
+    Broken,
+    /// The relay has no secret yet.
+    Unready,
+}
+
+impl Refused {
+    const ALL: [(Self, &str); 9] = [
+        (Self::Foreign, "{reason=\"foreign\"}"),
+        (Self::Crowded, "{reason=\"crowded\"}"),
+        (Self::Silent, "{reason=\"silent\"}"),
+        (Self::Malformed, "{reason=\"malformed\"}"),
+        (Self::Version, "{reason=\"version\"}"),
+        (Self::Proof, "{reason=\"proof\"}"),
+        (Self::Busy, "{reason=\"busy\"}"),
+        (Self::Broken, "{reason=\"broken\"}"),
+        (Self::Unready, "{reason=\"unready\"}"),
+    ];
+
+    /// What a handshake that failed counts as.
+    #[must_use]
+    pub fn of(error: &HandshakeError) -> Self {
+        match error {
+            HandshakeError::TimedOut => Self::Silent,
+            HandshakeError::Refused(refusal) => match refusal.code {
+                RefusalCode::Malformed => Self::Malformed,
+                RefusalCode::Version => Self::Version,
+                RefusalCode::Proof => Self::Proof,
+                RefusalCode::Busy => Self::Busy,
+            },
+            HandshakeError::Io(_)
+            | HandshakeError::NotARelay
+            | HandshakeError::Impostor
+            | HandshakeError::Version { .. } => Self::Broken,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Counters {
     tunnels_forward: AtomicI64,
     tunnels_reverse: AtomicI64,
     streams: AtomicI64,
-    handshakes_refused: AtomicU64,
+    refused: [AtomicU64; Refused::ALL.len()],
     streams_total: AtomicU64,
     streams_failed: AtomicU64,
     inbound_total: AtomicU64,
@@ -64,8 +120,8 @@ impl Metrics {
     }
 
     /// A peer did not become a tunnel.
-    pub fn refused(&self) {
-        self.0.handshakes_refused.fetch_add(1, Ordering::Relaxed);
+    pub fn refused(&self, why: Refused) {
+        self.0.refused[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A dial failed.
@@ -119,7 +175,7 @@ impl Metrics {
             "kdev_relay_handshakes_refused_total",
             "counter",
             "Peers that did not become a tunnel.",
-            &[("", total(&c.handshakes_refused))],
+            &Refused::ALL.map(|(why, labels)| (labels, total(&c.refused[why as usize]))),
         );
         add(
             "kdev_relay_streams_total",
@@ -155,5 +211,28 @@ impl Metrics {
             ],
         );
         page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_line() {
+        for (place, (why, _)) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, place);
+        }
+        let metrics = Metrics::default();
+        metrics.refused(Refused::Unready);
+        metrics.refused(Refused::Foreign);
+        metrics.refused(Refused::Foreign);
+        let page = metrics.page();
+        let line = |reason: &str, count: u32| {
+            format!("kdev_relay_handshakes_refused_total{{reason=\"{reason}\"}} {count}\n")
+        };
+        for (reason, count) in [("foreign", 2), ("proof", 0), ("unready", 1)] {
+            assert!(page.contains(&line(reason, count)), "{page}");
+        }
     }
 }

@@ -12,6 +12,8 @@ mod outbound;
 mod policy;
 mod sessions;
 mod settings;
+mod sockets;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod tunnels;
@@ -23,13 +25,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::info;
 
-use self::inbound::{Inbound, listener};
+use self::inbound::Inbound;
 pub use self::metrics::Metrics;
 pub use self::names::Names;
 use self::outbound::Outbound;
 pub use self::policy::{Policy, Rule};
 use self::sessions::Sessions;
 pub use self::settings::{BLOCK, FIRST_PORT, HTTP_PORT, PORTS, Settings};
+use self::sockets::{PAGE, Sockets, TUNNEL, listener};
 use self::tunnels::Tunnels;
 use crate::task::Tasks;
 use crate::tunnel::Budget;
@@ -62,17 +65,24 @@ impl Relay {
         let listening = tasks.child();
         let (ip, first, count) = settings.inbound;
         let sessions = Sessions::new(first..first + count);
-        let inbound = Inbound::new(names.clone(), sessions.clone(), metrics.clone(), first);
+        let sockets = Sockets::new();
+        let inbound = Inbound::new(
+            names.clone(),
+            sessions.clone(),
+            metrics.clone(),
+            sockets.clone(),
+            first,
+        );
         inbound.listen(ip, count, &listening, &tasks)?;
         if let Some(address) = settings.http {
             listening.spawn(http::serve(
-                listener(address)?,
+                listener(address, PAGE)?,
                 metrics.clone(),
                 tasks.clone(),
             ));
         }
         let tunnels = Tunnels {
-            outbound: Outbound::new(settings.policy.clone(), names, metrics.clone()),
+            outbound: Outbound::new(settings.policy.clone(), names, metrics.clone(), sockets),
             sessions,
             metrics,
             budget: Budget::new(BUDGET),
@@ -80,8 +90,11 @@ impl Relay {
             tasks: tasks.clone(),
         };
         let relay = Self {
-            tunnel: listener(settings.tunnel)?,
-            pod_tunnel: settings.pod_tunnel.map(listener).transpose()?,
+            tunnel: listener(settings.tunnel, TUNNEL)?,
+            pod_tunnel: settings
+                .pod_tunnel
+                .map(|address| listener(address, TUNNEL))
+                .transpose()?,
             tunnels,
             tasks,
             listening,

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::metrics::Metrics;
 use super::names::Names;
 use super::policy::Policy;
+use super::sockets::{Place, Sockets};
 use crate::addr::{Host, Target};
 use crate::dial::{self, DialError, Flow, NAMESERVERS, Room, connect};
 use crate::tunnel::{Incoming, Protocol, join};
@@ -36,16 +37,18 @@ pub(super) struct Outbound {
     pub(super) names: Names,
     /// What is counted.
     pub(super) metrics: Metrics,
+    sockets: Sockets,
     flows: Arc<Semaphore>,
     large: Room,
 }
 
 impl Outbound {
-    pub(super) fn new(policy: Policy, names: Names, metrics: Metrics) -> Self {
+    pub(super) fn new(policy: Policy, names: Names, metrics: Metrics, sockets: Sockets) -> Self {
         Self {
             policy,
             names,
             metrics,
+            sockets,
             flows: Arc::new(Semaphore::new(MOST_FLOWS)),
             large: Room::new(LARGE),
         }
@@ -61,7 +64,7 @@ impl Outbound {
                     () = incoming.abandoned() => return,
                 };
                 match dialled {
-                    Ok(socket) => {
+                    Ok((socket, _place)) => {
                         if let Ok(stream) = incoming.accept() {
                             let (moved, _) = join(stream, socket).await;
                             self.metrics.carried(moved);
@@ -105,10 +108,11 @@ impl Outbound {
         }
     }
 
-    async fn tcp(&self, target: &Target) -> Result<TcpStream, DialError> {
+    async fn tcp(&self, target: &Target) -> Result<(TcpStream, Place), DialError> {
         let dialling = async {
             let addresses = self.addresses(target).await?;
-            connect::tcp(target, addresses, CONNECT_LIMIT).await
+            let dial = |address| self.sockets.connect(address);
+            connect::first(target, addresses, CONNECT_LIMIT, dial).await
         };
         bounded(target, dialling).await
     }

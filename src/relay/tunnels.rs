@@ -1,19 +1,17 @@
 //! Peers that want a tunnel.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Refused};
 use super::outbound::Outbound;
 use super::sessions::Sessions;
+use super::strangers::Strangers;
 use super::upgrade;
 use crate::io::Prefixed;
 use crate::task::Tasks;
@@ -52,7 +50,7 @@ impl Tunnels {
     /// peer from elsewhere is cut off before a byte is read: a neighbour on the node can forge
     /// its way there. Elsewhere a tunnel begins with an HTTP upgrade.
     pub(super) async fn listen(self, listener: TcpListener, private: bool) {
-        let strangers = Strangers::default();
+        let strangers = Strangers::new(MOST_STRANGERS);
         loop {
             let (socket, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -64,19 +62,19 @@ impl Tunnels {
             };
             if private && !peer.ip().to_canonical().is_loopback() {
                 warn!(%peer, "a peer that is not on loopback is cut off");
-                self.metrics.refused();
+                self.metrics.refused(Refused::Foreign);
                 continue;
             }
             let (this, cut) = (self.clone(), strangers.enter());
             self.tasks.spawn(async move {
                 let known = tokio::select! {
                     biased;
-                    _ = cut => None,
+                    () = cut => Err(Refused::Crowded),
                     known = this.meet(socket, peer, private) => known,
                 };
                 match known {
-                    Some(accepted) => this.carry(accepted).await,
-                    None => this.metrics.refused(),
+                    Ok(accepted) => this.carry(accepted).await,
+                    Err(why) => this.metrics.refused(why),
                 }
             });
         }
@@ -87,20 +85,24 @@ impl Tunnels {
         mut socket: TcpStream,
         peer: SocketAddr,
         private: bool,
-    ) -> Option<Accepted<TcpStream, Share>> {
+    ) -> Result<Accepted<TcpStream, Share>, Refused> {
         // Fails only on a socket that is gone already.
         let _ = socket.set_nodelay(true);
         // The way to the pod's own address is HTTP.
         if !private && let Err(error) = upgrade::take(&mut socket).await {
             debug!(%peer, %error, "no tunnel");
-            return None;
+            return Err(match error.kind() {
+                io::ErrorKind::TimedOut => Refused::Silent,
+                io::ErrorKind::InvalidData => Refused::Malformed,
+                _ => Refused::Broken,
+            });
         }
         // Read anew for each peer: an upgrade renews the Secrets under a running relay.
         let keys = match read_keys(&self.secrets) {
             Ok(keys) => keys,
             Err(error) => {
                 warn!(%error, folder = %self.secrets.display(), "no secret to prove peers with");
-                return None;
+                return Err(Refused::Unready);
             }
         };
         let admit = |_: &_| {
@@ -108,10 +110,10 @@ impl Tunnels {
             share.ok_or_else(|| format!("the relay has {} tunnels already", self.budget.tunnels()))
         };
         match accept(socket, &keys, admit).await {
-            Ok(accepted) => Some(accepted),
+            Ok(accepted) => Ok(accepted),
             Err(error) => {
                 debug!(%peer, %error, "no tunnel");
-                None
+                Err(Refused::of(&error))
             }
         }
     }
@@ -244,29 +246,4 @@ fn read_keys(folder: &Path) -> io::Result<Keys> {
         forward: read("forward")?,
         reverse,
     })
-}
-
-/// Peers that have not proved themselves, the oldest first.
-#[derive(Clone, Default)]
-struct Strangers(Arc<Mutex<VecDeque<oneshot::Sender<()>>>>);
-
-impl Strangers {
-    /// One more; completes when it is cut off for a newer one.
-    fn enter(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (cut, told) = oneshot::channel();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|one| !one.is_closed());
-        if all.len() >= MOST_STRANGERS
-            && let Some(oldest) = all.pop_front()
-        {
-            // Gone meanwhile is as good.
-            let _ = oldest.send(());
-        }
-        all.push_back(cut);
-        async {
-            if told.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }

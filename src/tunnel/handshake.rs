@@ -151,7 +151,12 @@ async fn accepting<T: Io, A>(
     admit: impl FnOnce(&Hello) -> Result<A, String>,
 ) -> Result<Accepted<T, A>, HandshakeError> {
     let mut heads = Heads::new(io);
-    let Some(hello) = Hello::parse(&heads.receive().await?) else {
+    let first = match heads.receive().await {
+        // Too long, or no text at all.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
+        first => first?,
+    };
+    let Some(hello) = Hello::parse(&first) else {
         let reason = "this is kdev's tunnel port; nothing else is served here";
         return Err(heads.refuse(RefusalCode::Malformed, reason).await);
     };

@@ -40,7 +40,9 @@ const MAX_HEADERS: u32 = 16 << 10;
 /// What h2 lets small frames take up before it ends a connection as abused. A stream of one-byte
 /// writes is legitimate here, and both ends know each other.
 const SMALL_FRAMES: usize = 256 << 20;
-/// How long a stream that was reset is remembered: what was on the way to it is dropped quietly.
+/// How many streams that were reset are remembered, so that what was on the way to them is dropped
+/// quietly, and how many may be reset before this side looked at them: more end the tunnel. An app
+/// that gives up many dials at once does no harm.
 const RESET_STREAMS: usize = 1024;
 
 /// What a stream carries.
@@ -268,6 +270,7 @@ pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
         .max_frame_size(CHUNK as u32)
         .max_concurrent_streams(MAX_STREAMS)
         .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEADERS)
         .data_frame_budget(SMALL_FRAMES)

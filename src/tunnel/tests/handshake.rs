@@ -123,12 +123,21 @@ async fn garbage_and_old_versions_are_told_why() {
         }
     }
     // Without an end there is a limit; with the end of the stream there is nothing to say.
-    for text in [vec![b'x'; 1 << 16], b"KDEV-TUNNEL".to_vec()] {
+    for (text, malformed) in [
+        (vec![b'x'; 1 << 16], true),
+        (b"KDEV-TUNNEL 1\r\nrole: \xff\r\n\r\n".to_vec(), true),
+        (b"KDEV-TUNNEL".to_vec(), false),
+    ] {
         let (mut near, far) = duplex(1 << 17);
         near.write_all(&text).await.unwrap();
         drop(near);
-        let error = accept(far, &keys(), admit).await.unwrap_err();
-        assert!(matches!(error, HandshakeError::Io(_)), "{error:?}");
+        match accept(far, &keys(), admit).await.unwrap_err() {
+            HandshakeError::Refused(refusal) if malformed => {
+                assert_eq!(refusal.code, RefusalCode::Malformed);
+            }
+            HandshakeError::Io(_) if !malformed => {}
+            other => panic!("{other:?}"),
+        }
     }
 }
 

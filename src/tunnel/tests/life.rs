@@ -181,3 +181,19 @@ async fn a_kdev_that_leaves_says_so() {
     // It was told, and may find nobody any more for its own last words.
     assert_ne!(serving.await.unwrap(), Ended::Silent);
 }
+
+#[tokio::test]
+async fn hundreds_of_dials_that_are_given_up_at_once_end_no_tunnel() {
+    let tasks = Tasks::new();
+    let opener = tunnel(1 << 20, &tasks, echo).await;
+    for _ in 0..500 {
+        drop(opener.open(&target(), Protocol::Tcp).await.unwrap());
+    }
+    let mut stream = opener.open(&target(), Protocol::Tcp).await.unwrap();
+    stream.write_all(b"still there").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).await.unwrap();
+    assert_eq!(back, "still there");
+    tasks.kill();
+}
