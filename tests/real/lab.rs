@@ -71,6 +71,11 @@ pub(crate) fn apply(object: &str) {
     kubectl(&["apply", "-f", file.path().to_str().unwrap()]).unwrap();
 }
 
+/// A script of some lines.
+pub(crate) fn shell(script: &str) -> Result<String, String> {
+    run(Command::new("sh").args(["-c", script]))
+}
+
 /// `docker`, with the engine that `DOCKER_HOST` names.
 pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
     run(Command::new("docker").args(args))

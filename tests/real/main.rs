@@ -12,6 +12,7 @@ mod doctor;
 mod faults;
 mod forms;
 mod garbage;
+mod hostile;
 mod install;
 mod lab;
 mod logins;
