@@ -1,6 +1,10 @@
 //! What `cluster/` has for administrators, against what the program itself is and makes.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use kdev::k8s::install::limits::resources;
+use kdev::k8s::install::manifest::Manifest;
+use kdev::k8s::install::settings::{Settings, Source};
+use kdev::k8s::install::site::BUDGETS;
 use serde_json::Value;
 
 fn read(path: &str) -> Value {
@@ -47,5 +51,45 @@ fn the_relay_is_told_nothing_it_does_not_do() {
     {
         let path = settings.secrets.join(role);
         assert_eq!(mount["mountPath"], path.to_str().unwrap());
+    }
+}
+
+/// `kdev install --image` makes the same objects, but for what it notes for its own upgrades.
+#[test]
+fn they_are_what_install_would_make() {
+    let installed = Manifest {
+        namespace: "team".to_owned(),
+        settings: Settings {
+            source: Source::Image("kdev-relay".to_owned()),
+            ..Settings::default()
+        },
+        binaries: Vec::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        assigns_user: false,
+        resources: resources(&[], &[]).value,
+        budgets: &BUDGETS,
+    };
+    let made = |mut object: Value| {
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        // A manifest is for any namespace.
+        assert_eq!(metadata.remove("namespace").unwrap(), "team");
+        if let Some(annotations) = metadata.get_mut("annotations") {
+            let own = annotations.as_object_mut().unwrap();
+            own.remove("kdev.dev/settings").unwrap();
+        }
+        object
+    };
+    let pairs = [
+        ("deployment", installed.deployment()),
+        ("poddisruptionbudget", installed.budget().unwrap()),
+    ];
+    for (file, object) in pairs {
+        let manifest = read(&format!("manifests/{file}.yaml"));
+        assert_eq!(manifest, made(object), "{file}");
+    }
+    for name in ["kdev-relay", "kdev-relay-intercept"] {
+        let secret = installed.secret(name).unwrap();
+        assert_eq!(secret["type"], "Opaque");
+        assert_eq!(secret["data"].as_object().unwrap().len(), 1);
     }
 }
