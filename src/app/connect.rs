@@ -10,6 +10,7 @@ use super::Session;
 use super::registry::{Lends, Listening, Registration};
 use super::share;
 use crate::config::Config;
+use crate::dial::{Routes, Rule};
 use crate::dns;
 use crate::proxy::{self, Access, Pac};
 
@@ -34,7 +35,7 @@ impl Connected {
         let session = Session::open_behind(config, Some(address)).await?;
         serve_laptop(&session, listener, address);
         let (zone, source) = (session.catalog.clone(), dns::Source::system());
-        dns::serve(sockets, zone, source, &session.tasks);
+        dns::serve_inside(sockets, zone, source, session.inside(), &session.tasks);
         let listening = [("proxy", address), ("dns", dns)].map(|(purpose, address)| Listening {
             purpose: purpose.to_owned(),
             address: address.to_string(),
@@ -111,12 +112,13 @@ pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: So
     let mut config = proxy::Config::new(Access::SameUser { password: None });
     config.stats = session.stats.clone();
     let (catalog, domain) = (session.catalog.clone(), session.domain().clone());
+    let routes = session.routes().clone();
     config.pac = Some(Pac::new(move || {
         let services = catalog.services();
         let ips: Vec<IpAddr> = services.iter().flat_map(|s| s.ips.clone()).collect();
         let services = services.into_iter();
         let namespaces: BTreeSet<String> = services.map(|s| s.name.namespace).collect();
-        pac(address, namespaces, &ips, domain.name())
+        pac(address, namespaces, &ips, domain.name(), &routes)
     }));
     let served = proxy::serve(
         listener,
@@ -127,40 +129,48 @@ pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: So
     session.tasks.spawn(served);
 }
 
-/// A PAC file that sends names of the cluster and addresses of its Services here and leaves all
-/// else alone. Addresses of pods are left out: browsers keep the file longer than those last.
+/// A PAC file that sends names of the cluster, addresses of its Services and what rules name here
+/// and leaves all else alone. Addresses of pods are left out: browsers keep the file longer than those last.
 fn pac(
     address: SocketAddr,
     namespaces: impl IntoIterator<Item = String>,
     ips: &[IpAddr],
     domain: &str,
+    routes: &Routes,
 ) -> String {
+    let ruled: Vec<&str> = routes.iter().filter_map(Rule::into_cluster).collect();
+    let (ends, names): (Vec<&str>, Vec<&str>) = ruled.iter().partition(|t| t.starts_with('.'));
     // Namespace names are DNS labels, so they need no quoting.
     let suffixes: Vec<String> = namespaces
         .into_iter()
         .map(|ns| format!(".{ns}"))
         .chain([".svc".to_owned(), format!(".{domain}")])
+        .chain(ends.into_iter().map(str::to_owned))
         .map(|suffix| format!("{suffix:?}"))
         .collect();
-    let ips: Vec<String> = ips.iter().map(|ip| format!("\"{ip}\": 1")).collect();
+    let hosts = ips.iter().map(ToString::to_string);
+    let hosts = hosts.chain(names.into_iter().map(str::to_owned));
+    let hosts: Vec<String> = hosts.map(|host| format!("{host:?}: 1")).collect();
     format!(
         "// Names of the cluster go through kdev; the rest is none of its business.\n\
          function FindProxyForURL(url, host) {{\n\
          \x20 var suffixes = [{}];\n\
-         \x20 var addresses = {{{}}};\n\
-         \x20 if (addresses[host.replace(/[\\[\\]]/g, \"\")] === 1) return \"SOCKS5 {address}; PROXY {address}\";\n\
+         \x20 var hosts = {{{}}};\n\
+         \x20 if (hosts[host.replace(/[\\[\\]]/g, \"\")] === 1) return \"SOCKS5 {address}; PROXY {address}\";\n\
          \x20 if (isPlainHostName(host) && host !== \"localhost\" && host.indexOf(\":\") < 0) return \"SOCKS5 {address}; PROXY {address}; DIRECT\";\n\
          \x20 for (var i = 0; i < suffixes.length; i++)\n\
          \x20   if (dnsDomainIs(host, suffixes[i])) return \"SOCKS5 {address}; PROXY {address}\";\n\
          \x20 return \"DIRECT\";\n\
          }}\n",
         suffixes.join(", "),
-        ips.join(", ")
+        hosts.join(", ")
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::dial::Routes;
+
     #[test]
     fn the_pac_file_names_the_proxy_and_the_namespaces() {
         let text = super::pac(
@@ -168,12 +178,19 @@ mod tests {
             ["shop".to_owned(), "dev".to_owned()],
             &["10.96.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
             "cluster.local",
+            &Routes::parse(
+                &["also.example".to_owned(), "10.0.0.0/8".to_owned()],
+                &["never.example".to_owned()],
+                &["corp.example".to_owned()],
+            )
+            .unwrap(),
         );
         assert!(
-            text.contains(r#"[".shop", ".dev", ".svc", ".cluster.local"]"#),
+            text.contains(r#"[".shop", ".dev", ".svc", ".cluster.local", ".corp.example"]"#),
             "{text}"
         );
-        assert!(text.contains(r#"{"10.96.0.5": 1, "fd00::5": 1}"#), "{text}");
+        let hosts = r#"{"10.96.0.5": 1, "fd00::5": 1, "also.example": 1, "corp.example": 1}"#;
+        assert!(text.contains(hosts), "{text}");
         // Some engines pass an IPv6 literal in brackets.
         assert!(text.contains(r#"host.replace(/[\[\]]/g, "")"#), "{text}");
         assert!(text.contains("SOCKS5 127.0.0.1:1080"));

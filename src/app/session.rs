@@ -8,7 +8,8 @@ use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
 use crate::addr::ClusterDomain;
 use crate::config::Config;
-use crate::dial::{Laptop, Router, Routes, Via};
+use crate::dial::{Answered, Laptop, Router, Routes, Via};
+use crate::dns;
 use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::{Catalog, Client, ClientError, discovery, relay};
 use crate::proxy::Stats;
@@ -48,6 +49,7 @@ pub struct Session {
     pub tasks: Tasks,
     domain: ClusterDomain,
     routes: Routes,
+    answered: Answered,
     via: Via,
     /// What serves those connections, and goes last.
     background: Tasks,
@@ -99,6 +101,7 @@ impl Session {
             tasks: Tasks::new(),
             domain,
             routes: config.routes.clone(),
+            answered: Answered::default(),
             via: config.via,
             background,
             began: SystemTime::now(),
@@ -113,6 +116,20 @@ impl Session {
         Router::new(self.catalog.clone(), self.pods.clone(), laptop)
             .with_relay(self.relay.clone(), self.via)
             .with_routes(self.routes.clone())
+            .with_answered(self.answered.clone())
+    }
+
+    /// The way to the cluster's DNS, for the names that the user leaves to it.
+    #[must_use]
+    pub fn inside(&self) -> dns::Inside<Pool> {
+        let relay = self.relay.clone();
+        dns::Inside::new(self.routes.clone(), relay, self.answered.clone())
+    }
+
+    /// The user's rules of which destinations are the cluster's.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// The cluster's DNS domain.

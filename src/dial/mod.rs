@@ -1,6 +1,7 @@
 //! What it means to open a stream or a flow of datagrams: the seams, the reasons why that fails,
 //! and the [`Router`] that decides between the relay, the pods and the laptop's own network.
 
+mod answered;
 pub(crate) mod connect;
 mod error;
 mod flow;
@@ -15,6 +16,7 @@ mod via;
 
 use std::future::Future;
 
+pub use self::answered::Answered;
 pub use self::error::{DialError, NEEDS_RELAY};
 pub use self::flow::{
     Activity, DialUdp, Flow, FlowReceiver, FlowSender, Room, Taken, join, receive_from,

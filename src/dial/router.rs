@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 pub use self::decision::{Alias, Decision, MAX_ALIASES, Way};
-use self::decision::{follow, no_relay, no_stream, unknown_there};
+use self::decision::{follow, no_relay, no_stream, unknown_there, was_answered};
 use super::{
-    Dial, DialError, DialPods, DialRelay, Endpoints, Inside, NoRelay, Notes, Resolution, Resolve,
-    Routes, Rule, Side, Via, Wanted,
+    Answered, Dial, DialError, DialPods, DialRelay, Endpoints, Inside, NoRelay, Notes, Resolution,
+    Resolve, Routes, Rule, Side, Via, Wanted,
 };
-use crate::addr::{Names, Protocol, Target};
+use crate::addr::{Host, Names, Protocol, Target};
 
 /// What is said in place of the advice to install a relay, where that is not what is missing.
 const THROUGH_RELAY: &str = "a relay in the cluster reaches it";
@@ -30,6 +30,7 @@ pub struct Router<R, P, L, T = NoRelay> {
     relay: Option<T>,
     via: Via,
     routes: Routes,
+    answered: Answered,
     /// Which of several equal destinations is next.
     turn: Arc<AtomicUsize>,
 }
@@ -44,6 +45,7 @@ impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
             relay: None,
             via: Via::Auto,
             routes: Routes::default(),
+            answered: Answered::default(),
             turn: Arc::default(),
         }
     }
@@ -56,6 +58,12 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         Self { routes, ..self }
     }
 
+    /// The same, with addresses that are the cluster's because its DNS gave them.
+    #[must_use]
+    pub fn with_answered(self, answered: Answered) -> Self {
+        Self { answered, ..self }
+    }
+
     /// The same, with a relay where there may be one, and which way the user wants.
     #[must_use]
     pub fn with_relay<N: DialRelay>(self, relay: Option<N>, via: Via) -> Router<R, P, L, N> {
@@ -66,6 +74,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
             relay,
             via,
             routes: self.routes,
+            answered: self.answered,
             turn: self.turn,
         }
     }
@@ -151,7 +160,15 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
                 let inside = Inside::unknown(target.clone());
                 self.inside(inside, None, unknown_there(target, rule), notes)
             }
-            (Resolution::Elsewhere | Resolution::Unknown, None) => Way::Laptop,
+            (Resolution::Elsewhere | Resolution::Unknown, None) => match target.host {
+                Host::Ip(ip) if self.answered.has(ip) => {
+                    notes
+                        .add(|| format!("the cluster's DNS gave {ip} for a name of the cluster's"));
+                    let inside = Inside::unknown(target.clone());
+                    self.inside(inside, None, was_answered(target), notes)
+                }
+                _ => Way::Laptop,
+            },
         })
     }
 

@@ -177,6 +177,19 @@ impl Rule {
         self.side
     }
 
+    /// The name, or the end of names with its dot, that it sends into the cluster on every port.
+    #[must_use]
+    pub fn into_cluster(&self) -> Option<&str> {
+        match &self.pattern {
+            Pattern::Name(text) | Pattern::Suffix(text)
+                if self.side != Side::Laptop && self.port.is_none() =>
+            {
+                Some(text)
+            }
+            _ => None,
+        }
+    }
+
     fn parse(side: Side, text: &str) -> Result<Self, RoutesError> {
         let error = |reason: &str| RoutesError::Rule {
             side,

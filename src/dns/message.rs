@@ -1,5 +1,6 @@
 //! Questions as they come off the wire, and answers as they go onto it.
 
+use hickory_proto::ProtoError;
 use hickory_proto::op::{
     Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
 };
@@ -29,6 +30,14 @@ const SHORTEST_RECORD: usize = 2 + 10 + 4;
 pub(super) enum Transport {
     Udp,
     Tcp,
+}
+
+/// A question of ours about one name.
+pub(super) fn query(name: &Name, kind: RecordType) -> Result<Vec<u8>, ProtoError> {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(name.clone(), kind));
+    question.to_vec()
 }
 
 /// A well-formed question.

@@ -6,14 +6,16 @@
 //! mod      Dns: sockets, limits, one question from its bytes to the answer's
 //! udp      the datagrams        tcp      the connections       message  wire format, sizes
 //! name     what a name asks for answer   its records           zone     the seam to the catalog
-//! upstream the laptop's resolvers
+//! upstream the laptop's resolvers                              inside   the cluster's own DNS
 //! ```
 //!
 //! Names work with and without the cluster's domain, as in a pod: `web`, `web.shop`,
 //! `web.shop.svc`. Those that end like the cluster's own are never asked about elsewhere; of the
-//! others only those that the cluster has are its.
+//! others only those that the cluster has are its. Names of domains that the user leaves to the
+//! cluster are asked about in there and nowhere else.
 
 mod answer;
+mod inside;
 mod message;
 mod name;
 mod tcp;
@@ -30,6 +32,7 @@ use hickory_proto::rr::Name;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::inside::Inside;
 pub use self::upstream::{Resolvers, Source};
 pub use self::zone::{Endpoint, Found, Port, Service, Subject, Zone, dashed};
 pub use crate::addr::{Protocol, undashed};
@@ -37,6 +40,7 @@ pub use crate::addr::{Protocol, undashed};
 use self::answer::{Context, Outcome};
 use self::message::{Incoming, Question, Reply, Transport};
 use self::upstream::Upstreams;
+use crate::dial::DialRelay;
 use crate::task::Tasks;
 
 /// Questions that wait for a resolver or for the cluster at a time, each with a socket and a
@@ -95,9 +99,21 @@ impl Sockets {
 /// Serves `zone` on `sockets`, and what is not in it from the resolvers of `source`, until
 /// `tasks` drain. Everything lives in `tasks`.
 pub fn serve<Z: Zone>(sockets: Sockets, zone: Z, source: Source, tasks: &Tasks) {
+    serve_inside(sockets, zone, source, Inside::none(), tasks);
+}
+
+/// As [`serve`], but for names that `inside` takes.
+pub fn serve_inside<Z: Zone, T: DialRelay>(
+    sockets: Sockets,
+    zone: Z,
+    source: Source,
+    inside: Inside<T>,
+    tasks: &Tasks,
+) {
     let Sockets { udp, tcp, address } = sockets;
     let server = Arc::new(Server {
         zone,
+        inside,
         upstreams: Arc::new(Upstreams::new(source, address)),
         address,
         waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -126,8 +142,9 @@ pub fn serve<Z: Zone>(sockets: Sockets, zone: Z, source: Source, tasks: &Tasks) 
 }
 
 /// What the two listeners share.
-struct Server<Z> {
+struct Server<Z, T> {
     zone: Z,
+    inside: Inside<T>,
     upstreams: Arc<Upstreams>,
     address: SocketAddr,
     waiting: Arc<Semaphore>,
@@ -153,7 +170,7 @@ enum Step {
     Silence,
 }
 
-impl<Z: Zone> Server<Z> {
+impl<Z: Zone, T: DialRelay> Server<Z, T> {
     /// Answers `request` into `out` if that is possible without waiting.
     fn at_once(&self, request: &[u8], transport: Transport, out: &mut Vec<u8>) -> Step {
         let question = match Incoming::read(request) {
@@ -197,6 +214,15 @@ impl<Z: Zone> Server<Z> {
             Outcome::Reply(reply) => reply,
             Outcome::Alias(reply, target) => self.follow(reply, target, question).await,
             Outcome::Ask(_) => Reply::empty(ResponseCode::ServFail),
+            Outcome::Elsewhere if self.inside.takes(question.name()) => {
+                match self.inside.relay(request, question.end, transport).await {
+                    Ok(answer) => return answer,
+                    Err(error) => {
+                        tracing::debug!(name = %question.name(), %error, "not answered");
+                        Reply::empty(ResponseCode::ServFail)
+                    }
+                }
+            }
             Outcome::Elsewhere => {
                 self.prove_resolvers();
                 match self.upstreams.relay(request, question.end, transport).await {
@@ -263,17 +289,25 @@ impl<Z: Zone> Server<Z> {
                     part
                 }
                 Outcome::Ask(_) => Reply::empty(ResponseCode::ServFail),
-                Outcome::Elsewhere => match self.upstreams.lookup(&target, question.kind()).await {
-                    Ok(message) => Reply {
-                        answers: message.answers,
-                        authorities: message.authorities,
-                        ..Reply::empty(message.metadata.response_code)
-                    },
-                    Err(error) => {
-                        tracing::debug!(name = %target, %error, "the alias leads nowhere");
-                        Reply::empty(ResponseCode::ServFail)
+                Outcome::Elsewhere => {
+                    let found = if self.inside.takes(&target) {
+                        self.inside.lookup(&target, question.kind()).await
+                    } else {
+                        let asked = self.upstreams.lookup(&target, question.kind()).await;
+                        asked.map_err(|error| error.to_string())
+                    };
+                    match found {
+                        Ok(message) => Reply {
+                            answers: message.answers,
+                            authorities: message.authorities,
+                            ..Reply::empty(message.metadata.response_code)
+                        },
+                        Err(error) => {
+                            tracing::debug!(name = %target, %error, "the alias leads nowhere");
+                            Reply::empty(ResponseCode::ServFail)
+                        }
                     }
-                },
+                }
             };
             reply.code = part.code;
             reply.answers.extend(part.answers);

@@ -152,7 +152,7 @@ impl Place {
 
 /// The name in lower case without the final dot. What stands in no Kubernetes name, a dot inside
 /// of a label above all, becomes a question mark.
-fn lower(name: &Name) -> String {
+pub(super) fn lower(name: &Name) -> String {
     let mut text = String::with_capacity(name.len());
     for label in name.iter() {
         if !text.is_empty() {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::message::{HEADER, MAX_TCP, Transport};
 use super::zone::Zone;
 use super::{MAX_CONNECTIONS, MAX_REQUEST, Server, Step};
+use crate::dial::DialRelay;
 
 /// How long a connection may wait for its next question, all of it, and how long for a client to
 /// take an answer (RFC 7766, 6.2.3, has it at a few seconds).
@@ -19,7 +20,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: without file descriptors it would burn a core.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) async fn serve<Z: Zone>(server: Arc<Server<Z>>, listener: TcpListener) {
+pub(super) async fn serve<Z: Zone, T: DialRelay>(server: Arc<Server<Z, T>>, listener: TcpListener) {
     let open = Arc::new(Open::default());
     loop {
         match listener.accept().await {
@@ -52,8 +53,8 @@ pub(super) async fn serve<Z: Zone>(server: Arc<Server<Z>>, listener: TcpListener
 }
 
 /// Answers one question after the other until the client ends.
-async fn connection<Z: Zone>(
-    server: &Arc<Server<Z>>,
+async fn connection<Z: Zone, T: DialRelay>(
+    server: &Arc<Server<Z, T>>,
     mut stream: TcpStream,
     entry: &Entry,
 ) -> io::Result<()> {
@@ -71,7 +72,7 @@ async fn connection<Z: Zone>(
             Step::Silence => return Ok(()),
             Step::Wait(question) => match server.place() {
                 Some(_place) => out = server.in_time(&request, &question, Transport::Tcp).await,
-                None => Server::<Z>::too_busy(&question, &request, Transport::Tcp, &mut out),
+                None => Server::<Z, T>::too_busy(&question, &request, Transport::Tcp, &mut out),
             },
         }
         timely(write(&mut stream, &mut out)).await?;

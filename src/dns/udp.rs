@@ -10,13 +10,17 @@ use tokio::net::UdpSocket;
 use super::message::{MAX_UDP, Transport};
 use super::zone::Zone;
 use super::{MAX_REQUEST, Server, Step};
+use crate::dial::DialRelay;
 
 /// Datagrams that are taken at once before other tasks have their turn.
 const BATCH: usize = 64;
 /// Pause after an error of the socket that is not about one datagram.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
-pub(super) async fn serve<Z: Zone>(server: Arc<Server<Z>>, socket: Arc<UdpSocket>) {
+pub(super) async fn serve<Z: Zone, T: DialRelay>(
+    server: Arc<Server<Z, T>>,
+    socket: Arc<UdpSocket>,
+) {
     // One byte more than is taken, to tell what was cut.
     let mut request = vec![0; MAX_REQUEST + 1];
     let mut out = Vec::with_capacity(MAX_UDP);
@@ -33,8 +37,8 @@ pub(super) async fn serve<Z: Zone>(server: Arc<Server<Z>>, socket: Arc<UdpSocket
     }
 }
 
-fn batch<Z: Zone>(
-    server: &Arc<Server<Z>>,
+fn batch<Z: Zone, T: DialRelay>(
+    server: &Arc<Server<Z, T>>,
     socket: &Arc<UdpSocket>,
     request: &mut [u8],
     out: &mut Vec<u8>,
@@ -52,8 +56,8 @@ fn batch<Z: Zone>(
     Ok(())
 }
 
-fn received<Z: Zone>(
-    server: &Arc<Server<Z>>,
+fn received<Z: Zone, T: DialRelay>(
+    server: &Arc<Server<Z, T>>,
     socket: &Arc<UdpSocket>,
     request: &[u8],
     peer: SocketAddr,
@@ -64,7 +68,7 @@ fn received<Z: Zone>(
         Step::Silence => {}
         Step::Wait(question) => {
             let Some(place) = server.place() else {
-                Server::<Z>::too_busy(&question, request, Transport::Udp, out);
+                Server::<Z, T>::too_busy(&question, request, Transport::Udp, out);
                 return send(socket, out, peer);
             };
             let (server, socket) = (Arc::clone(server), Arc::clone(socket));

@@ -108,6 +108,15 @@ pub(super) fn unknown_there(target: &Target, rule: &Rule) -> DialError {
     }
 }
 
+/// The failure of an address that the cluster's DNS gave.
+pub(super) fn was_answered(target: &Target) -> DialError {
+    DialError::Unreachable {
+        target: target.to_string(),
+        reason: "the cluster's DNS gave the address, for a name of --resolve-in-cluster".to_owned(),
+        fix: NEEDS_RELAY.to_owned(),
+    }
+}
+
 /// The failure of what port-forward does not carry.
 pub(super) fn no_stream(target: &Target, protocol: Protocol) -> DialError {
     DialError::Unreachable {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, OpCode, Query};
+use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -155,11 +155,7 @@ impl Upstreams {
         kind: RecordType,
     ) -> Result<Message, RelayError> {
         let broken = |e: &dyn std::fmt::Display| RelayError::Silent(e.to_string());
-        let mut question = Message::query();
-        question.metadata.op_code = OpCode::Query;
-        question.metadata.recursion_desired = true;
-        question.add_query(Query::query(name.clone(), kind));
-        let request = question.to_vec().map_err(|e| broken(&e))?;
+        let request = message::query(name, kind).map_err(|e| broken(&e))?;
         let end = request.len();
         let mut answer = self.relay(&request, end, Transport::Udp).await?;
         if message::is_truncated(&answer) {
@@ -233,10 +229,7 @@ impl Upstreams {
         probe: &Name,
         came_back: impl FnOnce() -> bool,
     ) {
-        let mut question = Message::query();
-        question.metadata.recursion_desired = true;
-        question.add_query(Query::query(probe.clone(), RecordType::A));
-        if let Ok(request) = question.to_vec() {
+        if let Ok(request) = message::query(probe, RecordType::A) {
             let asked = ask(server, &request, request.len(), Transport::Udp);
             // Only where the question ends up matters, not what is answered.
             let _ = tokio::time::timeout(MAX_PATIENCE, asked).await;

@@ -296,3 +296,19 @@ async fn a_flow_is_opened_to_what_the_relay_would_dial() {
             .is_some_and(|(t, _)| t == "10.96.0.11:1")
     );
 }
+
+#[tokio::test]
+async fn an_address_that_the_clusters_dns_gave_is_the_clusters() {
+    let relay = Fake::new(true, true);
+    let answered = Answered::default();
+    let router = with(&relay, Via::Auto).with_answered(answered.clone());
+    let target: Target = "10.20.0.5:5432".parse().unwrap();
+    let way = async || router.decide(&target, &mut Notes::off()).await.way;
+    assert!(matches!(way().await, Way::Laptop));
+    answered.note("10.20.0.5".parse().unwrap());
+    let answer = dial(&router, &relay, "10.20.0.5:5432").await;
+    assert_eq!(answer, "Awaited 10.20.0.5:5432");
+    let direct = with(&relay, Via::Direct).with_answered(answered);
+    let error = dial(&direct, &relay, "10.20.0.5:5432").await;
+    assert!(error.contains("--resolve-in-cluster"), "{error}");
+}
