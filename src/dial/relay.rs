@@ -56,6 +56,12 @@ pub trait DialRelay: Clone + Send + Sync + 'static {
     /// something first.
     fn hopeless(&self) -> Option<DialError>;
 
+    /// Completes when it is known whether there is a relay, or that cannot be found out soon:
+    /// what [`DialRelay::hopeless`] says before is said in ignorance.
+    fn settled(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Opens a stream to `target`, whose name the relay resolves. Dropping the future abandons
     /// the attempt and frees the stream.
     fn dial_relay(

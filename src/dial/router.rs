@@ -148,24 +148,26 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         Ok(match (resolution, rule) {
             (Resolution::Alias { service, name }, _) => return Err(Alias { service, name }),
             (Resolution::Pods(mut endpoints), _) => match wanted.protocol {
-                Protocol::Tcp => self.to_pods(target, endpoints, notes),
+                Protocol::Tcp => self.to_pods(target, endpoints, notes).await,
                 other => {
                     let inside = std::mem::take(&mut endpoints.inside);
-                    self.inside(inside, Some(endpoints), no_stream(target, other), notes)
+                    let why = no_stream(target, other);
+                    self.inside(inside, Some(endpoints), why, notes).await
                 }
             },
-            (Resolution::Inside { inside, why }, _) => self.inside(inside, None, why, notes),
+            (Resolution::Inside { inside, why }, _) => self.inside(inside, None, why, notes).await,
             (Resolution::Failed(error), _) => Way::Failed(error),
             (Resolution::Elsewhere | Resolution::Unknown, Some(rule)) => {
                 let inside = Inside::unknown(target.clone());
                 self.inside(inside, None, unknown_there(target, rule), notes)
+                    .await
             }
             (Resolution::Elsewhere | Resolution::Unknown, None) => match target.host {
                 Host::Ip(ip) if self.answered.has(ip) => {
                     notes
                         .add(|| format!("the cluster's DNS gave {ip} for a name of the cluster's"));
                     let inside = Inside::unknown(target.clone());
-                    self.inside(inside, None, was_answered(target), notes)
+                    self.inside(inside, None, was_answered(target), notes).await
                 }
                 _ => Way::Laptop,
             },
@@ -173,7 +175,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
     }
 
     /// The way to what pods serve.
-    fn to_pods(&self, target: &Target, mut endpoints: Endpoints, notes: &mut Notes) -> Way {
+    async fn to_pods(&self, target: &Target, mut endpoints: Endpoints, notes: &mut Notes) -> Way {
         match (self.via, &self.relay) {
             (Via::Direct, _) | (Via::Auto, None) => return Way::Cluster(endpoints),
             (Via::Auto, Some(relay)) if !relay.usable() => {
@@ -186,10 +188,11 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         }
         let inside = std::mem::take(&mut endpoints.inside);
         self.inside(inside, Some(endpoints), no_relay(target), notes)
+            .await
     }
 
     /// The way to what only who is inside reaches, for the reason `why`.
-    fn inside(
+    async fn inside(
         &self,
         inside: Inside,
         endpoints: Option<Endpoints>,
@@ -202,6 +205,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         let Some(relay) = &self.relay else {
             return Way::Failed(why);
         };
+        relay.settled().await;
         if let Some(error) = relay.hopeless() {
             return Way::Failed(why.advising(&format!("{THROUGH_RELAY}, but {error}")));
         }

@@ -36,6 +36,10 @@ const BUDGET: u32 = 64 << 20;
 /// restart, shorter than most programs wait for a connection.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long the first answer to which replicas there are is waited for: several times what it
+/// takes an API server.
+const DISCOVERY_LIMIT: Duration = Duration::from_secs(5);
+
 /// Tunnels to all replicas of a relay. Cloning is shallow.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -188,6 +192,13 @@ impl DialRelay for Pool {
             true => None,
             false => self.shared.hopeless(),
         }
+    }
+
+    async fn settled(&self) {
+        let mut replicas = self.shared.replicas.clone();
+        let known = replicas.wait_for(|r| !r.names.is_empty() || r.none.is_some());
+        // Who looks for them may be gone, and then nothing more will be known.
+        let _ = tokio::time::timeout(DISCOVERY_LIMIT, known).await;
     }
 
     async fn dial_relay(&self, target: &Target, answer: Answer) -> Result<PoolStream, DialError> {

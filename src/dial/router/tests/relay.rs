@@ -14,6 +14,8 @@ struct Fake(Arc<State>);
 struct State {
     installed: AtomicBool,
     usable: AtomicBool,
+    /// Whether that is being found out.
+    unknown: AtomicBool,
     dialled: Mutex<Vec<(String, Answer)>>,
 }
 
@@ -43,6 +45,12 @@ impl DialRelay for Fake {
             reason: "no relay was found".to_owned(),
             fix: "`kdev install`".to_owned(),
         })
+    }
+
+    async fn settled(&self) {
+        while self.0.unknown.load(Ordering::Relaxed) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
     }
 
     async fn dial_relay(&self, target: &Target, answer: Answer) -> Result<DuplexStream, DialError> {
@@ -311,4 +319,23 @@ async fn an_address_that_the_clusters_dns_gave_is_the_clusters() {
     let direct = with(&relay, Via::Direct).with_answered(answered);
     let error = dial(&direct, &relay, "10.20.0.5:5432").await;
     assert!(error.contains("--resolve-in-cluster"), "{error}");
+}
+
+/// While it is not known whether there is a relay, what only one reaches waits for that.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_in_ignorance() {
+    let relay = Fake::new(true, false);
+    relay.0.unknown.store(true, Ordering::Relaxed);
+    let router = with(&relay, Via::Auto);
+    let (found, ()) = tokio::join!(dial(&router, &relay, "hidden:80"), async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        relay.0.installed.store(false, Ordering::Relaxed);
+        relay.0.unknown.store(false, Ordering::Relaxed);
+    });
+    assert!(
+        found.ends_with("no relay was found; `kdev install`"),
+        "{found}"
+    );
+    relay.0.unknown.store(true, Ordering::Relaxed);
+    assert_eq!(dial(&router, &relay, "web:80").await, "pod", "at once");
 }
