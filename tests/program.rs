@@ -88,6 +88,8 @@ async fn the_demo_shows_the_main_jobs_and_ends() {
     for part in [
         "hello from web-",
         "+PONG",
+        "2 pods ready",
+        "oats",
         "pods/portforward",
         "kdev doctor",
     ] {

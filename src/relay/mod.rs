@@ -44,6 +44,8 @@ const BUDGET: u32 = 40 << 20;
 const KEEP_ACCEPTING: Duration = Duration::from_secs(10);
 /// How long open connections may go on after that.
 const DRAIN: Duration = Duration::from_secs(15);
+/// How long a relay that is told to end may take.
+pub const LONGEST_END: Duration = KEEP_ACCEPTING.saturating_add(DRAIN);
 
 /// A running relay.
 pub struct Relay {

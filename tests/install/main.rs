@@ -5,6 +5,7 @@ mod life;
 mod midway;
 mod printed;
 mod refusals;
+mod relay;
 mod script;
 mod support;
 mod trouble;

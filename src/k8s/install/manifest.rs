@@ -284,3 +284,51 @@ fn confined() -> Value {
         "readOnlyRootFilesystem": true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::install::site::BUDGETS;
+
+    fn manifest(source: Source) -> Manifest {
+        Manifest {
+            namespace: "shop".to_owned(),
+            settings: Settings {
+                source,
+                ..Settings::default()
+            },
+            binaries: Vec::new(),
+            version: "1.2.3".to_owned(),
+            assigns_user: false,
+            resources: json!({}),
+            budgets: &BUDGETS,
+        }
+    }
+
+    #[test]
+    fn a_user_is_chosen_unless_the_cluster_assigns_one() {
+        let mut manifest = manifest(Source::Image("relay:1".to_owned()));
+        let security = |manifest: &Manifest| manifest.pod()["securityContext"].clone();
+        assert_eq!(security(&manifest)["runAsUser"], USER);
+        manifest.assigns_user = true;
+        let assigned = security(&manifest);
+        assert_eq!(assigned.get("runAsUser"), None);
+        assert_eq!(assigned.get("runAsGroup"), None);
+        assert_eq!(assigned["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn each_secret_is_another() {
+        let manifest = manifest(Source::Image("relay:1".to_owned()));
+        let key = |name| manifest.secret(name).unwrap()["data"]["key"].clone();
+        let (first, second) = (key("a"), key("a"));
+        assert_ne!(first, second);
+        let bytes = STANDARD.decode(first.as_str().unwrap()).unwrap();
+        assert_eq!(bytes.len(), SECRET);
+    }
+
+    #[test]
+    fn what_the_grace_has_to_hold() {
+        assert!(u64::from(GRACE) > crate::relay::LONGEST_END.as_secs());
+    }
+}

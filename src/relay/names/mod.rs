@@ -57,7 +57,13 @@ impl Names {
         let resolv = std::fs::read_to_string("/etc/resolv.conf")?;
         // A pod without the file has no aliases.
         let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-        Ok(Self::new(Conf::parse(&resolv, &hosts)))
+        Ok(Self::of(&resolv, &hosts))
+    }
+
+    /// As the texts of these two files say.
+    #[must_use]
+    pub fn of(resolv: &str, hosts: &str) -> Self {
+        Self::new(Conf::parse(resolv, hosts))
     }
 
     /// As `conf` says.

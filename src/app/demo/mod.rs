@@ -1,6 +1,9 @@
 //! `kdev demo`: the main jobs against a simulated cluster on loopback, each by the real command.
 
+mod relay;
+
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,14 +13,17 @@ use anyhow::{Context as _, bail, ensure};
 use kdev_sim::{Options, SimCluster, shop};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+pub use self::relay::relay_pods;
 use super::signals::Ending;
 use crate::config::SETTINGS;
 
 /// How long one step may take: each takes well below a second.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The domain of a network that pods reach and this laptop, as the demo has it, does not.
+const OFFICE: &str = "office.example";
 /// Longest answer that is shown.
 const MAX_SHOWN: usize = 4 << 10;
 
@@ -115,6 +121,11 @@ impl Stage {
             .context("the simulated cluster did not start")?;
         shop::furnish(&cluster);
         let folder = Folder::create()?;
+        relay_pods(
+            &cluster,
+            &folder.0,
+            &format!("{} prices.{OFFICE}", Ipv4Addr::LOCALHOST),
+        );
         let stage = Self {
             cluster,
             folder,
@@ -150,7 +161,9 @@ impl Stage {
         );
         say("\n3. A plain local port, for programs that know no proxy, and it survives a rollout:");
         self.forward().await?;
-        say("\n4. What may be missing is named:");
+        say("\n4. What only a pod reaches, here a host of another network, takes the relay:");
+        self.office().await?;
+        say("\n5. What may be missing is named:");
         let error = self.fail_as("viewer", "http://web.shop/").await?;
         ensure!(
             error.contains("pods/portforward"),
@@ -161,34 +174,61 @@ impl Stage {
 
     /// `kdev run -- curl`, or this program's own fetch where there is no curl.
     async fn fetched(&self, url: &str) -> anyhow::Result<String> {
-        let (code, shown) = self.run_fetch("dev", url).await?;
+        let (code, shown) = self.run_fetch("dev", &[], url).await?;
         ensure!(code == Some(0), "it ended with exit code {code:?}: {shown}");
         Ok(shown)
     }
 
     async fn fail_as(&self, user: &str, url: &str) -> anyhow::Result<String> {
-        let (_, shown) = self.run_fetch(user, url).await?;
+        let (_, shown) = self.run_fetch(user, &[], url).await?;
         Ok(shown)
     }
 
-    async fn run_fetch(&self, user: &str, url: &str) -> anyhow::Result<(Option<i32>, String)> {
+    async fn run_fetch(
+        &self,
+        user: &str,
+        flags: &[&str],
+        url: &str,
+    ) -> anyhow::Result<(Option<i32>, String)> {
         let mut command = self.command(user);
-        command.args(["run", "--"]);
+        command.arg("run").args(flags).arg("--");
         if has_curl() {
             command.args(["curl", "-sS", url]);
         } else {
             command.arg(&self.kdev).args(["demo", "--fetch", url]);
         }
-        say(&format!("$ kdev run -- curl -sS {url}"));
-        let output = tokio::time::timeout(STEP_TIMEOUT, command.output())
-            .await
-            .context("the step took too long")??;
-        let mut shown = output.stdout;
-        shown.extend_from_slice(&output.stderr);
-        shown.truncate(MAX_SHOWN);
-        let shown = String::from_utf8_lossy(&shown).trim_end().to_owned();
-        say(&shown);
-        Ok((output.status.code(), shown))
+        let flags: String = flags.iter().map(|flag| format!("{flag} ")).collect();
+        say(&format!("$ kdev run {flags}-- curl -sS {url}"));
+        show(&mut command).await
+    }
+
+    /// A host of another network: out of reach until there is a relay.
+    async fn office(&self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("http://prices.{OFFICE}:{}/", listener.local_addr()?.port());
+        let flags = ["--resolve-in-cluster", OFFICE];
+        let asking = async {
+            let (_, shown) = self.run_fetch("dev", &flags, &url).await?;
+            ensure!(
+                shown.contains("kdev install"),
+                "what reaches the host is not named: {shown}"
+            );
+            say("$ kdev install --image kdev-relay");
+            let mut install = self.command("dev");
+            install.args(["install", "--image", "kdev-relay"]);
+            let (code, shown) = show(&mut install).await?;
+            ensure!(code == Some(0), "the relay could not be installed: {shown}");
+            let (code, shown) = self.run_fetch("dev", &flags, &url).await?;
+            ensure!(
+                code == Some(0) && shown.contains("oats"),
+                "the host did not answer through the relay: {shown}"
+            );
+            Ok(())
+        };
+        tokio::select! {
+            asked = asking => asked,
+            served = price_list(&listener) => served,
+        }
     }
 
     async fn forward(&self) -> anyhow::Result<()> {
@@ -256,6 +296,37 @@ impl Stage {
             command.env_remove(name);
         }
         command
+    }
+}
+
+/// Runs a command and shows what it says; gives its exit code too.
+async fn show(command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
+    let output = tokio::time::timeout(STEP_TIMEOUT, command.output())
+        .await
+        .context("the step took too long")??;
+    // Remarks on the way come before the result.
+    let mut shown = output.stderr;
+    shown.extend_from_slice(&output.stdout);
+    shown.truncate(MAX_SHOWN);
+    let shown = String::from_utf8_lossy(&shown).trim_end().to_owned();
+    say(&shown);
+    Ok((output.status.code(), shown))
+}
+
+/// Answers every connection with the office's prices.
+async fn price_list(listener: &TcpListener) -> anyhow::Result<()> {
+    const BODY: &str = "{\"oats\": 3, \"rye\": 4}\n";
+    loop {
+        let (mut caller, _) = listener.accept().await?;
+        let mut request = [0; 1024];
+        // Whatever is asked for; who leaves early gets nothing.
+        let _ = caller.read(&mut request).await;
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            BODY.len()
+        );
+        let _ = caller.write_all(format!("{head}{BODY}").as_bytes()).await;
+        let _ = caller.shutdown().await;
     }
 }
 
