@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::LIMIT;
 use super::pod::Pod;
 use crate::site;
 
@@ -69,7 +70,9 @@ impl Beside {
             let before = self.p99().await;
             let going_on = attack().await;
             let during = self.p99().await;
-            println!("{what}: {}", self.relay.memory());
+            let memory = self.relay.memory();
+            println!("{what}: {memory}");
+            assert!(memory.total() < LIMIT, "{what}: {memory}");
             drop(going_on);
             // What was cut off is put away.
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -152,6 +152,13 @@ pub(super) struct Memory {
     pub(super) sockets: Option<u64>,
 }
 
+impl Memory {
+    /// What counts against the pod where the kernel counts sockets, too.
+    pub(super) fn total(&self) -> u64 {
+        self.resident + self.sockets.unwrap_or(0)
+    }
+}
+
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mb = |bytes: u64| bytes as f64 / f64::from(1 << 20);
