@@ -20,7 +20,7 @@ const FIX_IMAGE: &str =
 const FIX_QUOTA: &str = "ask for a larger quota, pass --replicas 1, or choose another namespace";
 const FIX_ADMISSION: &str =
     "whoever runs the cluster decides that; `kdev install --dry-run` shows what was asked for";
-const FIX_CRASH: &str = "`kubectl logs` has more; another --base-image may help";
+const FIX_CRASH: &str = "`kubectl logs` has more, and another --base-image may help";
 const FIX_NODE: &str = "a node has to become free, or whoever runs the cluster can say more";
 
 /// Longest text of Kubernetes' that is repeated, in bytes.
