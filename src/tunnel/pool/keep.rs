@@ -26,6 +26,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Pause where somebody has to do something first.
 const LASTING_PAUSE: Duration = Duration::from_secs(10);
+/// How long after a tunnel was lost a refusal is taken for one that passes: an API server that has
+/// just started refuses what it will admit once it has read its roles, and a gateway before it may
+/// refuse what it cannot ask about.
+const STARTING: Duration = Duration::from_secs(30);
 /// A tunnel that lived so long was a good one: the next try comes at once.
 const GOOD_TUNNEL: Duration = Duration::from_secs(5);
 /// When a second attempt is made beside one that hangs, and again after each: packets that were
@@ -73,11 +77,13 @@ async fn keep<T: Transport>(shared: Arc<Shared>, transport: Arc<T>, replica: Arc
     let mut changes = shared.follow();
     // None for the very first try.
     let mut pause = None;
+    let mut worked: Option<Instant> = None;
     loop {
         while shared.has_fit(&replica) {
             if changes.changed().await.is_err() {
                 return;
             }
+            worked = Some(Instant::now());
         }
         if let Some(pause) = pause {
             // Jitter, since one event may have cut the tunnels of many.
@@ -103,7 +109,8 @@ async fn keep<T: Transport>(shared: Arc<Shared>, transport: Arc<T>, replica: Arc
                     false => FIRST_PAUSE,
                 });
             }
-            Err(trouble) => {
+            Err(mut trouble) => {
+                trouble.passing |= worked.is_some_and(|at| at.elapsed() < STARTING);
                 let passing = trouble.passing;
                 let error = trouble.error.to_string();
                 if shared.note(&replica, trouble) && !passing {

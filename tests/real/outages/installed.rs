@@ -83,19 +83,6 @@ impl Installed {
         Ok(ready.map(str::to_owned).collect())
     }
 
-    /// Waits until both replicas are ready.
-    pub(super) fn ready(&self) {
-        let end = Instant::now() + START_LIMIT;
-        while self.pods().unwrap().len() < 2 {
-            assert!(
-                Instant::now() < end,
-                "the relay is not ready: {:?}",
-                self.pods()
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
     /// Ends one pod at once, as a node does that fails.
     pub(super) fn kill_a_pod(&self) {
         let pod = self.pods().unwrap().remove(0);
@@ -103,8 +90,15 @@ impl Installed {
         lab::kubectl(&[&["-n", &self.namespace][..], &now].concat()).unwrap();
     }
 
-    /// Waits until somebody who comes anew can open a port-forward to the relay.
-    pub(super) async fn wait_for_port_forward(&self, door: &str) {
+    /// When somebody who comes anew can open a port-forward to the relay through every door.
+    pub(super) async fn back(&self) -> Instant {
+        for door in lab::doors() {
+            self.wait_for_port_forward(&door).await;
+        }
+        Instant::now()
+    }
+
+    async fn wait_for_port_forward(&self, door: &str) {
         let end = Instant::now() + START_LIMIT;
         let mut pod = None;
         loop {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt as _;
+use tokio::task::JoinSet;
 
 use self::installed::{Installed, connect};
 use self::line::Line;
@@ -27,24 +28,44 @@ const SERVICE: &str = "web.shop:80";
 /// What kdev may have grown by when all is over: allocators keep some of a burst.
 const GROWTH: u64 = 24 << 20;
 
-/// Makes requests to `target` through `connect` while `fault` runs.
-async fn survive(what: &str, connect: &Running, target: &str, fault: impl Future<Output = Outage>) {
-    let way = Way::Socks5(connect.proxy());
-    way.get(target, "/").await.unwrap();
-    let before = connect.memory();
-    let load = Load::start(way, target);
+/// A session behind each door, by the relay.
+fn sessions(relay: &Installed) -> Vec<(String, Running)> {
+    let doors = lab::doors().into_iter();
+    doors
+        .map(|door| (door.clone(), connect(relay, &door)))
+        .collect()
+}
+
+/// Makes requests to `target` through all `sessions` while `fault` runs.
+async fn survive(
+    what: &str,
+    sessions: Vec<(String, Running)>,
+    target: &str,
+    fault: impl Future<Output = Outage>,
+) {
+    let mut loads = Vec::new();
+    for (door, connect) in sessions {
+        let way = Way::Socks5(connect.proxy());
+        way.get(target, "/").await.unwrap();
+        let before = connect.memory();
+        loads.push((door, connect, before, Load::start(way, target)));
+    }
     tokio::time::sleep(CALM).await;
     let outage = fault.await;
     tokio::time::sleep(CALM).await;
-    let requests = load.stop().await;
-    judge(what, &requests, outage);
-    let after = connect.memory();
-    println!(
-        "{what}: kdev had {} KiB before, {} KiB after",
-        before >> 10,
-        after >> 10
-    );
-    assert!(after < before + GROWTH, "{what}: memory did not return");
+    for (door, connect, before, load) in loads {
+        let what = format!("{door}: {what}");
+        let requests = load.stop().await;
+        judge(&what, &requests, outage);
+        let after = connect.memory();
+        println!(
+            "{what}: kdev had {} KiB before, {} KiB after",
+            before >> 10,
+            after >> 10
+        );
+        assert!(after < before + GROWTH, "{what}: memory did not return");
+        connect.stop();
+    }
 }
 
 async fn ctl(verb: &'static str, component: &'static str) {
@@ -66,18 +87,12 @@ fn moment() -> Outage {
 async fn a_killed_relay_pod_costs_its_own_requests_alone() {
     lab::settle();
     let relay = Installed::new("outage-kill");
-    for door in lab::doors() {
-        relay.ready();
-        let connect = connect(&relay, &door);
-        let what = format!("{door}: relay pod killed");
-        survive(&what, &connect, SERVICE, async {
-            let outage = moment();
-            relay.kill_a_pod();
-            outage
-        })
-        .await;
-        connect.stop();
-    }
+    survive("relay pod killed", sessions(&relay), SERVICE, async {
+        let outage = moment();
+        relay.kill_a_pod();
+        outage
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,26 +100,20 @@ async fn a_killed_relay_pod_costs_its_own_requests_alone() {
 async fn the_relay_is_reached_again_after_a_restart_of_the_api_server() {
     lab::settle();
     let relay = Installed::new("outage-api");
-    for door in lab::doors() {
-        let connect = connect(&relay, &door);
-        let what = format!("{door}: API server killed");
-        survive(&what, &connect, SERVICE, async {
-            let guard = Fault {
-                component: "apiserver",
-                again: "start",
-            };
-            ctl("kill", "apiserver").await;
-            let away = Instant::now();
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            ctl("start", "apiserver").await;
-            relay.wait_for_port_forward(&door).await;
-            let back = Instant::now();
-            drop(guard);
-            Outage { away, back }
-        })
-        .await;
-        connect.stop();
-    }
+    survive("API server killed", sessions(&relay), SERVICE, async {
+        let guard = Fault {
+            component: "apiserver",
+            again: "start",
+        };
+        ctl("kill", "apiserver").await;
+        let away = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ctl("start", "apiserver").await;
+        let back = relay.back().await;
+        drop(guard);
+        Outage { away, back }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,27 +125,47 @@ async fn the_relay_is_reached_again_after_a_restart_of_the_kubelet() {
     // has none for a moment, whoever asks.
     let (_, address) = lab::pod_address("web");
     let target = format!("{address}:8080");
-    for door in lab::doors() {
-        relay.ready();
-        let connect = connect(&relay, &door);
-        let what = format!("{door}: kubelet restarted");
-        survive(&what, &connect, &target, async {
-            let guard = Fault {
-                component: "kubelet",
-                again: "start",
-            };
-            let away = Instant::now();
-            ctl("stop", "kubelet").await;
-            ctl("start", "kubelet").await;
-            relay.wait_for_port_forward(&door).await;
-            let back = Instant::now();
-            drop(guard);
-            Outage { away, back }
-        })
-        .await;
-        connect.stop();
-    }
+    survive("kubelet restarted", sessions(&relay), &target, async {
+        let guard = Fault {
+            component: "kubelet",
+            again: "start",
+        };
+        let away = Instant::now();
+        ctl("stop", "kubelet").await;
+        ctl("start", "kubelet").await;
+        let back = relay.back().await;
+        drop(guard);
+        Outage { away, back }
+    })
+    .await;
     lab::settle();
+}
+
+/// A line before each door.
+struct Lines {
+    lines: Vec<Line>,
+    sessions: Vec<(String, Running)>,
+    _folder: tempfile::TempDir,
+}
+
+impl Lines {
+    async fn lay(relay: &Installed) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut lines, mut sessions) = (Vec::new(), Vec::new());
+        for door in lab::doors() {
+            let kubeconfig = lab::kubeconfig("admin", &door);
+            let loopback = ([127, 0, 0, 1], 0).into();
+            let line = Line::new(loopback, line::server(&kubeconfig)).await;
+            let over = line::over(&kubeconfig, line.address, folder.path());
+            sessions.push((door, Running::start(&mut relay.connect_with(&over))));
+            lines.push(line);
+        }
+        Self {
+            lines,
+            sessions,
+            _folder: folder,
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,22 +173,14 @@ async fn the_relay_is_reached_again_after_a_restart_of_the_kubelet() {
 async fn a_cut_of_every_socket_costs_what_was_on_them() {
     lab::settle();
     let relay = Installed::new("outage-cut");
-    for door in lab::doors() {
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = lab::kubeconfig("admin", &door);
-        let loopback = ([127, 0, 0, 1], 0).into();
-        let line = Line::new(loopback, line::server(&kubeconfig)).await;
-        let over = line::over(&kubeconfig, line.address, folder.path());
-        let connect = Running::start(&mut relay.connect_with(&over));
-        let what = format!("{door}: every socket cut");
-        survive(&what, &connect, SERVICE, async {
-            let outage = moment();
-            line.cut();
-            outage
-        })
-        .await;
-        connect.stop();
-    }
+    let laid = Lines::lay(&relay).await;
+    let lines = laid.lines;
+    survive("every socket cut", laid.sessions, SERVICE, async {
+        let outage = moment();
+        lines.iter().for_each(Line::cut);
+        outage
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,33 +267,33 @@ fn judge_move(what: &str, requests: &[load::Request], moved: Outage) {
 async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
     lab::settle();
     let relay = Installed::new("outage-narrow");
-    for door in lab::doors() {
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = lab::kubeconfig("admin", &door);
-        let loopback = ([127, 0, 0, 1], 0).into();
-        let line = Line::new(loopback, line::server(&kubeconfig)).await;
-        let over = line::over(&kubeconfig, line.address, folder.path());
-        let connect = Running::start(&mut relay.connect_with(&over));
-        let way = Way::Socks5(connect.proxy());
-        way.get(SERVICE, "/").await.unwrap();
-        line.narrow(5_000_000 / 8);
-        let (mut download, _) = way.download(SERVICE, "/big").await.unwrap();
-        // The tunnels for bulk are made by now.
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let made = line.made();
-        let mut buffer = vec![0; 64 << 10];
-        let (begun, mut got) = (Instant::now(), 0);
-        while begun.elapsed() < Duration::from_secs(60) {
-            let read = tokio::time::timeout(Duration::from_secs(10), download.read(&mut buffer));
-            let n = read.await.expect("the download stands still").unwrap();
-            assert!(n > 0, "the download broke off");
-            got += n;
-        }
-        println!("{door}: {} KiB/s in a minute", got / 60 / 1024);
-        assert_eq!(line.made(), made, "{door}: kdev connected anew");
-        line.narrow(0);
-        connect.stop();
+    let laid = Lines::lay(&relay).await;
+    let mut downloads = JoinSet::new();
+    for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
+        downloads.spawn(async move {
+            let way = Way::Socks5(connect.proxy());
+            way.get(SERVICE, "/").await.unwrap();
+            line.narrow(5_000_000 / 8);
+            let (mut download, _) = way.download(SERVICE, "/big").await.unwrap();
+            // The tunnels for bulk are made by now.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let made = line.made();
+            let mut buffer = vec![0; 64 << 10];
+            let (begun, mut got) = (Instant::now(), 0);
+            while begun.elapsed() < Duration::from_secs(60) {
+                let read = download.read(&mut buffer);
+                let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+                let n = read.expect("the download stands still").unwrap();
+                assert!(n > 0, "the download broke off");
+                got += n;
+            }
+            println!("{door}: {} KiB/s in a minute", got / 60 / 1024);
+            assert_eq!(line.made(), made, "{door}: kdev connected anew");
+            line.narrow(0);
+            connect.stop();
+        });
     }
+    downloads.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,14 +301,16 @@ async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
 async fn a_rolling_upgrade_is_not_noticed() {
     lab::settle();
     let relay = Installed::new("outage-upgrade");
-    for door in lab::doors() {
-        let connect = connect(&relay, &door);
+    let mut loads = Vec::new();
+    for (door, connect) in sessions(&relay) {
         let way = Way::Socks5(connect.proxy());
         way.get(SERVICE, "/").await.unwrap();
-        let load = Load::start(way, SERVICE);
-        tokio::time::sleep(CALM).await;
-        relay.upgrade().await;
-        tokio::time::sleep(CALM).await;
+        loads.push((door, connect, Load::start(way, SERVICE)));
+    }
+    tokio::time::sleep(CALM).await;
+    relay.upgrade().await;
+    tokio::time::sleep(CALM).await;
+    for (door, connect, load) in loads {
         let requests = load.stop().await;
         all_went_well(&format!("{door}: rolling upgrade"), &requests);
         connect.stop();
