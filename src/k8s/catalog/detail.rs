@@ -8,7 +8,7 @@ use super::members::Members;
 use super::name::Query;
 use super::shared::{FeedState, Kind};
 use super::store::{Pod, ServiceKind, Store, TargetPort};
-use crate::addr::Namespaced;
+use crate::addr::{Namespaced, Protocol};
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,16 @@ impl Catalog {
                 Some(FeedState::Forbidden { .. }) => Labelled::Forbidden,
                 Some(FeedState::Syncing) | None => Labelled::Syncing,
             })
+    }
+
+    /// Whether a pod of the snapshot declares the TCP port.
+    #[must_use]
+    pub fn declares(&self, pod: &Namespaced, port: u16) -> bool {
+        self.shared.read(|store| {
+            let namespace = store.namespace(&pod.namespace);
+            let pod = namespace.and_then(|n| n.pods.get(&*pod.name));
+            pod.is_some_and(|pod| pod.declares(port, Protocol::Tcp))
+        })
     }
 
     /// What is known of a Service, from the snapshot and from what was asked just now.

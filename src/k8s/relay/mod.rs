@@ -9,7 +9,7 @@ mod transport;
 use tokio::sync::watch;
 
 pub use self::carrier::Carrier;
-use self::transport::ToRelay;
+use self::transport::{Choice, ToRelay};
 use super::catalog::LabelledPod;
 use super::install::{NAME, NAME_LABEL};
 use super::portforward::PortForward;
@@ -42,7 +42,8 @@ pub fn start(
         namespace.clone(),
         found,
     ));
-    let transport = ToRelay::new(client.clone(), pods.clone(), namespace, only);
+    let choice = only.map_or_else(|| Choice::Best(catalog.clone()), Choice::Only);
+    let transport = ToRelay::new(client.clone(), pods.clone(), namespace, choice);
     Pool::start(transport, replicas)
 }
 
@@ -92,6 +93,11 @@ pub async fn probe(
     carrier: Carrier,
 ) -> Result<Probe, Trouble> {
     let namespace = client.namespace().to_owned();
-    let transport = ToRelay::new(client.clone(), pods.clone(), namespace, Some(carrier));
+    let transport = ToRelay::new(
+        client.clone(),
+        pods.clone(),
+        namespace,
+        Choice::Only(carrier),
+    );
     crate::tunnel::pool::probe(&transport, replica).await
 }

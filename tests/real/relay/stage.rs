@@ -96,7 +96,7 @@ pub(crate) struct Tunnels {
 
 impl Tunnels {
     /// Tunnels to both replicas.
-    pub(crate) async fn open(relay: &Relay, door: &str, carrier: Carrier) -> Self {
+    pub(crate) async fn open(relay: &Relay, door: &str, carrier: Option<Carrier>) -> Self {
         let tasks = Tasks::new();
         let options = KubeOptions {
             namespace: Some(relay.namespace.clone()),
@@ -105,7 +105,7 @@ impl Tunnels {
         let client = Client::connect(options, &tasks).await.unwrap();
         let catalog = Catalog::start(client.clone(), Default::default(), &tasks);
         let pods = PortForward::new(client.clone(), KnownForm::default());
-        let pool = relay::start(&client, &catalog, &pods, Some(carrier), &tasks);
+        let pool = relay::start(&client, &catalog, &pods, carrier, &tasks);
         pool.ready(Duration::from_secs(20)).await.unwrap();
         let tunnels = Self { pool, pods, tasks };
         let end = Instant::now() + Duration::from_secs(20);
@@ -178,6 +178,8 @@ spec:
         imagePullPolicy: Never
         env:
         - {{name: KDEV_POD_TUNNEL, value: "0.0.0.0:7001"}}
+        ports:
+        - {{name: pod-tunnel, containerPort: 7001}}
         resources:
           requests: {{cpu: 10m, memory: 16Mi}}
           limits: {{memory: 128Mi}}
