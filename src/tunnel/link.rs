@@ -1,4 +1,5 @@
-//! HTTP/2 over a stream whose handshake is done: one side opens streams, the other takes them.
+//! HTTP/2 over a stream whose handshake is done: the side that opens streams, and what both have
+//! to agree on.
 
 use std::future::Future as _;
 use std::io;
@@ -6,20 +7,18 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use h2::client::SendRequest;
-use h2::server::SendResponse;
-use h2::{RecvStream, client, ext, server};
-use http::{Method, Request, Response, Uri};
+use h2::{client, ext};
+use http::{Method, Request, Uri};
 use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::budget::Share;
-use super::cause::refusal;
 use super::health::{Health, Vitals};
 use super::life::{Ended, Watched};
 use super::pulse::{Beat, Pulse};
@@ -30,20 +29,20 @@ use crate::io::Io;
 
 /// Bytes of one stream that may be on the way: 300 Mbit/s over 20 ms and twice that, since a
 /// window is only widened when half of it was read.
-const STREAM_WINDOW: u32 = 2 << 20;
+pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 /// Most streams of one tunnel at a time.
 pub(super) const MAX_STREAMS: u32 = 16_384;
 /// Most bytes that one stream may queue; the tunnel's backlog is the tighter bound.
-const SEND_BUFFER: usize = 256 << 10;
+pub(super) const SEND_BUFFER: usize = 256 << 10;
 /// Most bytes of one message's headers: a target and a cause.
-const MAX_HEADERS: u32 = 16 << 10;
+pub(super) const MAX_HEADERS: u32 = 16 << 10;
 /// What h2 lets small frames take up before it ends a connection as abused. A stream of one-byte
 /// writes is legitimate here, and both ends know each other.
-const SMALL_FRAMES: usize = 256 << 20;
+pub(super) const SMALL_FRAMES: usize = 256 << 20;
 /// How many streams that were reset are remembered, so that what was on the way to them is dropped
 /// quietly, and how many may be reset before this side looked at them: more end the tunnel. An app
 /// that gives up many dials at once does no harm.
-const RESET_STREAMS: usize = 1024;
+pub(super) const RESET_STREAMS: usize = 1024;
 
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,14 +66,14 @@ impl Protocol {
         }
     }
 
-    fn named(name: Option<&str>) -> Option<Self> {
+    pub(super) fn named(name: Option<&str>) -> Option<Self> {
         let all = [Self::Tcp, Self::Udp, Self::Control];
         all.into_iter().find(|protocol| protocol.name() == name)
     }
 }
 
 /// Who opened the connection that a stream carries, as text: an address and a port.
-const PEER_HEADER: &str = "kdev-peer";
+pub(super) const PEER_HEADER: &str = "kdev-peer";
 
 /// Opens streams. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -247,174 +246,6 @@ impl<T: Io> Driver<T> {
     }
 }
 
-/// The side that takes streams.
-pub struct Listener<T: Io> {
-    connection: server::Connection<Watched<T>, Bytes>,
-    pulse: Pulse,
-    backlog: Arc<Backlog>,
-    streams: Arc<AtomicUsize>,
-    ended: Option<Ended>,
-}
-
-/// Becomes the side that takes streams.
-///
-/// # Errors
-/// When the stream fails.
-pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
-    let window = share.window();
-    let backlog = Arc::new(Backlog::new(Share::backlog(window)));
-    let (io, life) = Watched::new(io, backlog.clone());
-    let mut connection: server::Connection<_, Bytes> = server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(window)
-        .max_frame_size(CHUNK as u32)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(MAX_HEADERS)
-        .data_frame_budget(SMALL_FRAMES)
-        .enable_connect_protocol()
-        .handshake(io)
-        .await
-        .map_err(broken)?;
-    let (pings, vitals) = (connection.ping_pong(), Arc::new(Vitals::new()));
-    let pulse = Pulse::new(pings, life, share, backlog.clone(), vitals);
-    Ok(Listener {
-        connection,
-        pulse,
-        backlog,
-        streams: Arc::default(),
-        ended: None,
-    })
-}
-
-impl<T: Io> Listener<T> {
-    /// The next stream that the other side opens; `None` when the tunnel has ended. Bytes move
-    /// only while somebody waits here. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Incoming> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
-        if self.ended.is_some() {
-            return Poll::Ready(None);
-        }
-        loop {
-            match self.pulse.poll(cx) {
-                Poll::Ready(Beat::Dead) => return self.end(Ended::Silent),
-                Poll::Ready(Beat::Window(window)) => self.connection.set_target_window_size(window),
-                Poll::Pending => {}
-            }
-            let (request, respond) = match self.connection.poll_accept(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return self.end(Ended::Closed),
-                Poll::Ready(Some(Err(error))) => return self.end(Ended::Broken(error.to_string())),
-                Poll::Ready(Some(Ok(incoming))) => incoming,
-            };
-            if let Some(incoming) = Incoming::read(request, respond, &self.backlog, &self.streams) {
-                return Poll::Ready(Some(incoming));
-            }
-        }
-    }
-
-    fn end(&mut self, ended: Ended) -> Poll<Option<Incoming>> {
-        self.backlog.release();
-        self.ended = Some(ended);
-        Poll::Ready(None)
-    }
-
-    /// Tells the other side to open no more; [`Listener::next`] ends when the last stream has.
-    pub fn drain(&mut self) {
-        self.connection.graceful_shutdown();
-    }
-
-    /// Why it ended, once [`Listener::next`] gave `None`.
-    #[must_use]
-    pub fn ended(&self) -> Ended {
-        self.ended.clone().unwrap_or(Ended::Closed)
-    }
-
-    /// How many of its streams live.
-    #[must_use]
-    pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
-    }
-}
-
-/// A stream that the other side wants opened.
-#[derive(Debug)]
-pub struct Incoming {
-    /// Where it shall go.
-    pub target: Target,
-    /// What it carries.
-    pub protocol: Protocol,
-    /// Who opened the connection that it carries, where that is known.
-    pub peer: Option<SocketAddr>,
-    body: RecvStream,
-    respond: SendResponse<Bytes>,
-    backlog: Arc<Backlog>,
-    counted: Counted,
-}
-
-impl Incoming {
-    /// Reads a request; one that makes no sense is refused here.
-    fn read(
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-        backlog: &Arc<Backlog>,
-        streams: &Arc<AtomicUsize>,
-    ) -> Option<Self> {
-        let name = request.extensions().get::<ext::Protocol>();
-        let protocol = Protocol::named(name.map(ext::Protocol::as_str));
-        let peer = request.headers().get(PEER_HEADER);
-        let peer = peer.and_then(|value| value.to_str().ok()?.parse().ok());
-        let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        let target = authority.and_then(|a| a.parse::<Target>().ok());
-        let (true, Some(protocol), Some(target)) =
-            (request.method() == Method::CONNECT, protocol, target)
-        else {
-            let error = DialError::Forbidden {
-                target: String::new(),
-                reason: "a tunnel carries CONNECT requests to HOST:PORT only".to_owned(),
-            };
-            // The tunnel is gone when this fails.
-            let _ = respond.send_response(refusal(&error), true);
-            return None;
-        };
-        Some(Self {
-            target,
-            protocol,
-            peer,
-            body: request.into_body(),
-            respond,
-            backlog: backlog.clone(),
-            counted: Counted::new(streams),
-        })
-    }
-
-    /// Says yes.
-    ///
-    /// # Errors
-    /// When the other side has given up meanwhile.
-    pub fn accept(mut self) -> io::Result<Stream> {
-        let send = self.respond.send_response(Response::new(()), false);
-        let send = send.map_err(broken)?;
-        Ok(Stream::open(send, self.body, self.backlog, self.counted))
-    }
-
-    /// Says no, and why.
-    pub fn refuse(mut self, error: &DialError) {
-        // The other side is gone when this fails.
-        let _ = self.respond.send_response(refusal(error), true);
-    }
-
-    /// Completes when the other side gives up waiting for an answer.
-    pub async fn abandoned(&mut self) {
-        let _ = std::future::poll_fn(|cx| self.respond.poll_reset(cx)).await;
-    }
-}
-
-fn broken(error: h2::Error) -> io::Error {
+pub(super) fn broken(error: h2::Error) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }

@@ -18,6 +18,7 @@ mod health;
 mod join;
 mod life;
 mod link;
+mod listen;
 #[cfg(feature = "client")]
 pub mod pool;
 mod proof;
@@ -34,7 +35,8 @@ pub use head::{Hello, Refusal, RefusalCode, Role, SessionId};
 pub use health::Health;
 pub use join::join;
 pub use life::{DEAD_AFTER, Ended, PING_EVERY};
-pub use link::{Driver, Incoming, Listener, Opener, Protocol, open, serve};
+pub use link::{Driver, Opener, Protocol, open};
+pub use listen::{Incoming, Listener, serve};
 pub use proof::Secret;
 pub use stream::Stream;
 

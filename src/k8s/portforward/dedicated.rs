@@ -2,13 +2,20 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
+use super::form::Form;
+use super::open::{OpenError, Opened, open};
+use super::pool::PortForward;
 use super::stream::PodStream;
+use crate::addr::Namespaced;
+use crate::dial::{DialError, PodPort};
 use crate::io::Io;
+use crate::tunnel::pool::Trouble;
 
 /// A byte stream to a port of a pod. Dropping it closes the connection below.
 #[derive(Debug)]
@@ -19,8 +26,40 @@ pub struct DedicatedStream {
 }
 
 impl DedicatedStream {
-    pub(super) fn new(stream: PodStream, connection: Option<Connection>) -> Self {
+    fn new(stream: PodStream, connection: Option<Connection>) -> Self {
         Self { stream, connection }
+    }
+}
+
+impl PortForward {
+    /// Opens a stream to one port of one pod on a connection of its own, by the best of `forms`,
+    /// and says which that was. It is in no count of [`PortForward::status`]. Bounded in time;
+    /// dropping the future closes what it opened.
+    pub async fn dedicated(
+        &self,
+        pod: &Namespaced,
+        port: u16,
+        forms: &[Form],
+    ) -> Result<(DedicatedStream, Form), Trouble> {
+        let (client, known, tasks) = (&self.inner.client, &self.inner.form, &self.inner.tasks);
+        let at = PodPort {
+            pod: pod.clone(),
+            uid: String::new(),
+            port,
+        };
+        let (target, traffic) = (format!("port {port} of pod {}", pod.name), Arc::default());
+        let opened = open(client, known, forms, &at, &target, &traffic, tasks).await;
+        let failed = |OpenError { error, passing }| Trouble { error, passing };
+        match opened.map_err(failed)? {
+            (Opened::Stream(stream), form) => Ok((DedicatedStream::new(stream, None), form)),
+            (Opened::Connection(connection), form) => match connection.open(port, &target) {
+                Some(stream) => Ok((DedicatedStream::new(stream, Some(connection)), form)),
+                None => Err(Trouble::passing(DialError::Cluster {
+                    reason: "a new connection was closed at once".to_owned(),
+                    fix: String::new(),
+                })),
+            },
+        }
     }
 }
 

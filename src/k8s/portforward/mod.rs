@@ -13,6 +13,7 @@ mod dedicated;
 mod form;
 mod open;
 mod outgoing;
+mod parts;
 mod pool;
 mod probe;
 mod reader;

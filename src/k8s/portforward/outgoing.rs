@@ -11,6 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::lock;
+use super::parts::Parts;
 use super::spdy::{Encoder, MAX_DATA, StreamType, encode};
 use super::v4;
 use super::websocket::{self, HEADER_ROOM, Opcode};
@@ -55,37 +56,6 @@ struct State {
     closing: bool,
     /// Payload bytes handed over since the connection began.
     accepted: u64,
-}
-
-/// What is left of several slices.
-struct Parts<'a> {
-    slices: std::slice::Iter<'a, IoSlice<'a>>,
-    current: &'a [u8],
-}
-
-impl<'a> Parts<'a> {
-    fn new(slices: &'a [IoSlice<'a>]) -> Self {
-        Self {
-            slices: slices.iter(),
-            current: &[],
-        }
-    }
-
-    /// Appends the next `count` bytes, which there must be.
-    fn put(&mut self, out: &mut BytesMut, mut count: usize) {
-        while count > 0 {
-            while self.current.is_empty() {
-                match self.slices.next() {
-                    Some(slice) => self.current = slice,
-                    None => return,
-                }
-            }
-            let (piece, rest) = self.current.split_at(count.min(self.current.len()));
-            out.put_slice(piece);
-            self.current = rest;
-            count -= piece.len();
-        }
-    }
 }
 
 /// The ids of a new pair of streams.

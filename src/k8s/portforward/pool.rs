@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::Form;
 use super::connection::{Connection, Fitness};
-use super::dedicated::DedicatedStream;
 use super::form::KnownForm;
 use super::lock;
 use super::open::{OpenError, Opened, open};
@@ -20,7 +19,6 @@ use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, DialPods, Endpoints, PodPort};
 use crate::k8s::Client;
 use crate::task::Tasks;
-use crate::tunnel::pool::Trouble;
 
 /// Live streams from which on a second connection is made in the background. The runtime hands
 /// frames to five workers with 50 places each; beyond this number they would queue.
@@ -51,15 +49,15 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Opens streams to pods. Cloning is shallow.
 #[derive(Clone, Debug)]
 pub struct PortForward {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    client: Client,
-    form: KnownForm,
+pub(super) struct Inner {
+    pub(super) client: Client,
+    pub(super) form: KnownForm,
     traffic: Arc<Traffic>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
     pods: Mutex<HashMap<PodKey, Arc<Pod>>>,
     /// Breaks ties between pods that are equally busy, so that each gets its turn.
     turn: AtomicUsize,
@@ -154,41 +152,6 @@ impl PortForward {
             .open_on(&pod, at, target)
             .await
             .map_err(|e| e.error)
-    }
-
-    /// Opens a stream to one port of one pod on a connection of its own, by the best of `forms`,
-    /// and says which that was. It is in no count of [`PortForward::status`]. Bounded in time;
-    /// dropping the future closes what it opened.
-    pub async fn dedicated(
-        &self,
-        pod: &Namespaced,
-        port: u16,
-        forms: &[Form],
-    ) -> Result<(DedicatedStream, Form), Trouble> {
-        let Inner {
-            client,
-            form: known,
-            tasks,
-            ..
-        } = &*self.inner;
-        let at = PodPort {
-            pod: pod.clone(),
-            uid: String::new(),
-            port,
-        };
-        let (target, traffic) = (format!("port {port} of pod {}", pod.name), Arc::default());
-        let opened = open(client, known, forms, &at, &target, &traffic, tasks).await;
-        let failed = |OpenError { error, passing }| Trouble { error, passing };
-        match opened.map_err(failed)? {
-            (Opened::Stream(stream), form) => Ok((DedicatedStream::new(stream, None), form)),
-            (Opened::Connection(connection), form) => match connection.open(port, &target) {
-                Some(stream) => Ok((DedicatedStream::new(stream, Some(connection)), form)),
-                None => Err(Trouble::passing(DialError::Cluster {
-                    reason: "a new connection was closed at once".to_owned(),
-                    fix: String::new(),
-                })),
-            },
-        }
     }
 
     /// Says goodbye on every connection, for at most `limit`; streams that are open fail.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use kdev::k8s::relay::Carrier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
@@ -30,9 +31,9 @@ struct Ways {
 }
 
 impl Ways {
-    fn start(relay: &Relay, door: &str) -> Self {
-        let connect = Running::start(relay.kdev(door).args(["connect", "--json"]));
-        let mut forward = relay.kdev(door);
+    fn start(relay: &Relay, door: &str, carrier: Carrier) -> Self {
+        let connect = Running::start(relay.kdev(door, carrier).args(["connect", "--json"]));
+        let mut forward = relay.kdev(door, carrier);
         forward.args(["forward", "--json"]);
         forward.args([ECHO, SINK, SOURCE].map(|target| format!("{target}=0")));
         Self {
@@ -54,13 +55,16 @@ impl Ways {
     }
 }
 
+/// Through each door, by the way past the kubelet and by the one through it.
 async fn each(what: impl AsyncFn(&Ways, &str)) {
     lab::settle();
     let relay = Relay::install("streams");
     for door in lab::doors() {
-        let ways = Ways::start(&relay, &door);
-        what(&ways, &door).await;
-        ways.stop();
+        for carrier in [Carrier::Spdy, Carrier::PodsProxy] {
+            let ways = Ways::start(&relay, &door, carrier);
+            what(&ways, &format!("{door} by {carrier}")).await;
+            ways.stop();
+        }
     }
 }
 
@@ -88,7 +92,7 @@ fn pattern(len: usize, seed: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn one_direction_may_end_before_the_other() {
-    each(async |ways, door| {
+    each(async |ways, by| {
         for way in ways.to(SINK) {
             let mut stream = way.open(SINK).await.unwrap();
             let body = pattern(300_000, 1);
@@ -96,7 +100,7 @@ async fn one_direction_may_end_before_the_other() {
             stream.shutdown().await.unwrap();
             // It answers only after it saw the end.
             let expected = format!("{} {}", body.len(), sum(&body));
-            assert_eq!(verdict(&mut stream).await, expected, "{door} {way:?}");
+            assert_eq!(verdict(&mut stream).await, expected, "{by} {way:?}");
         }
     })
     .await;
@@ -105,7 +109,7 @@ async fn one_direction_may_end_before_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn pieces_of_one_byte_and_of_64_kib_arrive_as_they_are() {
-    each(async |ways, door| {
+    each(async |ways, by| {
         for way in ways.to(ECHO) {
             let mut stream = way.open(ECHO).await.unwrap();
             let small = pattern(2000, 2);
@@ -114,11 +118,11 @@ async fn pieces_of_one_byte_and_of_64_kib_arrive_as_they_are() {
             }
             let mut back = vec![0; small.len()];
             stream.read_exact(&mut back).await.unwrap();
-            assert!(back == small, "{door} {way:?}");
+            assert!(back == small, "{by} {way:?}");
             // One by one, each waited for.
             for byte in &small[..100] {
                 stream.write_all(&[*byte]).await.unwrap();
-                assert_eq!(stream.read_u8().await.unwrap(), *byte, "{door} {way:?}");
+                assert_eq!(stream.read_u8().await.unwrap(), *byte, "{by} {way:?}");
             }
             let large = pattern(64 << 10, 3);
             let (mut from, mut to) = tokio::io::split(stream);
@@ -132,7 +136,7 @@ async fn pieces_of_one_byte_and_of_64_kib_arrive_as_they_are() {
                 let mut back = vec![0; large.len()];
                 for _ in 0..200 {
                     from.read_exact(&mut back).await.unwrap();
-                    assert!(back == large, "{door} {way:?}");
+                    assert!(back == large, "{by} {way:?}");
                 }
                 assert_eq!(from.read(&mut back).await.unwrap(), 0);
             };
@@ -145,7 +149,7 @@ async fn pieces_of_one_byte_and_of_64_kib_arrive_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn many_uploads_at_once_arrive_byte_for_byte() {
-    each(async |ways, door| {
+    each(async |ways, by| {
         let began = Instant::now();
         let mut all = JoinSet::new();
         for i in 0..UPLOADS {
@@ -160,9 +164,9 @@ async fn many_uploads_at_once_arrive_byte_for_byte() {
             });
         }
         let joined = tokio::time::timeout(TRANSFER_LIMIT, all.join_all()).await;
-        assert!(joined.is_ok(), "{door}: they hang");
+        assert!(joined.is_ok(), "{by}: they hang");
         let rate = (UPLOADS * UPLOAD) as f64 / 1e6 / began.elapsed().as_secs_f64();
-        println!("{door}: {UPLOADS} uploads at once, {rate:.0} MB/s together");
+        println!("{by}: {UPLOADS} uploads at once, {rate:.0} MB/s together");
     })
     .await;
 }
@@ -170,7 +174,7 @@ async fn many_uploads_at_once_arrive_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn an_answer_that_ends_with_its_connection_ends_at_once() {
-    each(async |ways, door| {
+    each(async |ways, by| {
         for way in &ways.connect.ways()[..2] {
             let mut fastest = Duration::MAX;
             // A busy machine may be slow once, the runtime's delay comes each time.
@@ -181,11 +185,11 @@ async fn an_answer_that_ends_with_its_connection_ends_at_once() {
                 stream.write_all(request).await.unwrap();
                 let mut answer = Vec::new();
                 stream.read_to_end(&mut answer).await.unwrap();
-                assert!(answer.starts_with(b"HTTP/1.1 200"), "{door} {way:?}");
+                assert!(answer.starts_with(b"HTTP/1.1 200"), "{by} {way:?}");
                 fastest = fastest.min(began.elapsed());
             }
-            println!("{door} {way:?}: an answer up to its end in {fastest:?}");
-            assert!(fastest < RUNTIME_DELAY / 2, "{door} {way:?}: {fastest:?}");
+            println!("{by} {way:?}: an answer up to its end in {fastest:?}");
+            assert!(fastest < RUNTIME_DELAY / 2, "{by} {way:?}: {fastest:?}");
         }
     })
     .await;
@@ -194,7 +198,7 @@ async fn an_answer_that_ends_with_its_connection_ends_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_reset_reaches_the_other_side_and_a_refusal_the_app() {
-    each(async |ways, door| {
+    each(async |ways, by| {
         for way in ways.to(SOURCE) {
             let mut stream = way.open(SOURCE).await.unwrap();
             let mut some = vec![0; 100_000];
@@ -209,7 +213,7 @@ async fn a_reset_reaches_the_other_side_and_a_refusal_the_app() {
             streams.sum::<u64>()
         };
         while open() > 0 {
-            assert!(Instant::now() < end, "{door}: {} streams stay open", open());
+            assert!(Instant::now() < end, "{by}: {} streams stay open", open());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let [socks5, connect, _] = ways.connect.ways();
@@ -218,12 +222,12 @@ async fn a_reset_reaches_the_other_side_and_a_refusal_the_app() {
         let refused = socks5.open(&format!("{address}:81")).await;
         assert!(
             matches!(refused, Err(Failure::Socks(5))),
-            "{door}: {refused:?}"
+            "{by}: {refused:?}"
         );
         let refused = connect.open(&format!("{address}:81")).await;
         assert!(
             matches!(refused, Err(Failure::Status(502, _))),
-            "{door}: {refused:?}"
+            "{by}: {refused:?}"
         );
     })
     .await;
