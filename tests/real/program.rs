@@ -176,6 +176,11 @@ impl Running {
         self.ready["proxy"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Where `connect` answers questions about names.
+    pub(crate) fn dns(&self) -> SocketAddr {
+        self.ready["dns"].as_str().unwrap().parse().unwrap()
+    }
+
     /// Where `forward` listens for its `i`th target.
     pub(crate) fn port(&self, i: usize) -> SocketAddr {
         let local = &self.ready["ports"][i]["local"];

@@ -1,5 +1,7 @@
 //! Streams through a relay.
 
+mod bridge;
+mod reach;
 mod stage;
 mod streams;
 

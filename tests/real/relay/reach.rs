@@ -1,0 +1,388 @@
+//! What a relay reaches and port-forward does not: Services without pods of their own, what
+//! listens for pods alone, datagrams, the cluster's DNS.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UdpSocket;
+
+use super::bridge::Bridge;
+use super::stage::Relay;
+use crate::app::{Failure, LIMIT, Way};
+use crate::lab;
+use crate::program::{Running, finish};
+
+/// How long the probe's pod may take to be ready.
+const START: Duration = Duration::from_secs(60);
+/// Datagrams are sent again after that, as their programs do.
+const RESEND: Duration = Duration::from_secs(2);
+
+/// A relay, and beside it a pod with what `probe.py` serves.
+struct Probe {
+    relay: Relay,
+    /// The pod's address.
+    ip: String,
+}
+
+impl Probe {
+    fn install(name: &str) -> Self {
+        lab::settle();
+        let relay = Relay::install(name);
+        let namespace = &relay.namespace;
+        let script = serde_json::to_string(include_str!("probe.py")).unwrap();
+        lab::apply(&format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{namespace: {namespace}, name: probe, labels: {{app: probe}}}}
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: probe
+    image: kdev-lab/server:1
+    imagePullPolicy: Never
+    command: [python3, -c, {script}]
+    readinessProbe: {{tcpSocket: {{port: 8081}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{namespace: {namespace}, name: probe}}
+spec:
+  selector: {{app: probe}}
+  ports:
+  - {{name: echo, port: 7, targetPort: 7000, protocol: UDP}}
+  - {{name: dns, port: 53, targetPort: 5300, protocol: UDP}}
+  - {{name: dns-tcp, port: 53, targetPort: 5300}}
+  - {{name: private, port: 80, targetPort: 8081}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{namespace: {namespace}, name: peers}}
+spec:
+  clusterIP: None
+  selector: {{app: probe}}
+  ports: [{{port: 8081}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{namespace: {namespace}, name: noselector}}
+spec: {{ports: [{{port: 80, targetPort: 8081}}]}}
+"#
+        ));
+        let end = Instant::now() + START;
+        let ip = loop {
+            let wanted =
+                r#"jsonpath={.status.podIP} {.status.conditions[?(@.type=="Ready")].status}"#;
+            let args = ["-n", namespace, "get", "pod", "probe", "-o", wanted];
+            if let Some(ip) = lab::kubectl(&args).unwrap().strip_suffix(" True") {
+                break ip.to_owned();
+            }
+            let describe = ["-n", namespace, "describe", "pod", "probe"];
+            assert!(Instant::now() < end, "{:?}", lab::kubectl(&describe));
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        // As somebody else would write it: an address, and nothing of a pod.
+        lab::apply(&format!(
+            r#"
+apiVersion: v1
+kind: Endpoints
+metadata: {{namespace: {namespace}, name: noselector}}
+subsets: [{{addresses: [{{ip: {ip}}}], ports: [{{port: 8081}}]}}]
+"#
+        ));
+        Self { relay, ip }
+    }
+
+    fn cluster_ip(&self, service: &str) -> String {
+        let namespace = &self.relay.namespace;
+        let ip = "jsonpath={.spec.clusterIP}";
+        lab::kubectl(&["-n", namespace, "get", "service", service, "-o", ip]).unwrap()
+    }
+
+    fn connect(&self, door: &str, more: &[&str]) -> Running {
+        Running::start(self.relay.kdev(door).args(["connect", "--json"]).args(more))
+    }
+}
+
+/// Waits until the cluster sends connections for `target` on: its Services are newer than the
+/// rules of its nodes for a moment.
+async fn until_served(way: Way, target: &str) {
+    let end = Instant::now() + START;
+    loop {
+        match greeting(way, target).await {
+            Ok(said) if said.starts_with("only pods") => return,
+            last => assert!(Instant::now() < end, "{target}: {last:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What the probe says to a caller.
+async fn greeting(way: Way, target: &str) -> Result<String, Failure> {
+    let mut stream = way.open(target).await?;
+    let mut text = String::new();
+    match tokio::time::timeout(LIMIT, stream.read_to_string(&mut text)).await {
+        Ok(read) => read.map(|_| text).map_err(Failure::from),
+        Err(_) => Err(Failure::Timeout),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn a_relay_reaches_what_pods_reach() {
+    let probe = Probe::install("reach");
+    let targets = [
+        "noselector:80".to_owned(),
+        format!("{}:80", probe.cluster_ip("noselector")),
+        "probe:80".to_owned(),
+        "peers:8081".to_owned(),
+        format!("{}:8081", probe.ip),
+        format!(
+            "{}.{}.pod:8081",
+            probe.ip.replace('.', "-"),
+            probe.relay.namespace
+        ),
+    ];
+    for door in lab::doors() {
+        let connect = probe.connect(&door, &[]);
+        let [socks5, http, _] = connect.ways();
+        for target in &targets {
+            until_served(socks5, target).await;
+            for way in [socks5, http] {
+                let said = greeting(way, target).await;
+                let said = said.unwrap_or_else(|e| panic!("{door} {way:?} {target}: {e}"));
+                assert!(
+                    said.starts_with("only pods, 10."),
+                    "{door} {way:?} {target}: {said}"
+                );
+            }
+            let done = finish(
+                probe.relay.kdev(&door).args(["resolve", "--json", target]),
+                b"",
+            );
+            let found: Value = serde_json::from_str(&done.ok()).unwrap();
+            assert_eq!(found["via"], "relay", "{door} {target}: {found}");
+        }
+        connect.stop();
+        // The same without one: there is no way, and that is said.
+        let mut direct = probe.relay.kdev(&door);
+        direct.env("KDEV_VIA", "direct");
+        let direct = Running::start(direct.args(["connect", "--json"]));
+        let [socks5, http, _] = direct.ways();
+        match http.open("noselector:80").await {
+            Err(Failure::Status(502, said)) => {
+                assert!(
+                    said.contains("are not pods") && said.contains("--via direct"),
+                    "{said}"
+                );
+            }
+            other => panic!("{door}: {other:?}"),
+        }
+        let refused = greeting(socks5, "probe:80").await;
+        assert!(
+            !refused
+                .as_ref()
+                .is_ok_and(|said| said.contains("only pods")),
+            "{refused:?}"
+        );
+        direct.stop();
+    }
+}
+
+/// Sends `payload` to an echo until it comes back.
+async fn echoed(bridge: &Bridge, payload: &[u8]) {
+    let app = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    app.connect(bridge.address).await.unwrap();
+    let mut back = vec![0; 65_536];
+    for _ in 0..5 {
+        app.send(payload).await.unwrap();
+        if let Ok(n) = tokio::time::timeout(RESEND, app.recv(&mut back)).await {
+            assert_eq!(&back[..n.unwrap()], payload);
+            return;
+        }
+    }
+    panic!("{} bytes to {} are lost", payload.len(), bridge.address);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn datagrams_reach_services_and_pods() {
+    let probe = Probe::install("udp");
+    let targets = [
+        "probe:7".to_owned(),
+        format!("{}:7", probe.cluster_ip("probe")),
+        "peers:7000".to_owned(),
+        format!("{}:7000", probe.ip),
+    ];
+    for door in lab::doors() {
+        let connect = probe.connect(&door, &[]);
+        for target in &targets {
+            for size in [0, 1, 1200, 1400, 8000, 60_000] {
+                // Each from a socket of its own, so each through an association of its own.
+                let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), target).await;
+                echoed(&bridge, &vec![size as u8; size]).await;
+            }
+        }
+        connect.stop();
+    }
+}
+
+/// What `dig` prints of the answer.
+fn dig(server: SocketAddr, args: &[&str]) -> String {
+    let (address, port) = (format!("@{}", server.ip()), server.port().to_string());
+    let fixed = [&*address, "-p", &*port, "+short", "+time=5", "+tries=2"];
+    let mut dig = Command::new("dig");
+    let done = finish(dig.args(fixed).args(args), b"");
+    done.ok().trim().to_owned()
+}
+
+/// A name that only the cluster's DNS knows, as long as this lives.
+struct Name(PathBuf);
+
+impl Name {
+    fn new(name: &str, ip: &str) -> Self {
+        let state = PathBuf::from(std::env::var_os("KDEV_LAB_STATE").unwrap());
+        let file = state.join("hosts").join(name);
+        std::fs::write(&file, format!("{ip} {name}\n")).unwrap();
+        Self(file)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // Its server forgets what was removed when it is told to read all again.
+        let _ = std::fs::remove_file(&self.0);
+        let _ = lab::script("ctl", &["restart", "dnsmasq"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn dns_servers_in_pods_and_the_clusters_own_are_asked() {
+    let probe = Probe::install("dns");
+    let host = format!("db-{}.corp.example", std::process::id());
+    let _name = Name::new(&host, &probe.ip);
+    for door in lab::doors() {
+        let connect = probe.connect(&door, &["--resolve-in-cluster", "corp.example"]);
+        let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), "probe:53").await;
+        assert_eq!(
+            dig(bridge.address, &["any.name.example"]),
+            "10.20.30.40",
+            "{door}"
+        );
+        let forward =
+            Running::start(
+                probe
+                    .relay
+                    .kdev(&door)
+                    .args(["forward", "--json", "probe:53=0"]),
+            );
+        let by_tcp = dig(forward.port(0), &["+tcp", "any.name.example"]);
+        assert_eq!(by_tcp, "10.20.30.40", "{door}");
+        forward.stop();
+        // A name of the domain, by both, from the cluster's own DNS; then what it leads to, by
+        // name and by the address that was answered.
+        for by in ["+notcp", "+tcp"] {
+            assert_eq!(dig(connect.dns(), &[by, &host]), probe.ip, "{door} {by}");
+            let unknown = dig(connect.dns(), &[by, "unknown.corp.example"]);
+            assert_eq!(unknown, "", "{door} {by}");
+        }
+        let [socks5, http, _] = connect.ways();
+        for target in [format!("{host}:8081"), format!("{}:8081", probe.ip)] {
+            for way in [socks5, http] {
+                let said = greeting(way, &target).await.unwrap();
+                assert!(said.starts_with("only pods"), "{door} {target}: {said}");
+            }
+        }
+        connect.stop();
+    }
+}
+
+/// What `iperf3` measured, in its own JSON.
+fn iperf3(server: SocketAddr, args: &[&str]) -> Value {
+    let (address, port) = (server.ip().to_string(), server.port().to_string());
+    let mut iperf3 = Command::new("iperf3");
+    iperf3.args(["-c", &address, "-p", &port, "-t", "3", "-J"]);
+    let done = finish(iperf3.args(args), b"");
+    let measured: Value = serde_json::from_str(&done.out).unwrap_or_default();
+    assert_eq!(done.code, 0, "{args:?}: {measured} {}", done.err);
+    measured
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn iperf3_measures_connections_and_datagrams() {
+    lab::settle();
+    let relay = Relay::install("iperf3");
+    // The Service has the port for connections alone.
+    let (_, ip) = lab::pod_address("iperf3");
+    let target = format!("{ip}:5201");
+    for door in lab::doors() {
+        let forwarded = format!("{target}=0");
+        let forward = Running::start(relay.kdev(&door).args(["forward", "--json", &forwarded]));
+        let connect = Running::start(relay.kdev(&door).args(["connect", "--json"]));
+        let server = forward.port(0);
+        for direction in [&[][..], &["-R"]] {
+            let measured = iperf3(server, direction);
+            let rate = measured["end"]["sum_received"]["bits_per_second"]
+                .as_f64()
+                .unwrap();
+            println!("{door} tcp {direction:?}: {:.0} Mbit/s", rate / 1e6);
+            assert!(rate > 10e6, "{door} {direction:?}: {rate}");
+        }
+        // Datagrams go to the number of the port that its connection for control goes to.
+        for direction in [&[][..], &["-R"]] {
+            let bridge = Bridge::open(&server.to_string(), connect.proxy(), &target).await;
+            let udp = [&["-u", "-b", "20M", "-l", "1200"], direction].concat();
+            let measured = iperf3(bridge.address, &udp);
+            let sum = &measured["end"]["sum"];
+            let (packets, lost) = (&sum["packets"], sum["lost_percent"].as_f64().unwrap());
+            println!("{door} udp {direction:?}: {packets} datagrams, {lost:.2} % lost");
+            assert!(packets.as_f64().unwrap() > 1000.0, "{door}: {sum}");
+            assert!(lost < 20.0, "{door} {direction:?}: {sum}");
+        }
+        forward.stop();
+        connect.stop();
+    }
+}
+
+/// Sends a datagram to the probe's echo through the SOCKS proxy that the variables name, with its
+/// password, and prints what comes back.
+const IN_A_CONTAINER: &str = r#"
+import os, socket, struct, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["ALL_PROXY"])
+tcp = socket.create_connection((proxy.hostname, proxy.port))
+tcp.sendall(b"\x05\x01\x02"); assert tcp.recv(2) == b"\x05\x02"
+user, password = proxy.username.encode(), proxy.password.encode()
+tcp.sendall(b"\x01%c%b%c%b" % (len(user), user, len(password), password)); assert tcp.recv(2) == b"\x01\x00"
+tcp.sendall(b"\x05\x03\x00\x01" + bytes(6)); reply = tcp.recv(10, socket.MSG_WAITALL); assert reply[1] == 0, reply
+relay = (socket.inet_ntoa(reply[4:8]), struct.unpack("!H", reply[8:])[0])
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(2)
+for _ in range(5):
+    udp.sendto(b"\x00\x00\x00\x03\x05probe\x00\x07" + b"from a container", relay)
+    try:
+        print(udp.recv(100)[12:].decode()); break
+    except TimeoutError:
+        pass
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn a_container_sends_datagrams_too() {
+    let probe = Probe::install("container");
+    for door in lab::doors() {
+        let mut run = probe.relay.kdev(&door);
+        run.args(["run", "--", "docker", "run", "--rm", "--pull", "never"]);
+        run.args([lab::TOOLS, "python3", "-c", IN_A_CONTAINER]);
+        assert_eq!(
+            finish(&mut run, b"").ok().trim(),
+            "from a container",
+            "{door}"
+        );
+    }
+}
