@@ -71,13 +71,19 @@ impl Relay {
 }
 
 impl Relay {
-    /// `kdev` as the administrator through `door`, by this relay over `carrier` alone.
-    pub(crate) fn kdev(&self, door: &str, carrier: Carrier) -> Command {
+    /// `kdev` as the administrator through `door`, by this relay alone.
+    pub(crate) fn kdev(&self, door: &str) -> Command {
         let mut command = program::kdev("admin", door);
         command
             .args(["-n", &self.namespace])
-            .env("KDEV_VIA", "relay")
-            .env("KDEV_CARRIER", carrier.id());
+            .env("KDEV_VIA", "relay");
+        command
+    }
+
+    /// The same, over `carrier` alone.
+    pub(crate) fn kdev_over(&self, door: &str, carrier: Carrier) -> Command {
+        let mut command = self.kdev(door);
+        command.env("KDEV_CARRIER", carrier.id());
         command
     }
 }

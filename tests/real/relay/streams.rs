@@ -32,8 +32,8 @@ struct Ways {
 
 impl Ways {
     fn start(relay: &Relay, door: &str, carrier: Carrier) -> Self {
-        let connect = Running::start(relay.kdev(door, carrier).args(["connect", "--json"]));
-        let mut forward = relay.kdev(door, carrier);
+        let connect = Running::start(relay.kdev_over(door, carrier).args(["connect", "--json"]));
+        let mut forward = relay.kdev_over(door, carrier);
         forward.args(["forward", "--json"]);
         forward.args([ECHO, SINK, SOURCE].map(|target| format!("{target}=0")));
         Self {
