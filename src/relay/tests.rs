@@ -174,6 +174,16 @@ impl Stage {
         tell.await.unwrap()
     }
 
+    /// The page of metrics.
+    async fn metrics(&self) -> String {
+        let mut socket = TcpStream::connect(self.http).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut page = String::new();
+        socket.read_to_string(&mut page).await.unwrap();
+        page
+    }
+
     /// What a caller of `port` is answered.
     async fn call(&self, port: u16) -> String {
         // A reset may come before the connection was looked at.
@@ -362,15 +372,18 @@ async fn strangers_are_cut_off_and_metrics_tell() {
     let mut told = String::new();
     let _ = garbage.read_to_string(&mut told).await;
     assert!(told.contains("tunnel port"), "{told}");
-    let mut socket = TcpStream::connect(stage.http).await.unwrap();
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    socket.write_all(request).await.unwrap();
-    let mut page = String::new();
-    socket.read_to_string(&mut page).await.unwrap();
-    assert!(
-        page.contains("kdev_relay_tunnels{role=\"forward\"} 1"),
-        "{page}"
-    );
+    // The relay counts the tunnel a moment after kdev has its answer.
+    let counting = async {
+        while !stage
+            .metrics()
+            .await
+            .contains("kdev_relay_tunnels{role=\"forward\"} 1")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(10), counting).await;
+    assert!(counted.is_ok(), "{}", stage.metrics().await);
     drop(opener);
 }
 
