@@ -54,7 +54,7 @@ fn the_relay_is_told_nothing_it_does_not_do() {
     }
 }
 
-/// `kdev install --image` makes the same objects, but for what it notes for its own upgrades.
+/// `kdev install --image` makes the same objects.
 #[test]
 fn they_are_what_install_would_make() {
     let installed = Manifest {
@@ -73,10 +73,6 @@ fn they_are_what_install_would_make() {
         let metadata = object["metadata"].as_object_mut().unwrap();
         // A manifest is for any namespace.
         assert_eq!(metadata.remove("namespace").unwrap(), "team");
-        if let Some(annotations) = metadata.get_mut("annotations") {
-            let own = annotations.as_object_mut().unwrap();
-            own.remove("kdev.dev/settings").unwrap();
-        }
         object
     };
     let pairs = [

@@ -47,6 +47,10 @@ pub(super) struct InstallArgs {
     /// What the relay may not reach
     #[arg(long, value_name = "CIDR[:PORTS]", value_delimiter = ',', value_parser = rule)]
     deny: Option<Vec<String>>,
+    /// Also take tunnels on the pods' own address, by pods/proxy: past the kubelet, faster on some
+    /// clusters; the same proof guards it, but every pod can knock there
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pods_proxy: Option<bool>,
     #[command(flatten)]
     how: HowArgs,
 }
@@ -117,6 +121,7 @@ pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Resul
         replicas: args.replicas,
         allow: args.allow,
         deny: args.deny,
+        pods_proxy: args.pods_proxy,
         binaries: args.source.relay_binary,
         force: args.how.force,
         upgrade: false,
@@ -131,6 +136,7 @@ pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Resul
         replicas: None,
         allow: None,
         deny: None,
+        pods_proxy: None,
         binaries: args.source.relay_binary,
         force: args.how.force,
         upgrade: true,

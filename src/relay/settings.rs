@@ -61,7 +61,10 @@ impl Settings {
             tunnel: address("KDEV_TUNNEL")?
                 .flatten()
                 .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, TUNNEL_PORT).into()),
-            pod_tunnel: address("KDEV_POD_TUNNEL")?.flatten(),
+            pod_tunnel: match var("KDEV_POD_TUNNEL").and_then(|text| text.parse().ok()) {
+                Some(port) => Some((any, port).into()),
+                None => address("KDEV_POD_TUNNEL")?.flatten(),
+            },
             http: address("KDEV_HTTP")?.unwrap_or_else(|| Some((any, HTTP_PORT).into())),
             inbound: (any, FIRST_PORT, PORTS),
             secrets: var("KDEV_SECRETS").map_or_else(|| SECRETS.into(), PathBuf::from),
@@ -98,6 +101,16 @@ mod tests {
         assert_eq!(settings.tunnel.to_string(), "127.0.0.1:7000");
         assert_eq!(settings.pod_tunnel, None);
         assert_eq!(settings.http.unwrap().port(), 20_600);
+    }
+
+    #[test]
+    fn a_pod_tunnel_may_be_a_port_of_any_address() {
+        let settings = read(&[("KDEV_POD_TUNNEL", "7001")]).unwrap();
+        let tunnel = settings.pod_tunnel.unwrap();
+        assert!(tunnel.ip().is_unspecified() && tunnel.port() == 7001);
+        let settings = read(&[("KDEV_POD_TUNNEL", "10.0.0.1:7001")]).unwrap();
+        assert_eq!(settings.pod_tunnel.unwrap().to_string(), "10.0.0.1:7001");
+        assert!(read(&[("KDEV_POD_TUNNEL", "yes")]).is_err());
     }
 
     #[test]

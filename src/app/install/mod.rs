@@ -34,6 +34,8 @@ pub struct Request {
     pub allow: Option<Vec<String>>,
     /// What it may not reach.
     pub deny: Option<Vec<String>>,
+    /// Whether it also takes tunnels by `pods/proxy`.
+    pub pods_proxy: Option<bool>,
     /// Files with the program.
     pub binaries: Vec<PathBuf>,
     /// Goes back to an older version, and takes over what others changed.
@@ -213,6 +215,9 @@ fn settings(request: &Request, found: &Found) -> anyhow::Result<Settings> {
     }
     if let Some(deny) = &request.deny {
         settings.deny.clone_from(deny);
+    }
+    if let Some(pods_proxy) = request.pods_proxy {
+        settings.pods_proxy = pods_proxy;
     }
     if matches!(settings.source, Source::Image(_)) && !request.binaries.is_empty() {
         bail!("--relay-binary is for a --base-image; an --image has the program");

@@ -6,11 +6,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::binary::Binary;
-use super::settings::{ALLOW, DENY, Settings, Source};
+use super::settings::{ALLOW, DENY, POD_TUNNEL, Settings, Source};
 use super::site::Kind;
 use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
 use crate::relay::HTTP_PORT;
-use crate::tunnel::TUNNEL_PORT;
+use crate::tunnel::{POD_TUNNEL_PORT, TUNNEL_PORT};
 
 /// The user that the pods run as where the cluster assigns none: `nonroot` of distroless images,
 /// which owns nothing in others.
@@ -204,9 +204,19 @@ impl Manifest {
         container["volumeMounts"] = json!(mounts);
         let rules = [(ALLOW, &self.settings.allow), (DENY, &self.settings.deny)];
         let rules = rules.into_iter().filter(|(_, rules)| !rules.is_empty());
-        let variables: Vec<Value> = rules
+        let mut variables: Vec<Value> = rules
             .map(|(name, rules)| json!({"name": name, "value": rules.join(",")}))
             .collect();
+        if self.settings.pods_proxy {
+            let port = POD_TUNNEL_PORT.to_string();
+            variables.push(json!({"name": POD_TUNNEL, "value": port}));
+            // Declared, since that is how kdev sees that it may go there.
+            if let Some(ports) = container["ports"].as_array_mut() {
+                ports.push(json!({
+                    "name": "pods-proxy", "containerPort": POD_TUNNEL_PORT, "protocol": "TCP",
+                }));
+            }
+        }
         if !variables.is_empty() {
             container["env"] = json!(variables);
         }

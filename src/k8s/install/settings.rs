@@ -10,6 +10,8 @@ pub const REPLICAS: u16 = 2;
 /// Variables of the relay with what it may reach and what not, separated by commas.
 pub(super) const ALLOW: &str = "KDEV_ALLOW";
 pub(super) const DENY: &str = "KDEV_DENY";
+/// The relay's variable with the port where it takes tunnels by `pods/proxy`.
+pub(super) const POD_TUNNEL: &str = "KDEV_POD_TUNNEL";
 
 /// What the user chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Settings {
     pub allow: Vec<String>,
     /// What it may not reach.
     pub deny: Vec<String>,
+    /// Whether it also takes tunnels on the pod's address, by `pods/proxy`.
+    pub pods_proxy: bool,
 }
 
 /// Where the relay's program comes from.
@@ -40,6 +44,7 @@ impl Default for Settings {
             replicas: REPLICAS,
             allow: Vec::new(),
             deny: Vec::new(),
+            pods_proxy: false,
         }
     }
 }
@@ -55,13 +60,16 @@ impl Settings {
         let relay = &pod["containers"][0];
         let image = |container: &Value| container["image"].as_str().map(str::to_owned);
         let base = image(&pod["initContainers"][0]).map(Source::BaseImage);
-        let rules = |name: &str| {
+        let variable = |name: &str| {
             let variables = relay["env"].as_array().into_iter().flatten();
             let mut values = variables.filter(|variable| variable["name"] == name);
-            let rules = values
+            values
                 .next()
-                .and_then(|variable| variable["value"].as_str());
-            let rules = rules.unwrap_or_default().split([',', ' ']);
+                .and_then(|variable| variable["value"].as_str())
+                .unwrap_or_default()
+        };
+        let rules = |name: &str| {
+            let rules = variable(name).split([',', ' ']);
             rules
                 .filter(|rule| !rule.is_empty())
                 .map(str::to_owned)
@@ -75,6 +83,7 @@ impl Settings {
             replicas: replicas.filter(|n| *n > 0).unwrap_or(default.replicas),
             allow: rules(ALLOW),
             deny: rules(DENY),
+            pods_proxy: !["", "off"].contains(&variable(POD_TUNNEL)),
         }
     }
 }
@@ -88,7 +97,10 @@ mod tests {
     fn a_deployment_says_how_it_was_made() {
         let mut deployment = json!({"spec": {"replicas": 3, "template": {"spec": {"containers": [{
             "image": "registry/relay:1",
-            "env": [{"name": "KDEV_DENY", "value": "10.0.0.0/8:22,[fd00::1]:80"}],
+            "env": [
+                {"name": "KDEV_DENY", "value": "10.0.0.0/8:22,[fd00::1]:80"},
+                {"name": "KDEV_POD_TUNNEL", "value": "0.0.0.0:7001"},
+            ],
         }]}}}});
         let settings = Settings::of(&deployment);
         assert_eq!(
@@ -96,6 +108,7 @@ mod tests {
             Source::Image("registry/relay:1".to_owned())
         );
         assert_eq!((settings.replicas, settings.allow.len()), (3, 0));
+        assert!(settings.pods_proxy);
         assert_eq!(settings.deny, ["10.0.0.0/8:22", "[fd00::1]:80"]);
         let pod = &mut deployment["spec"]["template"]["spec"];
         pod["initContainers"] = json!([{"image": "busybox:1"}]);
