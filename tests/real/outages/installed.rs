@@ -26,7 +26,8 @@ pub(super) struct Installed {
 
 impl Installed {
     pub(super) fn new(namespace: &str) -> Self {
-        let _ = lab::kubectl(&["delete", "namespace", namespace]);
+        // What an earlier run left may still be on its way out.
+        let _ = lab::kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]);
         lab::kubectl(&["create", "namespace", namespace]).unwrap();
         let relay = Self {
             namespace: namespace.to_owned(),
@@ -140,7 +141,8 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace]) {
+        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
+        {
             eprintln!("{error}");
         }
     }
