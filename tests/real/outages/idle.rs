@@ -8,11 +8,11 @@ use crate::app::Way;
 use crate::lab;
 use crate::program::Running;
 
-/// What kubelet and runtime are told to end as idle, to see within half a minute what takes them four
+/// What kubelet and runtime are told to end as idle, to see within a minute what takes them four
 /// hours.
-const LIMIT: &str = "10s";
+const LIMIT: &str = "15s";
 /// How long nobody asks for anything, under that limit.
-const SHORT: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_secs(60);
 /// And under their own limits.
 const LONG: Duration = Duration::from_secs(2 * 3600);
 /// What a request may take that finds its tunnel: far less than a new one would need on a line

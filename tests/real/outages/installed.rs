@@ -26,8 +26,7 @@ pub(super) struct Installed {
 
 impl Installed {
     pub(super) fn new(namespace: &str) -> Self {
-        // What an earlier run left may still be on its way out.
-        let _ = lab::kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]);
+        let _ = lab::kubectl(&["delete", "namespace", namespace]);
         lab::kubectl(&["create", "namespace", namespace]).unwrap();
         let relay = Self {
             namespace: namespace.to_owned(),
@@ -141,8 +140,7 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
-        {
+        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace]) {
             eprintln!("{error}");
         }
     }

@@ -185,14 +185,39 @@ async fn a_cut_of_every_socket_costs_what_was_on_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
+async fn a_relay_session_wakes_after_a_minute() {
+    lab::settle();
+    let relay = Installed::new("outage-sleep");
+    let sessions: Vec<_> = lab::doors()
+        .into_iter()
+        .map(|door| (connect(&relay, &door), door))
+        .collect();
+    for (connect, _) in &sessions {
+        let way = Way::Socks5(connect.proxy());
+        way.get(SERVICE, "/").await.unwrap();
+        connect.signal(Signal::SIGSTOP);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for (connect, door) in sessions {
+        let outage = moment();
+        connect.signal(Signal::SIGCONT);
+        let load = Load::start(Way::Socks5(connect.proxy()), SERVICE);
+        tokio::time::sleep(CALM * 2).await;
+        let requests = load.stop().await;
+        judge(&format!("{door}: stopped for a minute"), &requests, outage);
+        connect.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
 async fn a_laptop_that_changes_its_address_goes_on() {
     lab::settle();
     let relay = Installed::new("outage-moves");
-    let mobile = Mobile::set_up();
-    let folder = tempfile::tempdir().unwrap();
-    let mut apps = Vec::new();
     for door in lab::doors() {
+        let folder = tempfile::tempdir().unwrap();
         let kubeconfig = lab::kubeconfig("admin", &door);
+        let mobile = Mobile::set_up();
         let line = Line::new(mobile::here(), line::server(&kubeconfig)).await;
         let over = line::over(&kubeconfig, line.address, folder.path());
         let there = relay.connect_with(&over);
@@ -205,18 +230,18 @@ async fn a_laptop_that_changes_its_address_goes_on() {
             let _ = end.await;
             load.stop().await
         });
-        apps.push((door, connect, line, done, app));
-    }
-    tokio::time::sleep(CALM).await;
-    let outage = moment();
-    mobile.moves();
-    // Silence is noticed within 6 s; those who dial meanwhile wait.
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    for (door, connect, _line, done, app) in apps {
+        tokio::time::sleep(CALM).await;
+        let outage = moment();
+        mobile.moves();
+        // Silence is noticed within 6 s; those who dial meanwhile wait.
+        tokio::time::sleep(Duration::from_secs(12)).await;
         done.send(()).unwrap();
         let requests = tokio::task::spawn_blocking(|| app.join().unwrap()).await;
-        let what = format!("{door}: address changed");
-        judge_move(&what, &requests.unwrap(), outage);
+        judge_move(
+            &format!("{door}: address changed"),
+            &requests.unwrap(),
+            outage,
+        );
         connect.stop();
     }
 }
@@ -236,42 +261,13 @@ fn judge_move(what: &str, requests: &[load::Request], moved: Outage) {
     judge(what, requests, Outage { back, ..moved });
 }
 
-/// Both at once, as each takes a minute.
+/// A line of 5 Mbit/s with a window full of bulk is slow, and not dead.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
-async fn neither_sleep_nor_a_line_that_is_full_ends_a_session() {
+async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
     lab::settle();
-    let relay = Installed::new("outage-minute");
-    tokio::join!(asleep(&relay), narrow(&relay));
-}
-
-/// kdev is stopped for a minute, as a laptop that sleeps.
-async fn asleep(relay: &Installed) {
-    let sessions = sessions(relay);
-    for (_, connect) in &sessions {
-        let way = Way::Socks5(connect.proxy());
-        way.get(SERVICE, "/").await.unwrap();
-        connect.signal(Signal::SIGSTOP);
-    }
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let mut loads = Vec::new();
-    let outage = moment();
-    for (door, connect) in sessions {
-        connect.signal(Signal::SIGCONT);
-        let load = Load::start(Way::Socks5(connect.proxy()), SERVICE);
-        loads.push((door, connect, load));
-    }
-    tokio::time::sleep(CALM * 2).await;
-    for (door, connect, load) in loads {
-        let requests = load.stop().await;
-        judge(&format!("{door}: stopped for a minute"), &requests, outage);
-        connect.stop();
-    }
-}
-
-/// A line of 5 Mbit/s with a window full of bulk is slow, and not dead.
-async fn narrow(relay: &Installed) {
-    let laid = Lines::lay(relay).await;
+    let relay = Installed::new("outage-narrow");
+    let laid = Lines::lay(&relay).await;
     let mut downloads = JoinSet::new();
     for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
         downloads.spawn(async move {
