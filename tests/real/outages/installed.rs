@@ -140,7 +140,8 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace]) {
+        if let Err(error) = lab::kubectl(&["delete", "namespace", &self.namespace, "--wait=false"])
+        {
             eprintln!("{error}");
         }
     }
