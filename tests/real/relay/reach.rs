@@ -238,7 +238,11 @@ fn dig(server: SocketAddr, args: &[&str]) -> String {
     let fixed = [&*address, "-p", &*port, "+short", "+time=5", "+tries=2"];
     let mut dig = Command::new("dig");
     let done = finish(dig.args(fixed).args(args), b"");
-    done.ok().trim().to_owned()
+    // A datagram may be lost, and is, while kube-proxy has not yet heard of the Service; dig says
+    // so in a remark and asks again.
+    let out = done.ok();
+    let answers: Vec<&str> = out.lines().filter(|l| !l.starts_with(';')).collect();
+    answers.join("\n").trim().to_owned()
 }
 
 /// A name that only the cluster's DNS knows, as long as this lives.
