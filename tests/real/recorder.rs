@@ -83,8 +83,12 @@ impl Recording {
             return;
         }
         events.unwrap();
-        // Whose end is seen first says who ended it; what is under way then may arrive or not.
+        // Whose end is seen first says who ended it; what is under way then may arrive or not. After
+        // a GOAWAY both sides end, and chance says who is first: it counts as its sender's.
         if bytes.is_empty() {
+            let mut events = self.transcript.events.iter();
+            let goodbye = events.find(|event| event.what == What::GoAway);
+            let side = goodbye.map_or(side, |event| event.side);
             self.transcript.push(side, What::End);
             self.over = true;
         }
