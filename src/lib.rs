@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy · dns · relay → http · upstream → tunnel → dial → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns · relay → http · upstream · rule → tunnel → dial → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -19,6 +19,7 @@
 //! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
 //! * [`dns`]: the cluster's names, and the laptop's own resolvers for all others
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
+//! * [`rule`]: which request comes to whom: conditions, their order and conflicts
 //! * [`upstream`]: the corporate proxies on the way to the API server and to all that is not the
 //!   cluster's
 //! * [`relay`]: what runs in the cluster
@@ -30,6 +31,7 @@ pub mod addr;
 pub mod dial;
 pub mod io;
 pub mod relay;
+pub mod rule;
 pub mod task;
 pub mod tunnel;
 

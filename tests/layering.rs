@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 10] = [
     &["config"],
     &["k8s", "run"],
     &["proxy", "dns", "relay"],
-    &["http", "upstream"],
+    &["http", "upstream", "rule"],
     &["tunnel"],
     &["dial"],
     &["addr", "io", "task"],

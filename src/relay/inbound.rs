@@ -11,9 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::claims::Claims;
 use super::metrics::Metrics;
 use super::names::Names;
-use super::sessions::Sessions;
 use super::settings::BLOCK;
 use super::sockets::{CALLER, Place, Sockets, listener};
 use crate::addr::{Host, Target};
@@ -36,7 +36,7 @@ const MOST_CALLERS: i64 = 8192;
 #[derive(Clone)]
 pub(super) struct Inbound {
     names: Names,
-    sessions: Sessions,
+    claims: Claims,
     metrics: Metrics,
     sockets: Sockets,
     /// The last address of each Service, for when the DNS does not answer.
@@ -50,14 +50,14 @@ impl Inbound {
     #[must_use]
     pub(super) fn new(
         names: Names,
-        sessions: Sessions,
+        claims: Claims,
         metrics: Metrics,
         sockets: Sockets,
         first: u16,
     ) -> Self {
         Self {
             names,
-            sessions,
+            claims,
             metrics,
             sockets,
             known: Arc::default(),
@@ -111,7 +111,18 @@ impl Inbound {
     async fn serve(&self, mut caller: TcpStream, peer: SocketAddr, port: u16) {
         let _live = self.metrics.stream();
         let target = self.origin(port);
-        if let Some(opener) = self.sessions.of_port(port) {
+        let Some(state) = self.claims.port(port).cloned() else {
+            return;
+        };
+        let _open = state.accept();
+        let routes = state.routes();
+        let global = routes.rules.everything();
+        let opener = match global {
+            Some(entry) => entry.session.opener().await,
+            None => None,
+        };
+        if let (Some(opener), Some(entry)) = (opener, global) {
+            entry.hit();
             let opened = opener.open_for(&target, Protocol::Tcp, Some(peer)).await;
             // kdev's answer comes with its first bytes; a tunnel that is gone is noticed here.
             if let Ok(stream) = opened {

@@ -4,12 +4,16 @@
 //! It has no Kubernetes permission at all and keeps no state: what it needs to know comes with
 //! the tunnels and from the cluster's DNS.
 
+mod claims;
 mod http;
 mod inbound;
 mod metrics;
 mod names;
 mod outbound;
 mod policy;
+#[allow(dead_code)]
+mod ports;
+#[allow(dead_code)]
 mod sessions;
 mod settings;
 mod sockets;
@@ -25,12 +29,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::info;
 
+use self::claims::Claims;
 use self::inbound::Inbound;
 pub use self::metrics::Metrics;
 pub use self::names::Names;
 use self::outbound::Outbound;
 pub use self::policy::{Policy, Rule};
-use self::sessions::Sessions;
 pub use self::settings::{BLOCK, FIRST_PORT, HTTP_PORT, PORTS, Settings};
 use self::sockets::{PAGE, Sockets, TUNNEL, listener};
 use self::tunnels::Tunnels;
@@ -66,11 +70,11 @@ impl Relay {
         let (tasks, metrics) = (Tasks::new(), Metrics::default());
         let listening = tasks.child();
         let (ip, first, count) = settings.inbound;
-        let sessions = Sessions::new(first..first + count);
+        let claims = Claims::new(first..first + count);
         let sockets = Sockets::new();
         let inbound = Inbound::new(
             names.clone(),
-            sessions.clone(),
+            claims.clone(),
             metrics.clone(),
             sockets.clone(),
             first,
@@ -85,7 +89,7 @@ impl Relay {
         }
         let tunnels = Tunnels {
             outbound: Outbound::new(settings.policy.clone(), names, metrics.clone(), sockets),
-            sessions,
+            claims,
             metrics,
             budget: Budget::new(BUDGET),
             secrets: settings.secrets.clone(),

@@ -1,110 +1,141 @@
-//! Who gets what arrives on the fixed range.
+//! The kdev processes that have reverse tunnels here, and how long they are waited for.
 
-use std::collections::HashMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+use crate::rule::control::Tell;
 use crate::tunnel::{Opener, SessionId};
 
-/// The reverse tunnels of all sessions, and the ports that they attached. A port belongs to the
-/// session, whichever of its tunnels asked, until its last tunnel ends.
-#[derive(Clone)]
-pub(super) struct Sessions {
-    state: Arc<Mutex<State>>,
-    /// The ports that there are.
-    range: Range<u16>,
+/// How long requests are held for a session whose last tunnel broke: it may be back at once, after
+/// an API server's restart for example. All that come meanwhile wait until the same moment, and
+/// nobody waits after it.
+pub(super) const HOLD: Duration = Duration::from_secs(2);
+/// How long the claims of a session without a tunnel are kept: a laptop that wakes resumes.
+pub(super) const SILENT: Duration = Duration::from_secs(600);
+/// Messages that wait for one tunnel's control stream.
+const TELLS: usize = 64;
+
+/// A kdev process.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Which one.
+    pub(super) id: SessionId,
+    link: Mutex<Link>,
+    changed: Notify,
+    losses: AtomicU64,
 }
 
-#[derive(Default)]
-struct State {
-    next: u64,
-    tunnels: HashMap<SessionId, Vec<(u64, Opener)>>,
-    ports: HashMap<u16, SessionId>,
+#[derive(Debug, Default)]
+struct Link {
+    tunnels: Vec<Tunnel>,
+    down: Option<Down>,
 }
 
-/// A reverse tunnel of a session, which leaves when dropped.
-pub(super) struct Joined {
-    sessions: Sessions,
-    session: SessionId,
+#[derive(Debug)]
+struct Tunnel {
     number: u64,
+    opener: Opener,
+    tell: mpsc::Sender<Tell>,
 }
 
-impl Sessions {
-    /// Nobody has anything yet. `range` are the ports that there are.
-    #[must_use]
-    pub(super) fn new(range: Range<u16>) -> Self {
+/// When the last tunnel ended, and until when requests wait for another one.
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    since: Instant,
+    hold: Instant,
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId) -> Self {
         Self {
-            state: Arc::default(),
-            range,
+            id,
+            link: Mutex::default(),
+            changed: Notify::new(),
+            losses: AtomicU64::new(0),
         }
     }
 
-    /// A reverse tunnel of `session` is open.
-    #[must_use]
-    pub(super) fn join(&self, session: SessionId, opener: Opener) -> Joined {
-        let mut state = self.lock();
-        state.next += 1;
-        let number = state.next;
-        let tunnels = state.tunnels.entry(session).or_default();
-        tunnels.push((number, opener));
-        Joined {
-            sessions: self.clone(),
-            session,
+    /// A tunnel is open. What it is to tell comes out of the result.
+    pub(super) fn up(&self, number: u64, opener: Opener) -> mpsc::Receiver<Tell> {
+        let (tell, tells) = mpsc::channel(TELLS);
+        let mut link = self.lock();
+        link.tunnels.push(Tunnel {
             number,
+            opener,
+            tell,
+        });
+        link.down = None;
+        drop(link);
+        self.changed.notify_waiters();
+        tells
+    }
+
+    /// A tunnel has ended. One that was `silent` has kept its callers waiting already.
+    pub(super) fn down(&self, number: u64, silent: bool) {
+        self.losses.fetch_add(1, Ordering::AcqRel);
+        let mut link = self.lock();
+        link.tunnels.retain(|tunnel| tunnel.number != number);
+        if link.tunnels.is_empty() {
+            let since = Instant::now();
+            let hold = if silent { since } else { since + HOLD };
+            link.down = Some(Down { since, hold });
+        }
+        drop(link);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether it has a tunnel.
+    pub(super) fn is_live(&self) -> bool {
+        !self.lock().tunnels.is_empty()
+    }
+
+    /// Whether it has been without a tunnel for so long that nobody waits any more.
+    pub(super) fn is_gone(&self) -> bool {
+        let down = self.lock().down;
+        down.is_some_and(|down| down.since.elapsed() >= SILENT)
+    }
+
+    /// How many of its tunnels have ended: whoever compares two counts knows whether one did.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    /// The least busy tunnel, once there is one; `None` when nobody is to wait any longer.
+    pub(super) async fn opener(&self) -> Option<Opener> {
+        let asked = Instant::now();
+        loop {
+            // Before looking, so that no change is missed.
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let until = {
+                let link = self.lock();
+                let open = link.tunnels.iter().map(|tunnel| &tunnel.opener);
+                let open = open.filter(|opener| opener.takes_streams());
+                if let Some(least) = open.min_by_key(|opener| opener.streams()) {
+                    return Some(least.clone());
+                }
+                // One that has just ended, or is about to, is still among them.
+                link.down.map_or(asked + HOLD, |down| down.hold)
+            };
+            if timeout_at(until, changed).await.is_err() {
+                return None;
+            }
         }
     }
 
-    /// The least busy tunnel to the session that has the port, if one has.
-    #[must_use]
-    pub(super) fn of_port(&self, port: u16) -> Option<Opener> {
-        let state = self.lock();
-        let tunnels = state.tunnels.get(state.ports.get(&port)?)?;
-        let least = tunnels.iter().min_by_key(|(_, opener)| opener.streams());
-        least.map(|(_, opener)| opener.clone())
+    /// Tells it something, through whichever tunnel takes it.
+    pub(super) fn tell(&self, tell: &Tell) {
+        let link = self.lock();
+        let mut tunnels = link.tunnels.iter();
+        // One that is away is told when it claims again.
+        let _ = tunnels.any(|tunnel| tunnel.tell.try_send(tell.clone()).is_ok());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Joined {
-    /// Gives the session what arrives on `port`.
-    ///
-    /// # Errors
-    /// When another session has it or there is no such port, for people.
-    pub(super) fn attach(&self, port: u16) -> Result<(), String> {
-        if !self.sessions.range.contains(&port) {
-            return Err(format!("port {port} is none of the relay's listeners"));
-        }
-        let mut state = self.sessions.lock();
-        let owner = *state.ports.entry(port).or_insert(self.session);
-        if owner == self.session {
-            return Ok(());
-        }
-        Err(format!("port {port} belongs to session {owner}"))
-    }
-
-    /// Gives the original pods what arrives on `port` again, where this session had it.
-    pub(super) fn detach(&self, port: u16) {
-        let mut state = self.sessions.lock();
-        if state.ports.get(&port) == Some(&self.session) {
-            state.ports.remove(&port);
-        }
-    }
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        let mut state = self.sessions.lock();
-        let State { tunnels, ports, .. } = &mut *state;
-        let Some(own) = tunnels.get_mut(&self.session) else {
-            return;
-        };
-        own.retain(|(number, _)| *number != self.number);
-        if own.is_empty() {
-            tunnels.remove(&self.session);
-            ports.retain(|_, owner| *owner != self.session);
-        }
+    fn lock(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

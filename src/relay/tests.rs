@@ -12,7 +12,9 @@ use super::names::Conf;
 use super::*;
 use crate::addr::Target;
 use crate::dial::{DialError, Flow, NAMESERVERS, Room};
-use crate::tunnel::control::{Ask, Reader, Tell, write};
+use crate::rule::control::{Ask, Tell};
+use crate::rule::{AppProtocol, Claim, Conditions};
+use crate::tunnel::control::{Reader, write};
 use crate::tunnel::{
     Budget, HandshakeError, Hello, Opener, Protocol, Role, Secret, SessionId, connect, datagram,
     open, serve as listen,
@@ -155,7 +157,13 @@ impl Stage {
             tokio::spawn(async move {
                 let (from, mut to) = tokio::io::split(stream);
                 let mut tells = Reader::new(from);
-                write(&mut to, &Ask::Attach { port }).await.unwrap();
+                let claim = Box::new(claim(session));
+                let ask = Ask::Attach {
+                    port,
+                    claim,
+                    over: None,
+                };
+                write(&mut to, &ask).await.unwrap();
                 told.send(tells.next().await.unwrap().unwrap()).unwrap();
                 // Until the relay ends it.
                 let _ = tells.next::<Tell>().await;
@@ -193,6 +201,20 @@ impl Stage {
         let mut answer = String::new();
         let _ = caller.read_to_string(&mut answer).await;
         answer
+    }
+}
+
+/// All that arrives, for one session.
+fn claim(session: SessionId) -> Claim {
+    Claim {
+        id: session.to_string(),
+        owner: "ann".to_owned(),
+        session,
+        conditions: Conditions::everything(),
+        since: 1,
+        mirror: false,
+        fallback: false,
+        protocol: AppProtocol::Tcp,
     }
 }
 
@@ -335,10 +357,11 @@ async fn callers_reach_the_session_that_attached_and_the_pods_otherwise() {
 
     let (me, other) = (SessionId::random(), SessionId::random());
     let port = stage.first;
-    assert_eq!(
-        stage.attach(me, port, "mine").await,
-        Tell::Attached { port }
-    );
+    let attached = Tell::Attached {
+        port,
+        id: me.to_string(),
+    };
+    assert_eq!(stage.attach(me, port, "mine").await, attached);
     assert_eq!(stage.call(port).await, "mine for 127.0.0.1");
     // Another session is refused; the same one, reconnected, is not.
     let told = stage.attach(other, port, "other").await;
@@ -346,10 +369,7 @@ async fn callers_reach_the_session_that_attached_and_the_pods_otherwise() {
         matches!(told, Tell::Refused { port: p, .. } if p == port),
         "{told:?}"
     );
-    assert_eq!(
-        stage.attach(me, port, "mine").await,
-        Tell::Attached { port }
-    );
+    assert_eq!(stage.attach(me, port, "mine").await, attached);
     assert_eq!(stage.call(port).await, "mine for 127.0.0.1");
     let told = stage.attach(other, 1, "other").await;
     assert!(matches!(told, Tell::Refused { port: 1, .. }), "{told:?}");

@@ -6,18 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use super::claims::{Claims, Joined};
 use super::metrics::{Metrics, Refused};
 use super::outbound::Outbound;
-use super::sessions::Sessions;
 use super::strangers::Strangers;
 use super::upgrade;
 use crate::io::Prefixed;
+use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
-use crate::tunnel::control::{Ask, Reader, Tell, write};
+use crate::tunnel::control::{Reader, write};
 use crate::tunnel::{
-    Accepted, Budget, Keys, Protocol, Role, Secret, SessionId, Share, accept, open, serve,
+    Accepted, Budget, Ended, Keys, Opener, Protocol, Role, Secret, SessionId, Share, accept, open,
+    serve,
 };
 
 /// Peers that have not proved themselves at a time. One more cuts off the oldest: an honest one
@@ -33,8 +36,8 @@ const MOST_STREAMS: i64 = 12_000;
 pub(super) struct Tunnels {
     /// Where streams of forward tunnels go.
     pub(super) outbound: Outbound,
-    /// The reverse tunnels.
-    pub(super) sessions: Sessions,
+    /// What sessions with reverse tunnels claim.
+    pub(super) claims: Claims,
     /// What is counted.
     pub(super) metrics: Metrics,
     /// Memory of all tunnels.
@@ -138,11 +141,7 @@ impl Tunnels {
         }
     }
 
-    async fn forward(
-        &self,
-        io: Prefixed<TcpStream>,
-        share: Share,
-    ) -> io::Result<crate::tunnel::Ended> {
+    async fn forward(&self, io: Prefixed<TcpStream>, share: Share) -> io::Result<Ended> {
         let mut listener = serve(io, share).await?;
         // Streams end with their tunnel.
         let streams = self.tasks.child();
@@ -180,49 +179,59 @@ impl Tunnels {
         io: Prefixed<TcpStream>,
         share: Share,
         session: SessionId,
-    ) -> io::Result<crate::tunnel::Ended> {
+    ) -> io::Result<Ended> {
         let (opener, driver) = open(io, share).await?;
-        let (joined, controlled) = (self.sessions.join(session, opener.clone()), opener);
-        // Nobody is dialled: the name is for whoever reads a trace.
-        let target = crate::addr::Target::new(crate::addr::Host::Name("control".into()), 1);
-        let control = async move {
-            let stream = controlled
-                .open(&target, Protocol::Control)
-                .await
-                .map_err(io::Error::other)?;
-            let (from, mut to) = tokio::io::split(stream);
-            let mut asks = Reader::new(from);
-            while let Some(ask) = asks.next::<Ask>().await? {
-                write(&mut to, &obey(&joined, ask)).await?;
-            }
-            io::Result::Ok(())
-        };
-        tokio::pin!(control);
+        let (mut joined, mut tells) = self.claims.join(session, opener.clone());
         let running = driver.run();
         tokio::pin!(running);
-        tokio::select! {
-            ended = &mut running => Ok(ended),
-            result = &mut control => {
-                // A kdev that closes the control stream leaves, and has lost its ports with it;
-                // its open connections may end.
+        let ended = tokio::select! {
+            ended = &mut running => Some(ended),
+            result = converse(&joined, opener, &mut tells) => {
                 result?;
-                Ok(running.await)
+                None
             }
+        };
+        if ended == Some(Ended::Silent) {
+            joined.was_silent();
+        }
+        // A kdev that closes the control stream takes no more callers by this tunnel; its open
+        // connections may end.
+        drop(joined);
+        match ended {
+            Some(ended) => Ok(ended),
+            None => Ok(running.await),
         }
     }
 }
 
-/// Does what kdev asks, and says what came of it.
-fn obey(joined: &super::sessions::Joined, ask: Ask) -> Tell {
-    match ask {
-        Ask::Attach { port } => match joined.attach(port) {
-            Ok(()) => Tell::Attached { port },
-            Err(reason) => Tell::Refused { port, reason },
-        },
-        Ask::Detach { port } => {
-            joined.detach(port);
-            Tell::Detached { port }
-        }
+/// Does what kdev asks until it ends the control stream, and tells it what it has not asked.
+async fn converse(
+    joined: &Joined,
+    opener: Opener,
+    tells: &mut mpsc::Receiver<Tell>,
+) -> io::Result<()> {
+    // Nobody is dialled: the name is for whoever reads a trace.
+    let target = crate::addr::Target::new(crate::addr::Host::Name("control".into()), 1);
+    let stream = opener.open(&target, Protocol::Control).await;
+    let stream = stream.map_err(io::Error::other)?;
+    drop(opener);
+    let (from, mut to) = tokio::io::split(stream);
+    let mut asks = Reader::new(from);
+    loop {
+        let tell = tokio::select! {
+            ask = asks.next_or_why::<Ask>() => match ask? {
+                Some(Ok(ask)) => joined.obey(ask),
+                Some(Err(error)) => Tell::Unknown {
+                    reason: format!(
+                        "the relay, version {}, does not understand it: {error}",
+                        env!("CARGO_PKG_VERSION")
+                    ),
+                },
+                None => return Ok(()),
+            },
+            Some(tell) = tells.recv() => tell,
+        };
+        write(&mut to, &tell).await?;
     }
 }
 

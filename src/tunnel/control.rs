@@ -1,54 +1,16 @@
 //! What kdev and the relay tell each other beside the streams: lines of JSON on one stream of a
-//! reverse tunnel, which the relay opens first.
+//! reverse tunnel, which the relay opens first. This is how they say it; what they say belongs
+//! to whoever does it.
 
 use std::io;
 
 use bytes::BytesMut;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// Most bytes of one line: 500 claims of 246 bytes would fit, one is what comes.
+/// Most bytes of one line: what a relay knows of 500 claims.
 const LONGEST_LINE: usize = 128 << 10;
-
-/// What kdev asks of the relay.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case")]
-pub enum Ask {
-    /// Give this session what arrives on a port of the fixed range.
-    Attach {
-        /// The port.
-        port: u16,
-    },
-    /// Give it to the original pods again.
-    Detach {
-        /// The port.
-        port: u16,
-    },
-}
-
-/// What the relay says of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "kebab-case")]
-pub enum Tell {
-    /// What arrives on the port comes through this tunnel or another one of the session.
-    Attached {
-        /// The port.
-        port: u16,
-    },
-    /// It does not.
-    Detached {
-        /// The port.
-        port: u16,
-    },
-    /// The relay did not do it.
-    Refused {
-        /// The port.
-        port: u16,
-        /// Why, for people.
-        reason: String,
-    },
-}
 
 /// Writes one message.
 ///
@@ -81,23 +43,35 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// The next message; `None` at the end. A message of a kind that this version does not know
-    /// is skipped. Dropping the future loses nothing.
+    /// The next message; `None` at the end. A message that this version does not understand is
+    /// skipped. Dropping the future loses nothing.
     ///
     /// # Errors
     /// When the stream fails, or a line is too long to be one.
     pub async fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
         loop {
+            match self.next_or_why().await? {
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a control message that is not understood");
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`Reader::next`], for whoever has to answer each message: one that this version does not
+    /// understand comes as the reason for that.
+    ///
+    /// # Errors
+    /// When the stream fails, or a line is too long to be one.
+    pub async fn next_or_why<M: DeserializeOwned>(
+        &mut self,
+    ) -> io::Result<Option<serde_json::Result<M>>> {
+        loop {
             if let Some(at) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line = self.read.split_to(at + 1);
-                if let Ok(message) = serde_json::from_slice(&line) {
-                    return Ok(Some(message));
-                }
-                tracing::debug!(
-                    bytes = line.len(),
-                    "a control message that is not understood"
-                );
-                continue;
+                return Ok(Some(serde_json::from_slice(&line)));
             }
             if self.read.len() > LONGEST_LINE {
                 return Err(io::Error::new(

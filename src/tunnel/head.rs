@@ -4,6 +4,8 @@
 use std::fmt;
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// First word of what kdev says.
 const KDEV: &str = "KDEV-TUNNEL";
 /// First word of what the relay says.
@@ -50,6 +52,20 @@ impl SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        let id = unhex(&text).map(Self);
+        id.ok_or_else(|| de::Error::custom("a session is 32 hexadecimal digits"))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use kdev::tunnel::control::{Ask, Reader, Tell, write};
+use kdev::rule::control::{Ask, Tell};
+use kdev::rule::{AppProtocol, Claim, Conditions};
+use kdev::tunnel::control::{Reader, write};
 use kdev::tunnel::{
     Budget, HandshakeError, Hello, Protocol, Role, Secret, SessionId, connect, serve,
 };
@@ -128,7 +130,8 @@ impl Drop for Roles {
 
 /// Registers a listener as a kdev would, and gives what the relay says of it.
 async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeError> {
-    let hello = Hello::new(Role::Reverse, SessionId::random());
+    let session = SessionId::random();
+    let hello = Hello::new(Role::Reverse, session);
     let secret = Secret::new(key).unwrap();
     let (io, _) = connect(peer.dial(pod).await, &hello, &secret).await?;
     let mut listener = serve(io, Budget::new(1 << 20).share().unwrap()).await?;
@@ -136,7 +139,22 @@ async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeErr
     assert_eq!(incoming.protocol, Protocol::Control);
     let (from, mut to) = tokio::io::split(incoming.accept()?);
     let asked = async {
-        write(&mut to, &Ask::Attach { port: 20_000 }).await.unwrap();
+        let claim = Claim {
+            id: "test".to_owned(),
+            owner: "test".to_owned(),
+            session,
+            conditions: Conditions::everything(),
+            since: 1,
+            mirror: false,
+            fallback: false,
+            protocol: AppProtocol::Tcp,
+        };
+        let ask = Ask::Attach {
+            port: 20_000,
+            claim: Box::new(claim),
+            over: Some("the test's next door".to_owned()),
+        };
+        write(&mut to, &ask).await.unwrap();
         Reader::new(from).next::<Tell>().await.unwrap().unwrap()
     };
     // Bytes move while somebody waits for streams.
@@ -204,7 +222,10 @@ async fn one_secret_admits_forward_tunnels_alone() {
         let peer = Peer::connect(user.kubeconfig(&door), &site.0).await;
         let key = peer.key(SECRETS[1]).await.unwrap();
         let told = attach(&peer, &pod, &key).await.unwrap();
-        assert!(matches!(told, Tell::Attached { port: 20_000 }), "{told:?}");
+        assert!(
+            matches!(told, Tell::Attached { port: 20_000, .. }),
+            "{told:?}"
+        );
         peer.close().await;
     }
 }

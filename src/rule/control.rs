@@ -1,0 +1,144 @@
+//! What kdev and the relay tell each other of claims, as lines on the control stream of a reverse
+//! tunnel (see [`crate::tunnel::control`]).
+//!
+//! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`] comes unasked.
+
+use serde::{Deserialize, Serialize};
+
+use super::Claim;
+
+/// What kdev asks of the relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Ask {
+    /// Register a claim of this session on a port. Again with the same id and session, after a
+    /// reconnect for example, it stays what it was. Answered by [`Tell::Attached`] or
+    /// [`Tell::Refused`].
+    Attach {
+        /// The port, of the relay's fixed range.
+        port: u16,
+        /// The claim.
+        claim: Box<Claim>,
+        /// Claims that are in its way go; who does that, for their owners.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        over: Option<String>,
+    },
+    /// End a claim of this session. Answered by [`Tell::Detached`], also where there is none.
+    Detach {
+        /// The port.
+        port: u16,
+        /// The claim.
+        id: String,
+    },
+    /// End somebody else's claim. Answered by [`Tell::Detached`].
+    Oust {
+        /// The port.
+        port: u16,
+        /// The claim.
+        id: String,
+        /// Who does it, for its owner.
+        by: String,
+    },
+    /// What arrived on a port, and whose claims are on it. Answered by [`Tell::Seen`].
+    Look {
+        /// The port.
+        port: u16,
+    },
+    /// The Service leads to its pods again: whoever is still connected here shall move. Answered
+    /// by [`Tell::Retired`], or [`Tell::Refused`] while sessions that live have claims on it. An
+    /// [`Ask::Attach`] ends that state.
+    Retire {
+        /// The port.
+        port: u16,
+    },
+    /// This session ends and its claims with it, on all ports, at once. Answered by [`Tell::Bye`].
+    Bye,
+}
+
+/// What the relay tells kdev.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Tell {
+    /// The claim stands: its requests come through this tunnel or another one of the session.
+    Attached {
+        /// The port.
+        port: u16,
+        /// The claim.
+        id: String,
+    },
+    /// The claim does not stand.
+    Detached {
+        /// The port.
+        port: u16,
+        /// The claim.
+        id: String,
+    },
+    /// The relay did not do it.
+    Refused {
+        /// The port.
+        port: u16,
+        /// The claim; empty where it is about none.
+        #[serde(default)]
+        id: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Somebody else ended a claim of this session. Comes unasked.
+    Ousted {
+        /// The port.
+        port: u16,
+        /// The claim.
+        id: String,
+        /// Who did it, in their own words.
+        by: String,
+    },
+    /// What arrived on a port.
+    Seen {
+        /// The port.
+        port: u16,
+        /// Connections that were accepted on it since the relay began.
+        accepted: u64,
+        /// How long ago the last one was, in milliseconds.
+        #[serde(default)]
+        ago: Option<u64>,
+        /// Connections that are open on it.
+        open: u64,
+        /// The claims on it.
+        claims: Vec<Seen>,
+    },
+    /// The port's connections are asked to go.
+    Retired {
+        /// The port.
+        port: u16,
+        /// How many there are still.
+        open: u64,
+    },
+    /// The session's claims are gone.
+    Bye,
+    /// The relay does not understand what was asked: it is older or newer than this kdev.
+    Unknown {
+        /// What it did not understand, and its version, for people.
+        reason: String,
+    },
+    /// What this kdev does not understand, of a newer relay.
+    #[serde(other)]
+    Other,
+}
+
+/// What a relay knows of a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Whether its session has a tunnel to this relay.
+    pub live: bool,
+    /// Connections that were accepted on the port since it was attached here.
+    pub accepted: u64,
+    /// Requests, or connections, that fulfilled it.
+    pub requests: u64,
+    /// How long ago the last one was, in milliseconds.
+    #[serde(default)]
+    pub ago: Option<u64>,
+}

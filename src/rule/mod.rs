@@ -1,0 +1,56 @@
+//! Which requests come to whom: the conditions of an intercept, how two of them relate, which one
+//! a request goes to, and the form in which they are written down and sent.
+//!
+//! Pure: nothing here waits, dials or knows Kubernetes.
+//!
+//! What a condition looks at is one text for each request, so that two different exact values
+//! exclude each other: lines of one header are joined as HTTP says they may be, the last `baggage`
+//! member of a name counts, and `--mine` looks at the baggage only where there is no `x-kdev`.
+
+mod app_protocol;
+mod baggage;
+mod claim;
+mod condition;
+mod conditions;
+pub mod control;
+mod form;
+mod head;
+mod index;
+mod pattern;
+mod relation;
+#[cfg(test)]
+mod tests;
+
+pub use self::app_protocol::AppProtocol;
+pub use self::claim::{Claim, LONGEST_ID, LONGEST_OWNER};
+pub use self::condition::Condition;
+pub use self::conditions::Conditions;
+pub use self::head::Head;
+pub use self::index::RuleSet;
+pub use self::relation::{Relation, Verdict};
+
+/// The header that `--mine` looks at; it carries the value of whoever a request belongs to.
+pub const MINE_HEADER: &str = "x-kdev";
+/// The baggage member that `--mine` looks at where a request has no such header.
+pub const MINE_BAGGAGE: &str = "kdev";
+
+/// Claims on one Service at a time: what fits into the annotations of a Service, at some 246 bytes
+/// each and 256 KiB for all.
+pub const MOST_CLAIMS: usize = 500;
+/// Conditions of one claim.
+pub const MOST_CONDITIONS: usize = 16;
+/// Bytes of one condition's name or value.
+pub const LONGEST_TEXT: usize = 256;
+/// Bytes that all conditions of one claim may have together, as they are sent.
+pub const LONGEST_CONDITIONS: usize = 1024;
+
+/// A condition or a claim that makes no sense, in words for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub(crate) String);
+
+impl Invalid {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
