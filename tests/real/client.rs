@@ -6,6 +6,7 @@ use kdev::task::Tasks;
 use serde_json::Value;
 
 use crate::lab;
+use crate::probe::spdy;
 
 async fn a_pod(client: &Client) -> String {
     let list: Value = client
@@ -18,15 +19,6 @@ async fn a_pod(client: &Client) -> String {
         .to_owned()
 }
 
-fn spdy(pod: &str) -> Request<()> {
-    Request::post(format!("/api/v1/namespaces/shop/pods/{pod}/portforward"))
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "SPDY/3.1")
-        .header("X-Stream-Protocol-Version", "portforward.k8s.io")
-        .body(())
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_restricted_account_lists_and_upgrades() {
@@ -36,7 +28,7 @@ async fn a_restricted_account_lists_and_upgrades() {
             .await
             .unwrap();
         let pod = a_pod(&client).await;
-        let upgrade = client.upgrade(spdy(&pod)).await.unwrap();
+        let upgrade = client.upgrade(spdy("shop", &pod)).await.unwrap();
         assert_eq!(
             upgrade.headers["x-stream-protocol-version"],
             "portforward.k8s.io"
@@ -47,7 +39,10 @@ async fn a_restricted_account_lists_and_upgrades() {
             .unwrap_err();
         assert_eq!(error.code(), Some(403), "{error}");
         println!("{door}: {error}");
-        let error = client.upgrade(spdy("no-such-pod")).await.unwrap_err();
+        let error = client
+            .upgrade(spdy("shop", "no-such-pod"))
+            .await
+            .unwrap_err();
         println!("{door}: {error:?}");
         let odd = Request::get(format!("/api/v1/namespaces/shop/pods/{pod}/portforward"))
             .header("Connection", "Upgrade")
@@ -73,7 +68,7 @@ async fn a_missing_verb_is_named() {
         let client = Client::connect(lab::options("dev-no-create-portforward", &door), &tasks)
             .await
             .unwrap();
-        let error = client.upgrade(spdy(&pod)).await.unwrap_err();
+        let error = client.upgrade(spdy("shop", &pod)).await.unwrap_err();
         let UpgradeError::Status { code, message, .. } = &error else {
             panic!("{error:?}");
         };

@@ -5,30 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hyper::Request;
-use kdev::k8s::Client;
-use kdev::task::Tasks;
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::app::{Stream, Way};
 use crate::lab::{self, Fault};
+use crate::probe;
 use crate::program::Running;
 
 /// What a new dial may take once the way is back.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 /// How long dials are watched after that.
 const WATCHED: Duration = Duration::from_secs(4);
-/// Pause between two dials, and between two looks whether the way is back.
+/// Pause between two dials.
 const POLL: Duration = Duration::from_millis(100);
 /// Liveness is judged within 6 s, plus a second for a busy machine.
 const FAILS_WITHIN: Duration = Duration::from_secs(7);
 /// How long after the way went away a dial may still go into a connection that nobody knows to be
 /// dead. Whoever dials later waits and gets through, up to 20 s.
 const KNOWN_WITHIN: Duration = Duration::from_secs(3);
-/// How long a component may take to be back.
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A dial that was tried.
 #[derive(Clone, Copy, Debug)]
@@ -211,40 +207,13 @@ fn judge(what: &str, tries: &[Try], Outage { away, back }: Outage) {
     assert_eq!(impatient, 0, "{what}: dials that did not wait");
 }
 
-/// Waits until a port-forward can be opened at `door` by somebody who comes anew.
-async fn way_is_back(door: &str, pod: &str) -> Instant {
-    let end = Instant::now() + START_LIMIT;
-    loop {
-        let asked = tokio::time::timeout(Duration::from_secs(1), async {
-            let tasks = Tasks::new();
-            let client = Client::connect(lab::options("dev", door), &tasks).await;
-            let upgrade = Request::post(format!("/api/v1/namespaces/shop/pods/{pod}/portforward"))
-                .header("Connection", "Upgrade")
-                .header("Upgrade", "SPDY/3.1")
-                .header("X-Stream-Protocol-Version", "portforward.k8s.io")
-                .body(())
-                .unwrap();
-            match client {
-                Ok(client) => client.upgrade(upgrade).await.is_ok(),
-                Err(_) => false,
-            }
-        });
-        if asked.await.unwrap_or(false) {
-            return Instant::now();
-        }
-        assert!(Instant::now() < end, "{door} is not back");
-        tokio::time::sleep(POLL / 2).await;
-    }
-}
-
 /// Waits for the way through all `doors`.
 async fn ways_are_back(doors: &[String]) -> Instant {
     let pod = a_pod();
-    let mut back = Instant::now();
     for door in doors {
-        back = back.max(way_is_back(door, &pod).await);
+        probe::until_open("dev", door, "shop", || Some(pod.clone())).await;
     }
-    back
+    Instant::now()
 }
 
 /// A pod to try the way with. Remembered, since the API server may not be there to ask.

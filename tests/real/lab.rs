@@ -92,25 +92,17 @@ pub(crate) fn ctl(verb: &str, component: &str) {
     script("ctl", &[verb, component]).unwrap();
 }
 
-/// Names of the pods of shop's `app` that are ready and not about to end.
+/// Names of the pods with a label (`KEY=VALUE`) that are ready and not about to end.
+pub(crate) fn ready(namespace: &str, label: &str) -> Result<Vec<String>, String> {
+    let wanted = r#"jsonpath={range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+    let list = kubectl(&["-n", namespace, "get", "pods", "-l", label, "-o", wanted])?;
+    let pods = list.lines().filter_map(|line| line.strip_suffix("  True"));
+    Ok(pods.map(str::to_owned).collect())
+}
+
+/// Those of shop's `app`.
 pub(crate) fn ready_pods(app: &str) -> Vec<String> {
-    let wanted = r#"{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
-    let list = kubectl(&[
-        "-n",
-        "shop",
-        "get",
-        "pods",
-        "-l",
-        &format!("app={app}"),
-        "-o",
-        &format!("jsonpath={wanted}"),
-    ])
-    .unwrap();
-    let pods = list
-        .lines()
-        .filter_map(|line| line.strip_suffix("  True"))
-        .map(str::to_owned);
-    pods.collect()
+    ready("shop", &format!("app={app}")).unwrap()
 }
 
 /// A field of an object in `shop`, by its JSON path.

@@ -12,7 +12,8 @@ use kdev::tunnel::{
 use serde_json::{Value, json};
 
 use crate::lab;
-use crate::site::{self, IMAGE, Peer, SECRETS, Site};
+use crate::peer::{self, Peer};
+use crate::site::{self, IMAGE, SECRETS, Site};
 
 const CLUSTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster");
 
@@ -53,16 +54,9 @@ fn everything(site: &Site) -> BTreeSet<String> {
     list.lines().map(str::to_owned).collect()
 }
 
-/// A tunnel to each relay pod, and a Service through it.
+/// By the administrator.
 async fn works(site: &Site) {
-    let peer = Peer::connect(lab::kubeconfig("admin", "api"), &site.0).await;
-    let key = peer.key(SECRETS[0]).await.unwrap();
-    for pod in site.await_relays(2) {
-        let opener = site::tunnel(peer.dial(&pod).await, &key).await.unwrap();
-        let answered = site::get(&opener, "web.shop:80").await;
-        assert!(lab::ready_pods("web").contains(&answered), "{answered}");
-    }
-    peer.close().await;
+    peer::works(site, lab::kubeconfig("admin", "api"), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,8 +198,8 @@ async fn one_secret_admits_forward_tunnels_alone() {
         let peer = Peer::connect(user.kubeconfig(&door), &site.0).await;
         let key = peer.key(SECRETS[0]).await.unwrap();
         assert_eq!(peer.key(SECRETS[1]).await, Err(Some(403)), "{door}");
-        let opener = site::tunnel(peer.dial(&pod).await, &key).await.unwrap();
-        site::get(&opener, "web.shop:80").await;
+        let opener = peer::tunnel(peer.dial(&pod).await, &key).await.unwrap();
+        peer::get(&opener, "web.shop:80").await;
         // With the key that it has it is nobody to the other role.
         let refused = attach(&peer, &pod, &key).await.unwrap_err();
         assert!(matches!(refused, HandshakeError::Impostor), "{refused:?}");

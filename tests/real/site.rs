@@ -1,22 +1,11 @@
-//! A namespace of a scenario's own, and tunnels to the relay in it.
+//! A namespace of a scenario's own.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kdev::addr::Namespaced;
-use kdev::dial::PodPort;
-use kdev::io::Io;
-use kdev::k8s::portforward::{KnownForm, PortForward};
-use kdev::k8s::{Client, KubeOptions};
-use kdev::task::Tasks;
-use kdev::tunnel::{
-    Budget, HandshakeError, Hello, Opener, Protocol, Role, Secret, SessionId, Stream, TUNNEL_PORT,
-    connect, open,
-};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::lab;
 
@@ -26,8 +15,6 @@ pub(crate) const SECRETS: [&str; 2] = ["kdev-relay", "kdev-relay-intercept"];
 pub(crate) const IMAGE: [&str; 2] = ["kdev-lab/relay", "1"];
 /// How long pods may take to become ready or to go.
 const SETTLE: Duration = Duration::from_secs(90);
-/// What a scenario's own tunnels may hold.
-const BUDGET: u32 = 64 << 20;
 
 /// A namespace; deleted with all that is in it when this is dropped.
 pub(crate) struct Site(pub(crate) String);
@@ -81,13 +68,12 @@ impl Site {
 
     /// Names of the relay's pods that are ready and not about to end.
     pub(crate) fn relays(&self) -> Vec<String> {
-        let wanted = r#"{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
-        let path = format!("jsonpath={wanted}");
-        let label = "app.kubernetes.io/name=kdev-relay";
-        let list = self.kubectl(&["get", "pods", "-l", label, "-o", &path]);
-        let list = list.unwrap();
-        let ready = list.lines().filter_map(|line| line.strip_suffix("  True"));
-        ready.map(str::to_owned).collect()
+        self.try_relays().unwrap()
+    }
+
+    /// The same while the API server may be away.
+    pub(crate) fn try_relays(&self) -> Result<Vec<String>, String> {
+        lab::ready(&self.0, "app.kubernetes.io/name=kdev-relay")
     }
 
     /// Waits until `count` relay pods are ready, and gives their names.
@@ -177,91 +163,4 @@ impl Drop for Account {
             let _ = std::fs::remove_file(self.kubeconfig(door));
         }
     }
-}
-
-/// What an account does with the relay, over port-forward like kdev.
-pub(crate) struct Peer {
-    client: Client,
-    forward: PortForward,
-    namespace: String,
-    tasks: Tasks,
-}
-
-impl Peer {
-    pub(crate) async fn connect(kubeconfig: PathBuf, namespace: &str) -> Self {
-        let tasks = Tasks::new();
-        let options = KubeOptions {
-            kubeconfig: Some(kubeconfig),
-            ..KubeOptions::default()
-        };
-        let client = Client::connect(options, &tasks).await.unwrap();
-        let forward = PortForward::new(client.clone(), KnownForm::default());
-        Self {
-            client,
-            forward,
-            namespace: namespace.to_owned(),
-            tasks,
-        }
-    }
-
-    /// The key that a Secret holds; `Err` has the status.
-    pub(crate) async fn key(&self, secret: &str) -> Result<Vec<u8>, Option<u16>> {
-        let path = format!("/api/v1/namespaces/{}/secrets/{secret}", self.namespace);
-        let object = self.client.get::<Value>(&path).await;
-        let object = object.map_err(|error| error.code())?;
-        Ok(STANDARD
-            .decode(object["data"]["key"].as_str().unwrap())
-            .unwrap())
-    }
-
-    /// A stream to the tunnel port of a pod.
-    pub(crate) async fn dial(&self, pod: &str) -> impl Io + use<> {
-        let path = format!("/api/v1/namespaces/{}/pods/{pod}", self.namespace);
-        let object: Value = self.client.get(&path).await.unwrap();
-        let port = PodPort {
-            pod: Namespaced::new(&self.namespace, pod),
-            uid: object["metadata"]["uid"].as_str().unwrap().to_owned(),
-            port: TUNNEL_PORT,
-        };
-        self.forward.open(&port, "the relay").await.unwrap()
-    }
-
-    pub(crate) async fn close(self) {
-        self.forward.close(Duration::from_secs(1)).await;
-        self.tasks.shutdown(Duration::from_secs(1)).await;
-    }
-}
-
-/// A forward tunnel over `io`; it ends with its last [`Opener`].
-pub(crate) async fn tunnel<T: Io + 'static>(io: T, key: &[u8]) -> Result<Opener, HandshakeError> {
-    let hello = Hello::new(Role::Forward, SessionId::random());
-    let (io, _) = connect(io, &hello, &Secret::new(key).unwrap()).await?;
-    let share = Budget::new(BUDGET).share().unwrap();
-    let (opener, driver) = open(io, share).await?;
-    // It ends by itself, with the test at the latest.
-    #[allow(clippy::disallowed_methods)]
-    tokio::spawn(driver.run());
-    Ok(opener)
-}
-
-/// Opens a stream to `target` and waits until it is.
-pub(crate) async fn dial(opener: &Opener, target: &str) -> Result<Stream, kdev::dial::DialError> {
-    let target = target.parse().unwrap();
-    let mut stream = opener.open(&target, Protocol::Tcp).await?;
-    stream.opened().await?;
-    Ok(stream)
-}
-
-/// The body of `/` there.
-pub(crate) async fn get(opener: &Opener, target: &str) -> String {
-    let mut stream = dial(opener, target).await.unwrap();
-    let request = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.trim().to_owned())
-        .unwrap()
 }

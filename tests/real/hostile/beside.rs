@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::LIMIT;
 use super::pod::Pod;
-use crate::site;
+use crate::peer;
 
 /// Requests of one measurement: the 99th percentile is the fourth worst.
 const REQUESTS: usize = 400;
@@ -43,12 +43,12 @@ impl Beside {
 
     async fn measure(&self) -> Duration {
         let io = self.relay.dial(kdev::tunnel::TUNNEL_PORT).await.unwrap();
-        let opener = site::tunnel(io, &self.key).await.unwrap();
+        let opener = peer::tunnel(io, &self.key).await.unwrap();
         let mut times = Vec::with_capacity(REQUESTS);
         for _ in 0..REQUESTS {
             tokio::time::sleep(PAUSE).await;
             let began = Instant::now();
-            let mut stream = site::dial(&opener, &self.echo).await.unwrap();
+            let mut stream = peer::dial(&opener, &self.echo).await.unwrap();
             stream.write_all(b"hello").await.unwrap();
             let mut answer = [0; 5];
             stream.read_exact(&mut answer).await.unwrap();

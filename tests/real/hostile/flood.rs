@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Stage;
 use super::pod::Pod;
-use crate::site;
+use crate::peer;
 
 /// Connections that never speak.
 const SILENT: usize = 10_000;
@@ -183,7 +183,7 @@ async fn rapid_resets_of_an_admitted_session_hurt_no_other() {
     ];
     let attack = || async {
         let io = stage.relay.dial(TUNNEL_PORT).await.unwrap();
-        let first = site::tunnel(io, &stage.keys[0]).await.unwrap();
+        let first = peer::tunnel(io, &stage.keys[0]).await.unwrap();
         let (relay, key, opened) = (stage.relay.clone(), stage.keys[0].clone(), opened.clone());
         let (opener, targets) = (Arc::new(std::sync::Mutex::new(first)), targets.clone());
         go_on(RESETS_PER_SECOND, RESETS, move || {
@@ -197,7 +197,7 @@ async fn rapid_resets_of_an_admitted_session_hurt_no_other() {
                     if current.open(&target, Protocol::Tcp).await.is_err() {
                         // Cut off, as it may be: it comes back.
                         let io = relay.dial(TUNNEL_PORT).await.unwrap();
-                        *opener.lock().unwrap() = site::tunnel(io, &key).await.unwrap();
+                        *opener.lock().unwrap() = peer::tunnel(io, &key).await.unwrap();
                     }
                 }
             }

@@ -4,7 +4,7 @@ use kdev::dial::DialError;
 use kdev::tunnel::TUNNEL_PORT;
 
 use super::Stage;
-use crate::site;
+use crate::peer;
 
 /// Addresses that clouds answer metadata on, each with what it is called.
 const METADATA: [(&str, &str); 7] = [
@@ -48,7 +48,7 @@ async fn metadata_is_refused_in_every_form_with_the_reason() {
     });
     let relay = super::Pod::find(&stage.site.0, &stage.site.relays()[0]);
     let io = relay.dial(TUNNEL_PORT).await.unwrap();
-    let opener = site::tunnel(io, &stage.keys[0]).await.unwrap();
+    let opener = peer::tunnel(io, &stage.keys[0]).await.unwrap();
     let mut all: Vec<(String, &str)> = vec![
         ("metadata.internal".to_owned(), "link-local"),
         ("[fd00:ec2::254]".to_owned(), "metadata service of AWS"),
@@ -66,7 +66,7 @@ async fn metadata_is_refused_in_every_form_with_the_reason() {
     let count = all.len();
     for (host, why) in all {
         let target = format!("{host}:80");
-        let refused = site::dial(&opener, &target).await;
+        let refused = peer::dial(&opener, &target).await;
         let Err(DialError::Forbidden { reason, .. }) = refused else {
             panic!("{target}: {refused:?}");
         };
@@ -80,7 +80,7 @@ async fn metadata_is_refused_in_every_form_with_the_reason() {
         );
     }
     // And what it may reach, it reaches.
-    site::get(&opener, "web.shop:80").await;
+    peer::get(&opener, "web.shop:80").await;
     let failed = relay.metric("kdev_relay_dials_failed_total");
     assert_eq!(failed, count as f64);
 }

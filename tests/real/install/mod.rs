@@ -9,20 +9,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::place::{BASE, Place, RELAY};
-use crate::lab;
-use crate::site::{self, Peer, SECRETS};
+use self::place::Place;
+use crate::installed::{BASE, RELAY};
+use crate::site::{IMAGE, SECRETS};
+use crate::{lab, peer};
 
-/// A tunnel to each relay pod, and a Service through it, by the account itself.
+/// By the account itself.
 async fn works(place: &Place, door: &str, replicas: usize) {
-    let peer = Peer::connect(place.account.kubeconfig(door), &place.site.0).await;
-    let key = peer.key(SECRETS[0]).await.unwrap();
-    for pod in place.site.await_relays(replicas) {
-        let opener = site::tunnel(peer.dial(&pod).await, &key).await.unwrap();
-        let answered = site::get(&opener, "web.shop:80").await;
-        assert!(lab::ready_pods("web").contains(&answered), "{answered}");
-    }
-    peer.close().await;
+    peer::works(&place.site, place.account.kubeconfig(door), replicas).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +132,7 @@ spec: {limits: [{type: Container, min: {cpu: 20m, memory: 24Mi}, max: {cpu: "1",
 #[ignore = "needs the lab"]
 async fn an_image_and_parts_take_turns() {
     let place = Place::new("image");
-    let image = site::IMAGE.join(":");
+    let image = IMAGE.join(":");
     let done = place.kdev("api", &["install", "--image", &image]);
     done.ok();
     works(&place, "api", 2).await;

@@ -2,22 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::installed::{BASE, RELAY};
 use crate::lab;
 use crate::program::{Done, finish, kdev};
 use crate::site::{Account, Site};
-
-/// An image of the lab with a shell and gunzip, and nothing of kdev's.
-pub(super) const BASE: &str = "kdev-lab/busybox:1";
-/// The static relay of this checkout.
-pub(super) static RELAY: LazyLock<String> =
-    LazyLock::new(|| match std::env::var("KDEV_RELAY_BINARY") {
-        Ok(path) => path,
-        Err(_) => lab::script("relay", &[]).unwrap().trim().to_owned(),
-    });
 
 /// A namespace, and an account with the role `edit` there.
 pub(super) struct Place {

@@ -3,7 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
-use super::place::{BASE, Place, RELAY};
+use super::place::Place;
+use crate::installed::{BASE, RELAY};
 
 /// How long an explanation may take from the moment that the Deployment is there: the kubelet needs
 /// about a second of it to come to the pod and fail.

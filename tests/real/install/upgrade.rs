@@ -1,7 +1,8 @@
 //! From one version to another.
 
-use super::place::{BASE, Place, RELAY};
+use super::place::Place;
 use super::works;
+use crate::installed::{BASE, RELAY};
 use crate::site::SECRETS;
 
 /// The relay under another number of the same length; a program has no sum over itself.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::installed::Installed;
 use super::line::{self, Line};
 use crate::app::Way;
+use crate::installed::Relay;
 use crate::lab;
 use crate::program::Running;
 
@@ -44,7 +44,7 @@ async fn an_idle_session_works_at_once() {
     let full = std::env::var("KDEV_LAB_IDLE").is_ok_and(|v| v == "full");
     let _shortened = (!full).then(Shortened::set);
     lab::settle();
-    let relay = Installed::new("outage-idle");
+    let relay = Relay::install("outage-idle");
     let mut sessions = Vec::new();
     for door in lab::doors() {
         let folder = tempfile::tempdir().unwrap();

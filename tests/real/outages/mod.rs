@@ -2,7 +2,6 @@
 //! others: a hundred a second are made while it happens.
 
 mod idle;
-mod installed;
 mod line;
 mod load;
 mod mobile;
@@ -13,11 +12,11 @@ use nix::sys::signal::Signal;
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 
-use self::installed::{Installed, connect};
 use self::line::Line;
 use self::load::{Load, Outage, all_went_well, judge};
 use self::mobile::Mobile;
 use crate::app::Way;
+use crate::installed::Relay;
 use crate::lab::{self, Fault};
 use crate::program::Running;
 
@@ -29,10 +28,10 @@ const SERVICE: &str = "web.shop:80";
 const GROWTH: u64 = 24 << 20;
 
 /// A session behind each door, by the relay.
-fn sessions(relay: &Installed) -> Vec<(String, Running)> {
+fn sessions(relay: &Relay) -> Vec<(String, Running)> {
     let doors = lab::doors().into_iter();
     doors
-        .map(|door| (door.clone(), connect(relay, &door)))
+        .map(|door| (door.clone(), relay.connect(&door)))
         .collect()
 }
 
@@ -86,7 +85,7 @@ fn moment() -> Outage {
 #[ignore = "needs the lab"]
 async fn a_killed_relay_pod_costs_its_own_requests_alone() {
     lab::settle();
-    let relay = Installed::new("outage-kill");
+    let relay = Relay::install("outage-kill");
     survive("relay pod killed", sessions(&relay), SERVICE, async {
         let outage = moment();
         relay.kill_a_pod();
@@ -99,7 +98,7 @@ async fn a_killed_relay_pod_costs_its_own_requests_alone() {
 #[ignore = "needs the lab"]
 async fn the_relay_is_reached_again_after_a_restart_of_the_api_server() {
     lab::settle();
-    let relay = Installed::new("outage-api");
+    let relay = Relay::install("outage-api");
     survive("API server killed", sessions(&relay), SERVICE, async {
         let guard = Fault {
             component: "apiserver",
@@ -120,7 +119,7 @@ async fn the_relay_is_reached_again_after_a_restart_of_the_api_server() {
 #[ignore = "needs the lab"]
 async fn the_relay_is_reached_again_after_a_restart_of_the_kubelet() {
     lab::settle();
-    let relay = Installed::new("outage-kubelet");
+    let relay = Relay::install("outage-kubelet");
     // A kubelet that comes back calls all its pods unready until it probed them, so a Service
     // has none for a moment, whoever asks.
     let (_, address) = lab::pod_address("web");
@@ -149,7 +148,7 @@ struct Lines {
 }
 
 impl Lines {
-    async fn lay(relay: &Installed) -> Self {
+    async fn lay(relay: &Relay) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (mut lines, mut sessions) = (Vec::new(), Vec::new());
         for door in lab::doors() {
@@ -172,7 +171,7 @@ impl Lines {
 #[ignore = "needs the lab"]
 async fn a_cut_of_every_socket_costs_what_was_on_them() {
     lab::settle();
-    let relay = Installed::new("outage-cut");
+    let relay = Relay::install("outage-cut");
     let laid = Lines::lay(&relay).await;
     let lines = laid.lines;
     survive("every socket cut", laid.sessions, SERVICE, async {
@@ -187,10 +186,10 @@ async fn a_cut_of_every_socket_costs_what_was_on_them() {
 #[ignore = "needs the lab"]
 async fn a_relay_session_wakes_after_a_minute() {
     lab::settle();
-    let relay = Installed::new("outage-sleep");
+    let relay = Relay::install("outage-sleep");
     let sessions: Vec<_> = lab::doors()
         .into_iter()
-        .map(|door| (connect(&relay, &door), door))
+        .map(|door| (relay.connect(&door), door))
         .collect();
     for (connect, _) in &sessions {
         let way = Way::Socks5(connect.proxy());
@@ -213,7 +212,7 @@ async fn a_relay_session_wakes_after_a_minute() {
 #[ignore = "needs the lab"]
 async fn a_laptop_that_changes_its_address_goes_on() {
     lab::settle();
-    let relay = Installed::new("outage-moves");
+    let relay = Relay::install("outage-moves");
     for door in lab::doors() {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = lab::kubeconfig("admin", &door);
@@ -266,7 +265,7 @@ fn judge_move(what: &str, requests: &[load::Request], moved: Outage) {
 #[ignore = "needs the lab"]
 async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
     lab::settle();
-    let relay = Installed::new("outage-narrow");
+    let relay = Relay::install("outage-narrow");
     let laid = Lines::lay(&relay).await;
     let mut downloads = JoinSet::new();
     for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
@@ -300,7 +299,7 @@ async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
 #[ignore = "needs the lab"]
 async fn a_rolling_upgrade_is_not_noticed() {
     lab::settle();
-    let relay = Installed::new("outage-upgrade");
+    let relay = Relay::install("outage-upgrade");
     let mut loads = Vec::new();
     for (door, connect) in sessions(&relay) {
         let way = Way::Socks5(connect.proxy());

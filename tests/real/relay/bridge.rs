@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 /// Ends when it is dropped.
 pub(super) struct Bridge {
     pub(super) address: SocketAddr,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
 impl Bridge {
@@ -36,10 +36,12 @@ impl Bridge {
             let _tcp = tcp;
             carry(&app, &to_kdev, &header).await;
         });
-        Self {
-            address,
-            _task: task,
-        }
+        Self { address, task }
+    }
+
+    /// Ends it, and waits until its port is free for another one.
+    pub(super) async fn close(mut self) {
+        self.task.shutdown().await;
     }
 }
 

@@ -11,12 +11,12 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UdpSocket;
 
 use super::bridge::Bridge;
-use super::stage::Relay;
 use crate::app::{Failure, LIMIT, Way};
+use crate::installed::Relay;
 use crate::lab;
 use crate::program::{Running, finish};
 
-/// How long the probe's pod may take to be ready.
+/// How long a new Service may take to be served.
 const START: Duration = Duration::from_secs(60);
 /// Datagrams are sent again after that, as their programs do.
 const RESEND: Duration = Duration::from_secs(2);
@@ -31,8 +31,8 @@ struct Probe {
 impl Probe {
     fn install(name: &str) -> Self {
         lab::settle();
-        let relay = Relay::install(name);
-        let namespace = &relay.namespace;
+        let relay = super::install(name);
+        let namespace = &relay.site.0;
         let script = serde_json::to_string(include_str!("probe.py")).unwrap();
         lab::apply(&format!(
             r#"
@@ -74,18 +74,11 @@ metadata: {{namespace: {namespace}, name: noselector}}
 spec: {{ports: [{{port: 80, targetPort: 8081}}]}}
 "#
         ));
-        let end = Instant::now() + START;
-        let ip = loop {
-            let wanted =
-                r#"jsonpath={.status.podIP} {.status.conditions[?(@.type=="Ready")].status}"#;
-            let args = ["-n", namespace, "get", "pod", "probe", "-o", wanted];
-            if let Some(ip) = lab::kubectl(&args).unwrap().strip_suffix(" True") {
-                break ip.to_owned();
-            }
-            let describe = ["-n", namespace, "describe", "pod", "probe"];
-            assert!(Instant::now() < end, "{:?}", lab::kubectl(&describe));
-            std::thread::sleep(Duration::from_millis(200));
-        };
+        relay.site.wait("the probe", |site| {
+            let ready = r#".status.conditions[?(@.type=="Ready")].status"#;
+            site.field("pod/probe", ready) == "True"
+        });
+        let ip = relay.site.field("pod/probe", ".status.podIP");
         // As somebody else would write it: an address, and nothing of a pod.
         lab::apply(&format!(
             r#"
@@ -99,9 +92,8 @@ subsets: [{{addresses: [{{ip: {ip}}}], ports: [{{port: 8081}}]}}]
     }
 
     fn cluster_ip(&self, service: &str) -> String {
-        let namespace = &self.relay.namespace;
-        let ip = "jsonpath={.spec.clusterIP}";
-        lab::kubectl(&["-n", namespace, "get", "service", service, "-o", ip]).unwrap()
+        let service = format!("service/{service}");
+        self.relay.site.field(&service, ".spec.clusterIP")
     }
 
     fn connect(&self, door: &str, more: &[&str]) -> Running {
@@ -145,7 +137,7 @@ async fn a_relay_reaches_what_pods_reach() {
         format!(
             "{}.{}.pod:8081",
             probe.ip.replace('.', "-"),
-            probe.relay.namespace
+            probe.relay.site.0
         ),
     ];
     for door in lab::doors() {
@@ -322,7 +314,7 @@ fn iperf3(server: SocketAddr, args: &[&str]) -> Value {
 #[ignore = "needs the lab"]
 async fn iperf3_measures_connections_and_datagrams() {
     lab::settle();
-    let relay = Relay::install("iperf3");
+    let relay = super::install("iperf3");
     // The Service has the port for connections alone.
     let (_, ip) = lab::pod_address("iperf3");
     let target = format!("{ip}:5201");
@@ -344,6 +336,7 @@ async fn iperf3_measures_connections_and_datagrams() {
             let bridge = Bridge::open(&server.to_string(), connect.proxy(), &target).await;
             let udp = [&["-u", "-b", "20M", "-l", "1200"], direction].concat();
             let measured = iperf3(bridge.address, &udp);
+            bridge.close().await;
             let sum = &measured["end"]["sum"];
             let (packets, lost) = (&sum["packets"], sum["lost_percent"].as_f64().unwrap());
             println!("{door} udp {direction:?}: {packets} datagrams, {lost:.2} % lost");
