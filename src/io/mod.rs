@@ -1,6 +1,7 @@
 //! Byte streams: what every layer hands to the next, and the loop that joins two of them.
 
 pub mod datagram;
+mod traffic;
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -9,6 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+pub use traffic::{Traffic, TrafficSnapshot};
 
 /// Bytes that [`splice`] holds per direction: two frames of a port-forward, four TLS records.
 pub const SPLICE_BUFFER: usize = 64 << 10;

@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::counters::Counters;
 use super::lock;
 use super::outgoing::{Framing, Outgoing, Pair};
 use super::reader::Reader;
 use super::shared::{Shared, Streams, lost};
 use super::state::StreamState;
 use super::stream::PodStream;
-use super::traffic::Traffic;
 use crate::task::Tasks;
 
 /// Why a connection takes no new streams.
@@ -39,17 +39,17 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Starts to speak SPDY over an upgraded `io`.
-    pub(super) fn start<T>(io: T, framing: Framing, traffic: Arc<Traffic>, tasks: &Tasks) -> Self
+    pub(super) fn start<T>(io: T, framing: Framing, counters: Arc<Counters>, tasks: &Tasks) -> Self
     where
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
-        Self::launch(io, framing, traffic, tasks, None)
+        Self::launch(io, framing, counters, tasks, None)
     }
 
     fn launch<T>(
         io: T,
         framing: Framing,
-        traffic: Arc<Traffic>,
+        counters: Arc<Counters>,
         tasks: &Tasks,
         only: Option<Arc<StreamState>>,
     ) -> Self
@@ -65,7 +65,7 @@ impl Connection {
         }
         let shared = Arc::new(Shared {
             outgoing: Outgoing::new(framing),
-            traffic,
+            counters,
             streams: Mutex::new(streams),
             live: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
@@ -93,7 +93,7 @@ impl Connection {
             let why = Reader::new(&reader, framing).run(read).await;
             reader.lose(&lost(&why));
         });
-        shared.traffic.connection_opened();
+        shared.counters.connection_opened();
         Self { shared }
     }
 
@@ -112,7 +112,7 @@ impl Connection {
             Some(state)
         })?;
         shared.live.fetch_add(1, Ordering::Relaxed);
-        shared.traffic.stream_opened();
+        shared.counters.traffic.stream_opened();
         Some(PodStream::new(state, shared.clone()))
     }
 
@@ -120,7 +120,7 @@ impl Connection {
     pub(super) fn start_v4<T>(
         io: T,
         target: &str,
-        traffic: Arc<Traffic>,
+        counters: Arc<Counters>,
         tasks: &Tasks,
     ) -> PodStream
     where
@@ -131,9 +131,9 @@ impl Connection {
             Pair { data: 0, error: 1 },
             target.to_owned(),
         ));
-        let connection = Self::launch(io, Framing::V4, traffic, tasks, Some(state.clone()));
+        let connection = Self::launch(io, Framing::V4, counters, tasks, Some(state.clone()));
         connection.shared.live.fetch_add(1, Ordering::Relaxed);
-        connection.shared.traffic.stream_opened();
+        connection.shared.counters.traffic.stream_opened();
         PodStream::new(state, connection.shared)
     }
 

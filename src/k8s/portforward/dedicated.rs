@@ -47,8 +47,8 @@ impl PortForward {
             uid: String::new(),
             port,
         };
-        let (target, traffic) = (format!("port {port} of pod {}", pod.name), Arc::default());
-        let opened = open(client, known, forms, &at, &target, &traffic, tasks).await;
+        let (target, counters) = (format!("port {port} of pod {}", pod.name), Arc::default());
+        let opened = open(client, known, forms, &at, &target, &counters, tasks).await;
         let failed = |OpenError { error, passing }| Trouble { error, passing };
         match opened.map_err(failed)? {
             (Opened::Stream(stream), form) => Ok((DedicatedStream::new(stream, None), form)),

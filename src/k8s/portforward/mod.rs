@@ -9,6 +9,7 @@
 //! and what a real kubelet and containerd were seen to do.
 
 mod connection;
+mod counters;
 mod dedicated;
 mod form;
 mod open;
@@ -22,7 +23,6 @@ mod shared;
 pub mod spdy;
 mod state;
 mod stream;
-mod traffic;
 mod v4;
 pub mod websocket;
 
@@ -33,7 +33,6 @@ pub use form::{Form, KnownForm};
 pub use pool::{PortForward, PortForwardStatus};
 pub use probe::{PING_LIMIT, Probe, ProbeError, probe, ready_pods};
 pub use stream::PodStream;
-pub use traffic::{Traffic, TrafficSnapshot};
 
 /// Locks a mutex whose data are valid between any two statements that change them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::counters::Counters;
 use super::form::{Form, Handshake, KnownForm};
 use super::outgoing::Framing;
 use super::stream::PodStream;
-use super::traffic::Traffic;
 use crate::dial::{DialError, PodPort};
 use crate::k8s::{Client, UpgradeError, access};
 use crate::task::Tasks;
@@ -37,7 +37,7 @@ pub(super) async fn open(
     forms: &[Form],
     at: &PodPort,
     target: &str,
-    traffic: &Arc<Traffic>,
+    counters: &Arc<Counters>,
     tasks: &Tasks,
 ) -> Result<(Opened, Form), OpenError> {
     let mut refused = Vec::new();
@@ -56,7 +56,7 @@ pub(super) async fn open(
                     if form != Form::V4 || forms.len() == Form::ALL.len() {
                         known.worked(form, &refused);
                     }
-                    let opened = start(form, upgrade.io, target, traffic.clone(), tasks);
+                    let opened = start(form, upgrade.io, target, counters.clone(), tasks);
                     return Ok((opened, form));
                 }
                 Err(why) => why,
@@ -93,7 +93,7 @@ pub(super) fn start<T>(
     form: Form,
     io: T,
     target: &str,
-    traffic: Arc<Traffic>,
+    counters: Arc<Counters>,
     tasks: &Tasks,
 ) -> Opened
 where
@@ -102,9 +102,9 @@ where
     let framing = match form {
         Form::Tunnel => Framing::WebSocket,
         Form::Spdy | Form::SpdyGet => Framing::Plain,
-        Form::V4 => return Opened::Stream(Connection::start_v4(io, target, traffic, tasks)),
+        Form::V4 => return Opened::Stream(Connection::start_v4(io, target, counters, tasks)),
     };
-    Opened::Connection(Connection::start(io, framing, traffic, tasks))
+    Opened::Connection(Connection::start(io, framing, counters, tasks))
 }
 
 /// Whether a refusal ends the attempt, since no other form would do better.

@@ -9,14 +9,15 @@ use tokio::time::Instant;
 
 use super::Form;
 use super::connection::{Connection, Fitness};
+use super::counters::Counters;
 use super::form::KnownForm;
 use super::lock;
 use super::open::{OpenError, Opened, open};
 use super::refusals::Refusals;
 use super::stream::PodStream;
-use super::traffic::{Traffic, TrafficSnapshot};
 use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, DialPods, Endpoints, PodPort};
+use crate::io::TrafficSnapshot;
 use crate::k8s::Client;
 use crate::task::Tasks;
 
@@ -56,7 +57,7 @@ pub struct PortForward {
 pub(super) struct Inner {
     pub(super) client: Client,
     pub(super) form: KnownForm,
-    traffic: Arc<Traffic>,
+    counters: Arc<Counters>,
     pub(super) tasks: Tasks,
     pods: Mutex<HashMap<PodKey, Arc<Pod>>>,
     /// Breaks ties between pods that are equally busy, so that each gets its turn.
@@ -97,6 +98,8 @@ pub struct PortForwardStatus {
     pub form: Option<(Form, String)>,
     /// What went through.
     pub traffic: TrafficSnapshot,
+    /// Upgraded connections that are open.
+    pub connections: usize,
     /// The shortest of the newest round trips to the pods' nodes.
     pub round_trip: Option<Duration>,
 }
@@ -108,7 +111,7 @@ impl PortForward {
         let inner = Arc::new(Inner {
             client,
             form,
-            traffic: Arc::default(),
+            counters: Arc::default(),
             tasks: tasks.clone(),
             pods: Mutex::default(),
             turn: AtomicUsize::new(0),
@@ -139,7 +142,8 @@ impl PortForward {
             .min();
         PortForwardStatus {
             form: self.inner.form.current(),
-            traffic: self.inner.traffic.snapshot(),
+            traffic: self.inner.counters.traffic.snapshot(),
+            connections: self.inner.counters.connections(),
             round_trip,
         }
     }
@@ -301,8 +305,8 @@ impl Inner {
 
     async fn connect(&self, at: &PodPort, target: &str) -> Result<Opened, OpenError> {
         let (client, form) = (&self.client, &self.form);
-        let (traffic, tasks) = (&self.traffic, &self.tasks);
-        let opened = open(client, form, &Form::ALL, at, target, traffic, tasks).await?;
+        let (counters, tasks) = (&self.counters, &self.tasks);
+        let opened = open(client, form, &Form::ALL, at, target, counters, tasks).await?;
         Ok(opened.0)
     }
 

@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
                     return;
                 }
                 if !payload.is_empty() {
-                    self.shared.traffic.received(payload.len() as u64);
+                    self.shared.counters.traffic.received(payload.len() as u64);
                     self.any_full |= state.push(payload);
                 }
                 if fin {

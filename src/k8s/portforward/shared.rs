@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::counters::Counters;
 use super::lock;
 use super::outgoing::Outgoing;
 use super::state::{Remains, StreamState};
-use super::traffic::Traffic;
 use crate::dial::DialError;
 
 /// How long a ping may take before the connection gets no new streams, as a multiple of the round
@@ -30,7 +30,7 @@ const MAX_LEAVING: usize = 256;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) outgoing: Outgoing,
-    pub(super) traffic: Arc<Traffic>,
+    pub(super) counters: Arc<Counters>,
     pub(super) streams: Mutex<Streams>,
     /// Streams that are open, for a look without a lock.
     pub(super) live: AtomicUsize,
@@ -86,7 +86,7 @@ impl Shared {
         drop(streams);
         *lock(&self.idle_since) = Instant::now();
         self.live.fetch_sub(1, Ordering::Relaxed);
-        self.traffic.stream_closed();
+        self.counters.traffic.stream_closed();
         if over {
             self.outgoing.close();
         }
@@ -143,7 +143,7 @@ impl Shared {
         }
         self.over.cancel();
         self.outgoing.abort();
-        self.traffic.connection_closed();
+        self.counters.connection_closed();
         let states: Vec<_> = {
             let mut streams = lock(&self.streams);
             streams.lost = Some(why.clone());

@@ -211,7 +211,7 @@ impl AsyncWrite for PodStream {
                 self.state.sent.fetch_add(taken as u64, Ordering::Relaxed);
                 let unanswered = &self.state.unanswered;
                 unanswered.fetch_add(taken as u64, Ordering::Relaxed);
-                self.connection.traffic.sent(taken as u64);
+                self.connection.counters.traffic.sent(taken as u64);
                 // An end that the reader took in meanwhile was judged without these bytes.
                 if self.state.is_over() {
                     self.connection.judge(&self.state);

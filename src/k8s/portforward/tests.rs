@@ -7,10 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::connection::{Connection, Fitness};
+use super::counters::Counters;
 use super::outgoing::Framing;
 use super::spdy::{Decoder, Frame, encode};
 use super::state::RECEIVE_HIGH;
-use super::traffic::Traffic;
 use crate::dial::DialError;
 use crate::task::Tasks;
 
@@ -64,7 +64,7 @@ impl Server {
 fn connected(room: usize) -> (Connection, Server, Tasks) {
     let (io, peer) = duplex(room);
     let tasks = Tasks::new();
-    let connection = Connection::start(io, Framing::Plain, Arc::<Traffic>::default(), &tasks);
+    let connection = Connection::start(io, Framing::Plain, Arc::<Counters>::default(), &tasks);
     let server = Server {
         io: peer,
         decoder: Decoder::new(),

@@ -1,44 +1,9 @@
 //! What a pool is doing, for `kdev status`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// Counters of a pool. Cheap enough to be touched once per chunk.
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
-    streams: AtomicUsize,
-    streams_total: AtomicU64,
-}
-
-impl Traffic {
-    pub(super) fn sent(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn stream_opened(&self) {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        self.streams_total.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn stream_closed(&self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Fills in the counters. They are read one by one, so sums may be off by what is moving.
-    pub(super) fn fill(&self, status: &mut PoolStatus) {
-        status.sent = self.sent.load(Ordering::Relaxed);
-        status.received = self.received.load(Ordering::Relaxed);
-        status.streams = self.streams.load(Ordering::Relaxed);
-        status.streams_total = self.streams_total.load(Ordering::Relaxed);
-    }
-}
+use crate::io::TrafficSnapshot;
 
 /// A pool at one moment.
 #[derive(Clone, Debug, Default)]
@@ -49,14 +14,8 @@ pub struct PoolStatus {
     pub tunnels: Vec<TunnelStatus>,
     /// Why there is no tunnel, where there is none and it is known.
     pub trouble: Option<String>,
-    /// Bytes sent into the cluster.
-    pub sent: u64,
-    /// Bytes received from the cluster.
-    pub received: u64,
-    /// Streams that are open.
-    pub streams: usize,
-    /// Streams that were opened.
-    pub streams_total: u64,
+    /// What went through its streams.
+    pub traffic: TrafficSnapshot,
 }
 
 impl PoolStatus {

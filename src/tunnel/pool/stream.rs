@@ -8,8 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::load::Meter;
-use super::status::Traffic;
-use crate::io::Io;
+use crate::io::{Io, Traffic};
 use crate::tunnel::Stream;
 
 /// A stream out of the relay. Dropping it before both directions have ended resets it.

@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use tokio::sync::{Notify, watch};
 
 use super::load::Load;
-use super::status::{PoolStatus, ReplicaStatus, Traffic, TunnelState, TunnelStatus};
+use super::status::{PoolStatus, ReplicaStatus, TunnelState, TunnelStatus};
 use super::transport::{Replicas, Trouble};
 use crate::dial::DialError;
+use crate::io::Traffic;
 use crate::task::Tasks;
 use crate::tunnel::{Budget, Health, Opener, SessionId};
 
@@ -239,6 +240,7 @@ impl Shared {
                 true => None,
                 false => self.trouble().map(|error| error.to_string()),
             },
+            traffic: self.traffic.snapshot(),
             ..PoolStatus::default()
         };
         for name in &self.replicas.borrow().names {
@@ -259,7 +261,6 @@ impl Shared {
                 round_trip: tunnel.opener.round_trip(),
             });
         }
-        self.traffic.fill(&mut status);
         status
     }
 

@@ -21,7 +21,10 @@ async fn every_replica_has_a_tunnel_and_each_gets_its_turn() {
     assert_eq!(seen.len(), 2, "{seen:?}");
     let status = stage.pool.status();
     assert_eq!(status.tunnels.len(), 2);
-    assert_eq!((status.streams_total, status.received), (20, 20));
+    assert_eq!(
+        (status.traffic.streams_total, status.traffic.received),
+        (20, 20)
+    );
     // The busier one is left alone.
     let busy: Vec<_> = [stage.dial(ECHO).await, stage.dial(ECHO).await].into();
     stage
