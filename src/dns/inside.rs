@@ -11,7 +11,7 @@ use hickory_proto::rr::{Name, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::message::{self, HEADER, Transport};
+use super::message::{self, Transport};
 use super::name::lower;
 use crate::addr::{Host, Target};
 use crate::dial::{
@@ -145,11 +145,26 @@ fn broken(target: &Target, error: &io::Error) -> DialError {
         })
 }
 
-/// The request under an id of ours, which nobody can guess.
-fn renumbered(request: &[u8]) -> Vec<u8> {
-    let mut sent = request.to_vec();
-    sent[..2].copy_from_slice(&rand::random::<[u8; 2]>());
-    sent
+/// A request under an id of ours, which nobody can guess.
+struct Renumbered<'a> {
+    request: &'a [u8],
+    /// Where its question section ends.
+    end: usize,
+    sent: Vec<u8>,
+}
+
+impl<'a> Renumbered<'a> {
+    fn new(request: &'a [u8], end: usize) -> Self {
+        let mut sent = request.to_vec();
+        sent[..2].copy_from_slice(&rand::random::<[u8; 2]>());
+        Self { request, end, sent }
+    }
+
+    /// What was heard, under the id of the request, if it answers that.
+    fn answer(&self, heard: &[u8]) -> Option<Vec<u8>> {
+        message::answers(heard, &self.sent, self.end)
+            .then(|| [&self.request[..2], &heard[2..]].concat())
+    }
 }
 
 async fn by_datagram<T: DialRelay>(
@@ -159,21 +174,22 @@ async fn by_datagram<T: DialRelay>(
     end: usize,
 ) -> Result<Vec<u8>, DialError> {
     let asking = async {
-        let sent = renumbered(request);
+        let question = Renumbered::new(request, end);
         let stream = relay.dial_relay_udp(target).await?;
         let (mut to, mut from) = Flow::capsules(stream, Room::new(LARGE)).split();
         let mut answer = BytesMut::new();
         for _ in 0..ATTEMPTS {
-            to.send(&sent).await.map_err(|e| broken(target, &e))?;
+            to.send(&question.sent)
+                .await
+                .map_err(|e| broken(target, &e))?;
             let hearing = async {
                 loop {
                     answer.clear();
                     if !from.receive(&mut answer).await? {
                         return Err(io::ErrorKind::ConnectionReset.into());
                     }
-                    if message::answers(&answer, &sent, end) {
-                        answer[..2].copy_from_slice(&request[..2]);
-                        return Ok(answer.to_vec());
+                    if let Some(answer) = question.answer(&answer) {
+                        return Ok(answer);
                     }
                 }
             };
@@ -197,18 +213,17 @@ async fn by_connection<T: DialRelay>(
     end: usize,
 ) -> Result<Vec<u8>, DialError> {
     let asking = async {
-        let sent = renumbered(request);
+        let question = Renumbered::new(request, end);
         let mut stream = relay.dial_relay(target, Answer::AtOnce).await?;
         let talking = async {
-            let length = u16::try_from(sent.len()).map_err(io::Error::other)?;
-            let framed = [&length.to_be_bytes()[..], &sent].concat();
+            let length = u16::try_from(question.sent.len()).map_err(io::Error::other)?;
+            let framed = [&length.to_be_bytes()[..], &question.sent].concat();
             stream.write_all(&framed).await?;
             loop {
                 let length = usize::from(stream.read_u16().await?);
                 let mut answer = vec![0; length];
                 stream.read_exact(&mut answer).await?;
-                if length >= HEADER && message::answers(&answer, &sent, end) {
-                    answer[..2].copy_from_slice(&request[..2]);
+                if let Some(answer) = question.answer(&answer) {
                     return io::Result::Ok(answer);
                 }
             }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::catalog::LabelledPod;
 use super::client::{Client, ClientError};
+use super::pods::Pods;
 
 /// Most names that are asked for: nobody looks through more.
 const LIMIT: usize = 500;
@@ -74,40 +75,6 @@ pub async fn services(client: &Client, namespace: &str) -> Result<Vec<Listed>, C
         .collect())
 }
 
-#[derive(Deserialize)]
-struct Pods {
-    #[serde(default)]
-    items: Vec<Pod>,
-}
-
-#[derive(Deserialize)]
-struct Pod {
-    metadata: PodMetadata,
-    #[serde(default)]
-    status: PodStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodMetadata {
-    name: String,
-    deletion_timestamp: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PodStatus {
-    phase: String,
-    conditions: Vec<Condition>,
-}
-
-#[derive(Deserialize)]
-struct Condition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-}
-
 /// The pods of a namespace that `selector` (`KEY=VALUE`) means.
 ///
 /// # Errors
@@ -123,15 +90,10 @@ pub async fn labelled(
     let list: Pods = client.get(&path).await?;
     let items = list.items.into_iter();
     Ok(items
-        .map(|pod| {
-            let PodStatus { phase, conditions } = pod.status;
-            let runs = pod.metadata.deletion_timestamp.is_none() && phase == "Running";
-            let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
-            LabelledPod {
-                name: pod.metadata.name.into(),
-                ready: runs && conditions.iter().any(ready),
-                runs,
-            }
+        .map(|pod| LabelledPod {
+            ready: pod.is_ready(),
+            runs: pod.runs(),
+            name: pod.metadata.name.into(),
         })
         .collect())
 }

@@ -25,6 +25,7 @@ pub mod kubeconfig;
 pub mod listing;
 pub mod measure;
 pub mod oidc;
+mod pods;
 pub mod portforward;
 pub mod relay;
 mod trust;

@@ -165,14 +165,8 @@ pub(crate) static BUDGETS: Resource = Resource {
 
 /// The same on servers before 1.21.
 pub(crate) static BUDGETS_BETA: Resource = Resource {
-    group: "policy",
     version: "v1beta1",
-    plural: "poddisruptionbudgets",
-    singular: "poddisruptionbudget",
-    kind: "PodDisruptionBudget",
-    short: &["pdb"],
-    verbs: WRITE,
-    ..CORE
+    ..BUDGETS
 };
 
 pub(crate) static ACCESS_REVIEWS: Resource = Resource {

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::form::{Form, Handshake};
 use super::open::{Opened, start};
 use crate::addr::Namespaced;
 use crate::dial::PodPort;
+use crate::k8s::pods::{Pod, Pods};
 use crate::k8s::{Client, ClientError, UpgradeError};
 use crate::task::Tasks;
 
@@ -85,78 +84,6 @@ pub async fn probe(
     })
 }
 
-#[derive(Deserialize)]
-struct Pods {
-    #[serde(default)]
-    items: Vec<Pod>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Pod {
-    metadata: Metadata,
-    #[serde(default)]
-    spec: Spec,
-    #[serde(default)]
-    status: PodStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    uid: String,
-    deletion_timestamp: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Spec {
-    containers: Vec<Container>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Container {
-    ports: Vec<Port>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Port {
-    container_port: u16,
-    #[serde(default)]
-    protocol: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PodStatus {
-    conditions: Vec<Condition>,
-}
-
-#[derive(Deserialize)]
-struct Condition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-}
-
-impl Pod {
-    fn is_ready(&self) -> bool {
-        let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
-        self.metadata.deletion_timestamp.is_none() && self.status.conditions.iter().any(ready)
-    }
-
-    fn port(&self) -> u16 {
-        let mut ports = self.spec.containers.iter().flat_map(|c| &c.ports);
-        ports
-            .find(|p| p.protocol.is_empty() || p.protocol == "TCP")
-            .map_or(ANY_PORT, |p| p.container_port)
-    }
-}
-
 /// Ready pods of `namespace`, at most `count`, with a port that each declares.
 ///
 /// # Errors
@@ -173,7 +100,7 @@ pub async fn ready_pods(
     let ready = list.items.into_iter().filter(Pod::is_ready).take(count);
     Ok(ready
         .map(|pod| PodPort {
-            port: pod.port(),
+            port: pod.port().unwrap_or(ANY_PORT),
             pod: Namespaced::new(namespace, &pod.metadata.name),
             uid: pod.metadata.uid,
         })

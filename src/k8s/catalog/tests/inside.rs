@@ -50,13 +50,7 @@ fn a_service_is_dialled_at_its_own_address_and_its_pods_ports_at_theirs() {
 
 #[test]
 fn of_two_families_the_asked_one_or_the_first() {
-    let mut store = Store::default();
-    web(
-        &mut store,
-        json!({"clusterIP": "fd00::a", "clusterIPs": ["fd00::a", "10.96.0.9"]}),
-    );
-    let both = json!({"/status/podIPs": [{"ip": "fd00::1"}, {"ip": "10.0.0.1"}]});
-    store.apply_pod(&raw_pod("a", "fd00::1", true, both));
+    let store = of_two_families();
     for (target, dialled) in [
         ("web:80", "[fd00::a]:80"),
         ("[fd00::a]:80", "[fd00::a]:80"),

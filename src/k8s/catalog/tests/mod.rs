@@ -339,8 +339,8 @@ fn endpoints_go_by_their_host_names_and_addresses() {
     assert!(matches!(find(&store, "10-0-0-1.web:1"), Found::Absent));
 }
 
-#[test]
-fn services_and_pods_of_two_families_have_an_address_of_each() {
+/// `web` and its pod `a`, with addresses of both families.
+fn of_two_families() -> Store {
     let mut store = Store::default();
     web(
         &mut store,
@@ -348,6 +348,12 @@ fn services_and_pods_of_two_families_have_an_address_of_each() {
     );
     let both = json!({"/status/podIPs": [{"ip": "fd00::1"}, {"ip": "10.0.0.1"}]});
     store.apply_pod(&raw_pod("a", "fd00::1", true, both));
+    store
+}
+
+#[test]
+fn services_and_pods_of_two_families_have_an_address_of_each() {
+    let store = of_two_families();
     for host in ["[fd00::a]", "10.96.0.9", "[::ffff:10.96.0.9]"] {
         assert_eq!(
             ports(&store, &format!("{host}:80")),
