@@ -28,7 +28,6 @@ pub mod websocket;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use dedicated::DedicatedStream;
 pub use form::{Form, KnownForm};
 pub use pool::{PortForward, PortForwardStatus};
 pub use probe::{PING_LIMIT, Probe, ProbeError, probe, ready_pods};

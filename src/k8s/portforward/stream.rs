@@ -34,6 +34,8 @@ const MAX_DROPPED: u64 = 4 << 20;
 pub struct PodStream {
     state: Arc<StreamState>,
     connection: Arc<Shared>,
+    /// Whether the connection carries nothing else, and ends with this.
+    alone: bool,
     write_ended: bool,
     /// Bytes dropped after the runtime ended the stream.
     dropped: u64,
@@ -48,11 +50,18 @@ impl PodStream {
         Self {
             state,
             connection,
+            alone: false,
             write_ended: false,
             dropped: 0,
             refusals: None,
             verdict: None,
         }
+    }
+
+    /// The same stream as the only one that its connection will ever carry.
+    pub(super) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// Notes in `refusals` when the pod refuses its `port`.
@@ -246,6 +255,9 @@ impl Io for PodStream {
 
 impl Drop for PodStream {
     fn drop(&mut self) {
+        if self.alone {
+            self.connection.outgoing.close();
+        }
         let over = {
             let incoming = lock(&self.state.incoming);
             (incoming.ended && self.write_ended) || incoming.reset

@@ -15,7 +15,7 @@ use super::secret::ForwardSecret;
 use crate::addr::Namespaced;
 use crate::dial::DialError;
 use crate::io::Io;
-use crate::k8s::portforward::{DedicatedStream, Form, PortForward};
+use crate::k8s::portforward::{Form, PodStream, PortForward};
 use crate::k8s::{Catalog, Client, UpgradeError, access};
 use crate::tunnel::pool::{Carried, Transport, Trouble};
 use crate::tunnel::{POD_TUNNEL_PORT, TUNNEL_PORT, UPGRADE_PROTOCOL};
@@ -156,7 +156,7 @@ impl Transport for ToRelay {
 
 /// The stream under a tunnel.
 pub(super) enum CarrierStream {
-    Forward(DedicatedStream),
+    Forward(PodStream),
     Proxy(TokioIo<Upgraded>),
 }
 
