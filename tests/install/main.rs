@@ -1,6 +1,8 @@
 //! `kdev install`, `upgrade` and `uninstall` on a simulated cluster, run as a user would.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/done.rs"]
+mod done;
 mod life;
 mod midway;
 mod printed;

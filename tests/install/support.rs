@@ -7,6 +7,8 @@ use kdev_sim::{Options, SimCluster, shop};
 use serde_json::Value;
 use tokio::process::Command;
 
+pub(crate) use crate::done::Done;
+
 /// Longer than anything here may take.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The version of the program under test.
@@ -17,33 +19,6 @@ pub(crate) struct Stage {
     pub(crate) cluster: SimCluster,
     pub(crate) folder: tempfile::TempDir,
     user: &'static str,
-}
-
-/// What a command that ended said.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-impl Done {
-    /// What it printed, once it is sure that it went well.
-    pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.out
-    }
-
-    /// What it printed as JSON.
-    pub(crate) fn json(self) -> Value {
-        serde_json::from_str(&self.ok()).unwrap()
-    }
-
-    /// What it complained about, once it is sure that it failed.
-    pub(crate) fn failed(self) -> String {
-        assert_eq!(self.code, 1, "{self:?}");
-        self.err
-    }
 }
 
 impl Stage {

@@ -9,6 +9,8 @@ mod container;
 mod corporate;
 mod dns;
 mod doctor;
+#[path = "../common/done.rs"]
+mod done;
 mod faults;
 mod forms;
 mod garbage;

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::app::Way;
+pub(crate) use crate::done::Done;
 use crate::lab;
 
 /// How long a command that ends by itself may take.
@@ -60,22 +61,6 @@ pub(crate) fn kdev_with(kubeconfig: &Path) -> Command {
 /// `kdev run -- ARGV`.
 pub(crate) fn run(account: &str, door: &str, argv: &[&str]) -> Done {
     finish(kdev(account, door).arg("run").arg("--").args(argv), b"")
-}
-
-/// What a command that ended said.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-impl Done {
-    /// What it printed, once it is sure that it went well.
-    pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.out
-    }
 }
 
 /// Runs a command to its end, with `input` on its standard input.

@@ -7,8 +7,6 @@ mod upgrade;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use self::place::Place;
 use crate::installed::{BASE, RELAY};
 use crate::site::{IMAGE, SECRETS};
@@ -30,7 +28,7 @@ async fn edit_alone_installs_and_leaves_nothing_behind() {
         works(&place, &door, 2).await;
 
         let there = place.everything();
-        let again: Value = serde_json::from_str(&place.install(&door, &["--json"]).ok()).unwrap();
+        let again = place.install(&door, &["--json"]).json();
         assert_eq!(again["changed"], false, "{again}");
         assert_eq!(place.everything(), there, "not even a version is another");
 
@@ -87,7 +85,7 @@ async fn what_a_dry_run_prints_can_be_applied() {
     let apply = ["apply", "--server-side", "--field-manager=kdev", "-f", file];
     place.site.kubectl(&apply).unwrap();
     works(&place, "api", 2).await;
-    let again: Value = serde_json::from_str(&place.install("api", &["--json"]).ok()).unwrap();
+    let again = place.install("api", &["--json"]).json();
     assert_eq!(again["changed"], false, "{again}");
     place.kdev("api", &["uninstall", "--yes"]).ok();
     assert_eq!(place.everything(), before);

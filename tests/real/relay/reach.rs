@@ -157,7 +157,7 @@ async fn a_relay_reaches_what_pods_reach() {
                 probe.relay.kdev(&door).args(["resolve", "--json", target]),
                 b"",
             );
-            let found: Value = serde_json::from_str(&done.ok()).unwrap();
+            let found = done.json();
             assert_eq!(found["via"], "relay", "{door} {target}: {found}");
         }
         connect.stop();
