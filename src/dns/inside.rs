@@ -73,10 +73,11 @@ impl<T: DialRelay> Inside<T> {
         transport: Transport,
     ) -> Result<Vec<u8>, DialError> {
         let target = Target::new(Host::Name(NAMESERVERS.to_owned()), PORT);
+        let question = Renumbered::new(request, end);
         let result = match self.usable(&target) {
             Ok(relay) => match transport {
-                Transport::Udp => by_datagram(relay, &target, request, end).await,
-                Transport::Tcp => by_connection(relay, &target, request, end).await,
+                Transport::Udp => by_datagram(relay, &target, &question).await,
+                Transport::Tcp => by_connection(relay, &target, &question).await,
             },
             Err(error) => Err(error),
         };
@@ -170,11 +171,9 @@ impl<'a> Renumbered<'a> {
 async fn by_datagram<T: DialRelay>(
     relay: &T,
     target: &Target,
-    request: &[u8],
-    end: usize,
+    question: &Renumbered<'_>,
 ) -> Result<Vec<u8>, DialError> {
     let asking = async {
-        let question = Renumbered::new(request, end);
         let stream = relay.dial_relay_udp(target).await?;
         let (mut to, mut from) = Flow::capsules(stream, Room::new(LARGE)).split();
         let mut answer = BytesMut::new();
@@ -209,11 +208,9 @@ async fn by_datagram<T: DialRelay>(
 async fn by_connection<T: DialRelay>(
     relay: &T,
     target: &Target,
-    request: &[u8],
-    end: usize,
+    question: &Renumbered<'_>,
 ) -> Result<Vec<u8>, DialError> {
     let asking = async {
-        let question = Renumbered::new(request, end);
         let mut stream = relay.dial_relay(target, Answer::AtOnce).await?;
         let talking = async {
             let length = u16::try_from(question.sent.len()).map_err(io::Error::other)?;

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::line::{self, Line};
+use super::Lines;
 use crate::app::Way;
 use crate::installed::Relay;
 use crate::lab;
-use crate::program::Running;
 
 /// What kubelet and runtime are told to end as idle, to see within a minute what takes them four
 /// hours.
@@ -45,20 +44,13 @@ async fn an_idle_session_works_at_once() {
     let _shortened = (!full).then(Shortened::set);
     lab::settle();
     let relay = Relay::install("outage-idle");
-    let mut sessions = Vec::new();
-    for door in lab::doors() {
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = lab::kubeconfig("admin", &door);
-        let loopback = ([127, 0, 0, 1], 0).into();
-        let line = Line::new(loopback, line::server(&kubeconfig)).await;
-        let over = line::over(&kubeconfig, line.address, folder.path());
-        let connect = Running::start(&mut relay.connect_with(&over));
+    let laid = Lines::lay(&relay).await;
+    for (_, connect) in &laid.sessions {
         let way = Way::Socks5(connect.proxy());
         way.get(super::SERVICE, "/").await.unwrap();
-        sessions.push((door, connect, line, folder));
     }
     tokio::time::sleep(if full { LONG } else { SHORT }).await;
-    for (door, connect, line, _folder) in sessions {
+    for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
         let (made, begun) = (line.made(), Instant::now());
         let way = Way::Socks5(connect.proxy());
         way.get(super::SERVICE, "/").await.unwrap();
