@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// How the client gets to the pod.
 #[derive(Clone, Debug)]
@@ -120,30 +121,28 @@ fn complete(answer: &[u8]) -> bool {
 pub(crate) async fn bulk_down(via: &Via, streams: u64, mib: u64) -> f64 {
     let each = (mib << 20) / streams;
     let began = Instant::now();
-    let workers: Vec<_> = (0..streams)
-        .map(|_| {
-            let via = via.clone();
-            tokio::spawn(async move {
-                let mut stream = via.connect().await;
-                let request = format!(
-                    "GET /big HTTP/1.1\r\nHost: web\r\nRange: bytes=0-{}\r\n\r\n",
-                    each - 1
-                );
-                stream.write_all(request.as_bytes()).await.unwrap();
-                let mut buffer = vec![0; 256 << 10];
-                let mut left = each;
-                while left > 0 {
-                    let n = stream.read(&mut buffer).await.unwrap() as u64;
-                    assert!(n > 0, "the download broke off");
-                    // The head is not worth parsing: it makes the last read a little shorter.
-                    left = left.saturating_sub(n);
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        worker.await.unwrap();
+    // They end with this future.
+    let mut workers = JoinSet::new();
+    for _ in 0..streams {
+        let via = via.clone();
+        workers.spawn(async move {
+            let mut stream = via.connect().await;
+            let request = format!(
+                "GET /big HTTP/1.1\r\nHost: web\r\nRange: bytes=0-{}\r\n\r\n",
+                each - 1
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut buffer = vec![0; 256 << 10];
+            let mut left = each;
+            while left > 0 {
+                let n = stream.read(&mut buffer).await.unwrap() as u64;
+                assert!(n > 0, "the download broke off");
+                // The head is not worth parsing: it makes the last read a little shorter.
+                left = left.saturating_sub(n);
+            }
+        });
     }
+    workers.join_all().await;
     (mib << 20) as f64 / 1e6 / began.elapsed().as_secs_f64()
 }
 

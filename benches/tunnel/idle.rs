@@ -1,9 +1,11 @@
 //! What streams cost that do nothing.
 
 use std::net::IpAddr;
+use std::process::Stdio;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 
 use super::load::Via;
 use super::process::Running;
@@ -11,6 +13,8 @@ use super::relay::Relay;
 
 /// Streams that stand at the same time.
 const STREAMS: usize = 10_000;
+/// The argument that makes this program the server.
+pub(crate) const HOLD: &str = "--hold";
 /// Dials under way at a time.
 const AT_ONCE: usize = 64;
 
@@ -24,16 +28,13 @@ pub(crate) struct Cost {
 /// Opens [`STREAMS`] through `connect` to a server at `node`, an address of this machine that
 /// pods reach, says one byte on each and lets them stand.
 pub(crate) async fn cost(connect: &Running, node: IpAddr) -> Cost {
-    let server = TcpListener::bind((node, 0)).await.unwrap();
-    let target = server.local_addr().unwrap();
-    let serving = tokio::spawn(async move {
-        let mut held = Vec::with_capacity(STREAMS);
-        while let Ok((mut stream, _)) = server.accept().await {
-            let _ = stream.write_all(b"!").await;
-            held.push(stream);
-        }
-    });
-    let via = Via::Socks(connect.address, target);
+    // A process of its own: both ends together are more than one may have open.
+    let mut server = Command::new(std::env::current_exe().unwrap());
+    server.args([HOLD, &node.to_string()]);
+    let mut server = server.stdout(Stdio::piped()).kill_on_drop(true).spawn();
+    let stdout = server.as_mut().unwrap().stdout.take().unwrap();
+    let line = BufReader::new(stdout).lines().next_line().await.unwrap();
+    let via = Via::Socks(connect.address, line.unwrap().parse().unwrap());
     // What the first streams cost is not what streams cost.
     drop(open(&via, 100).await);
     let (kdev, relay) = (connect.resident_mib(), Relay::resident());
@@ -44,8 +45,19 @@ pub(crate) async fn cost(connect: &Running, node: IpAddr) -> Cost {
         relay: per(Relay::resident() - relay),
     };
     drop(held);
-    serving.abort();
     cost
+}
+
+/// Takes connections at `ip` and says one byte on each, until it is killed.
+pub(crate) async fn hold(ip: IpAddr) {
+    let server = TcpListener::bind((ip, 0)).await.unwrap();
+    println!("{}", server.local_addr().unwrap());
+    let mut held = Vec::with_capacity(STREAMS);
+    loop {
+        let (mut stream, _) = server.accept().await.unwrap();
+        let _ = stream.write_all(b"!").await;
+        held.push(stream);
+    }
 }
 
 async fn open(via: &Via, count: usize) -> Vec<TcpStream> {

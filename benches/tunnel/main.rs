@@ -47,6 +47,11 @@ const STRAIGHT: &str = "--straight";
 #[tokio::main]
 async fn main() {
     let words: Vec<String> = std::env::args().collect();
+    if let [_, flag, ip] = &words[..]
+        && flag == idle::HOLD
+    {
+        return idle::hold(ip.parse().unwrap()).await;
+    }
     if let [_, flag, target, mib] = &words[..]
         && flag == STRAIGHT
     {

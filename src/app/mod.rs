@@ -13,6 +13,7 @@
 pub mod complete;
 pub mod connect;
 pub mod demo;
+pub mod descriptors;
 pub mod doctor;
 pub mod env;
 pub mod forward;

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::flags::SettingFlags;
+use crate::app::descriptors;
 use crate::config::{self, Config, Given, Layered, Origin, Place, on};
 
 const EXAMPLES: &str = "\
@@ -151,6 +152,7 @@ pub fn main() -> ExitCode {
         output::error(&error);
         return ExitCode::from(2);
     }
+    descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -39,8 +39,9 @@ use crate::dial::{Dial, DialUdp};
 use crate::task::Tasks;
 
 /// Connections that one listener serves at a time; the next wait in the system's queue. More
-/// than load tests of one laptop open, less than what exhausts its memory or ports.
-pub const MAX_CONNECTIONS: usize = 4096;
+/// than load tests of one laptop open, less than what exhausts its memory or ports, and as many
+/// as one tunnel carries.
+pub const MAX_CONNECTIONS: usize = 16_384;
 
 /// How long an app may take for its handshake: the first byte, the SOCKS messages, the head of
 /// the first HTTP request. All of it is sent without a human in between.

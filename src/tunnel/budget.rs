@@ -5,8 +5,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Most bytes that one tunnel may have on the way to this side, and so in its memory: enough for
-/// 1 Gbit/s over 80 ms.
-const WIDEST: u32 = 16 << 20;
+/// 1 Gbit/s over 80 ms, twice, since a window is only widened when half of it was read.
+const WIDEST: u32 = 32 << 20;
+/// Bytes of one stream that may be on the way, unless a budget says otherwise: 600 Mbit/s over
+/// 20 ms.
+const STREAM_WINDOW: u32 = 2 << 20;
 /// Fewest, below which a tunnel is of little use.
 const NARROWEST: u32 = 256 << 10;
 /// What a tunnel may have waiting to be written, as a part of its window.
@@ -18,6 +21,8 @@ const SMALLEST_BACKLOG: u32 = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Budget {
     total: u32,
+    stream: u32,
+    parts: u32,
     tunnels: Arc<watch::Sender<u32>>,
 }
 
@@ -27,7 +32,21 @@ impl Budget {
     pub fn new(total: u32) -> Self {
         Self {
             total,
+            stream: STREAM_WINDOW,
+            parts: 1,
             tunnels: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// The same, with `bytes` of each stream on the way at most, and less where that is more than
+    /// one of `parts` of a new tunnel's window: so many streams that nobody reads fill it.
+    #[must_use]
+    pub fn with_streams(self, bytes: u32, parts: u32) -> Self {
+        let stream = bytes;
+        Self {
+            stream,
+            parts,
+            ..self
         }
     }
 
@@ -47,6 +66,12 @@ impl Budget {
         })
     }
 
+    /// Bytes that may be on the way to this side in each tunnel that there is.
+    #[must_use]
+    pub fn window(&self) -> u32 {
+        (self.total / self.tunnels().max(1)).clamp(NARROWEST, WIDEST)
+    }
+
     /// How many tunnels have a share.
     #[must_use]
     pub fn tunnels(&self) -> u32 {
@@ -64,8 +89,15 @@ pub struct Share {
 impl Share {
     /// Bytes that may be on the way to this side in all streams of the tunnel together.
     pub(super) fn window(&mut self) -> u32 {
-        let tunnels = *self.changes.borrow_and_update();
-        (self.budget.total / tunnels.max(1)).clamp(NARROWEST, WIDEST)
+        self.changes.mark_unchanged();
+        self.budget.window()
+    }
+
+    /// Bytes that may be on the way to this side in one stream.
+    pub(super) fn stream_window(&self) -> u32 {
+        self.budget
+            .stream
+            .min(self.budget.window() / self.budget.parts)
     }
 
     /// Bytes that may wait to be written to the tunnel.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::backlog::Backlog;
 use super::budget::Share;
 use super::health::{Health, Vitals};
+use super::held::Held;
 use super::life::{Ended, Watched};
 use super::pulse::{Beat, Pulse};
 use super::stream::{CHUNK, Counted, Stream, lost};
@@ -27,9 +28,6 @@ use crate::addr::Target;
 use crate::dial::DialError;
 use crate::io::Io;
 
-/// Bytes of one stream that may be on the way: 300 Mbit/s over 20 ms and twice that, since a
-/// window is only widened when half of it was read.
-pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 /// Most streams of one tunnel at a time.
 pub(super) const MAX_STREAMS: u32 = 16_384;
 /// Most bytes that one stream may queue; the tunnel's backlog is the tighter bound.
@@ -81,6 +79,7 @@ pub struct Opener {
     send: SendRequest<Bytes>,
     backlog: Arc<Backlog>,
     streams: Arc<AtomicUsize>,
+    held: Arc<Held>,
     vitals: Arc<Vitals>,
 }
 
@@ -134,6 +133,7 @@ impl Opener {
             answer,
             target.clone(),
             backlog,
+            self.held.clone(),
             counted,
         ))
     }
@@ -142,6 +142,12 @@ impl Opener {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that came and that nobody has read yet, in all its streams. Takes a look at each.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.bytes()
     }
 
     /// Whether it would take another stream: neither has it ended nor does the other side let it
@@ -194,7 +200,7 @@ pub async fn open<T: Io>(io: T, mut share: Share) -> io::Result<(Opener, Driver<
     let backlog = Arc::new(Backlog::new(Share::backlog(window)));
     let (io, life) = Watched::new(io, backlog.clone());
     let (send, mut connection) = client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(share.stream_window())
         .initial_connection_window_size(window)
         .max_frame_size(CHUNK as u32)
         .max_concurrent_streams(0)
@@ -214,6 +220,7 @@ pub async fn open<T: Io>(io: T, mut share: Share) -> io::Result<(Opener, Driver<
         send,
         backlog,
         streams: Arc::default(),
+        held: Arc::default(),
         vitals,
     };
     Ok((opener, Driver { connection, pulse }))

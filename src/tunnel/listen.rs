@@ -18,7 +18,7 @@ use super::health::Vitals;
 use super::life::{Ended, Watched};
 use super::link::{
     MAX_HEADERS, MAX_STREAMS, PEER_HEADER, Protocol, RESET_STREAMS, SEND_BUFFER, SMALL_FRAMES,
-    STREAM_WINDOW, broken,
+    broken,
 };
 use super::pulse::{Beat, Pulse};
 use super::stream::{CHUNK, Counted, Stream};
@@ -44,7 +44,7 @@ pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
     let backlog = Arc::new(Backlog::new(Share::backlog(window)));
     let (io, life) = Watched::new(io, backlog.clone());
     let mut connection: server::Connection<_, Bytes> = server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(share.stream_window())
         .initial_connection_window_size(window)
         .max_frame_size(CHUNK as u32)
         .max_concurrent_streams(MAX_STREAMS)

@@ -15,6 +15,7 @@ pub mod control;
 mod handshake;
 mod head;
 mod health;
+mod held;
 mod join;
 mod life;
 mod link;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::backlog::Backlog;
 use super::cause::cause_of;
+use super::held::{Entry, Held};
 use crate::addr::Target;
 use crate::dial::DialError;
 use crate::io::Io;
@@ -44,6 +45,8 @@ pub struct Stream {
     receive: Receive,
     ended: bool,
     backlog: Arc<Backlog>,
+    held: Option<Arc<Held>>,
+    entry: Option<Entry>,
     _counted: Counted,
 }
 
@@ -65,10 +68,13 @@ impl Stream {
         answer: ResponseFuture,
         to: Target,
         backlog: Arc<Backlog>,
+        held: Arc<Held>,
         counted: Counted,
     ) -> Self {
         let receive = Receive::Opening { answer, to };
-        Self::new(send, receive, backlog, counted)
+        let mut stream = Self::new(send, receive, backlog, counted);
+        stream.held = Some(held);
+        stream
     }
 
     pub(super) fn open(
@@ -92,6 +98,8 @@ impl Stream {
             receive,
             ended: false,
             backlog,
+            held: None,
+            entry: None,
             _counted: counted,
         }
     }
@@ -117,10 +125,12 @@ impl Stream {
         if let Receive::Opening { answer, to } = &mut self.receive {
             let answer = ready!(Pin::new(answer).poll(cx));
             self.receive = match answer {
-                Ok(response) if response.status().is_success() => Receive::Open {
-                    body: response.into_body(),
-                    chunk: Bytes::new(),
-                },
+                Ok(response) if response.status().is_success() => {
+                    let (mut body, chunk) = (response.into_body(), Bytes::new());
+                    let flow = body.flow_control();
+                    self.entry = self.held.take().map(|held| held.note(flow.clone()));
+                    Receive::Open { body, chunk }
+                }
                 Ok(response) => Receive::Refused(cause_of(to, &response)),
                 Err(error) if is_unserved(&error) => Receive::Lost(lost(to, &error)),
                 Err(error) => Receive::Refused(lost(to, &error)),

@@ -39,6 +39,8 @@ const HEDGE_AFTER: Duration = Duration::from_millis(1500);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks without a stream after which a spare tunnel goes: 30 s, since bulk comes in rows.
 const IDLE_LOOKS: u32 = 3;
+/// How often tunnels are asked whether they are full: apps that stop reading fill one slowly.
+const FULL_LOOK: Duration = Duration::from_millis(500);
 /// Pause after a spare tunnel could not be made.
 const SPARE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -191,6 +193,7 @@ pub(super) async fn attempt<T: Transport>(
         since: SystemTime::now(),
         load: Arc::new(Load::new(shared.grow.clone())),
         idle_looks: 0.into(),
+        full: false.into(),
     };
     Ok((tunnel, driver))
 }
@@ -242,18 +245,18 @@ fn launch<T: Io>(shared: &Arc<Shared>, tunnel: Tunnel, driver: Driver<T>) {
     });
 }
 
-/// Makes another tunnel whenever bulk moves through all of them.
+/// Makes another tunnel whenever bulk moves through all of them, or they are full.
 pub(super) async fn spares<T: Transport>(shared: Arc<Shared>, transport: Arc<T>) {
     loop {
         shared.grow.notified().await;
         while let Some(replica) = shared.wants_spare() {
             match attempt(&shared, &*transport, &replica).await {
                 Ok((tunnel, driver)) => {
-                    tracing::debug!(%replica, "another tunnel, beside bulk");
+                    tracing::debug!(%replica, "another tunnel, beside busy ones");
                     launch(&shared, tunnel, driver);
                 }
                 Err(trouble) => {
-                    tracing::debug!(%replica, error = %trouble.error, "no tunnel beside bulk");
+                    tracing::debug!(%replica, error = %trouble.error, "no tunnel beside busy ones");
                     sleep(SPARE_PAUSE).await;
                 }
             }
@@ -266,5 +269,13 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
     loop {
         sleep(SWEEP_INTERVAL).await;
         shared.sweep(IDLE_LOOKS);
+    }
+}
+
+/// Looks for tunnels that are full.
+pub(super) async fn look(shared: Arc<Shared>) {
+    loop {
+        sleep(FULL_LOOK).await;
+        shared.look_for_full();
     }
 }

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::BUDGET;
+use super::budget;
 use super::keep::attempt;
 use super::transport::{Replicas, Transport, Trouble};
 use super::tunnels::Shared;
 use crate::task::Tasks;
-use crate::tunnel::Budget;
 
 /// How long a ping may take.
 const PING_LIMIT: Duration = Duration::from_secs(2);
@@ -38,7 +37,7 @@ pub struct Probe {
 /// Why there is no tunnel.
 pub async fn probe<T: Transport>(transport: &T, replica: &str) -> Result<Probe, Trouble> {
     let nobody = watch::Sender::new(Replicas::default()).subscribe();
-    let shared = Shared::new(nobody, Budget::new(BUDGET), Tasks::new());
+    let shared = Shared::new(nobody, budget(), Tasks::new());
     let (replica, began) = (Arc::from(replica), Instant::now());
     let (tunnel, driver) = attempt(&shared, transport, &replica).await?;
     let took = began.elapsed();

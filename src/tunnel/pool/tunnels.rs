@@ -1,7 +1,7 @@
 //! The tunnels there are, and which of them a new stream takes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -17,6 +17,8 @@ use crate::tunnel::{Budget, Health, Opener, SessionId};
 
 /// Tunnels to one replica: one for what is small, and two for bulk, which fill any line.
 pub(super) const MOST_PER_REPLICA: usize = 3;
+/// Tunnels to one replica with those that apps which do not read have filled.
+const MOST_WITH_FULL: usize = 8;
 
 /// One tunnel.
 #[derive(Debug)]
@@ -29,12 +31,18 @@ pub(super) struct Tunnel {
     pub(super) load: Arc<Load>,
     /// Looks in a row that found it without a stream.
     pub(super) idle_looks: AtomicU32,
+    /// Whether so much in it waits for apps that have stopped reading that others might wait too.
+    pub(super) full: AtomicBool,
 }
 
 impl Tunnel {
     /// Whether new streams may go there.
     pub(super) fn is_fit(&self) -> bool {
         self.state() == TunnelState::Open
+    }
+
+    fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> TunnelState {
@@ -85,8 +93,8 @@ impl Shared {
         }
     }
 
-    /// The fittest tunnel: of a replica that is not about to go, without bulk, with the fewest
-    /// streams.
+    /// The fittest tunnel: of a replica that is not about to go, with room, without bulk, with the
+    /// fewest streams.
     pub(super) fn choose(&self) -> Option<Arc<Tunnel>> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let tunnels = self.tunnels();
@@ -96,7 +104,8 @@ impl Shared {
         let best = fit.min_by_key(|(i, tunnel)| {
             let leaving = !replicas.names.contains(&tunnel.replica);
             let streams = tunnel.opener.streams();
-            (leaving, tunnel.load.has_bulk(), streams, (i + turn) % count)
+            let (full, bulk) = (tunnel.is_full(), tunnel.load.has_bulk());
+            (leaving, full, bulk, streams, (i + turn) % count)
         });
         best.map(|(_, tunnel)| tunnel.clone())
     }
@@ -132,19 +141,40 @@ impl Shared {
         tunnels.iter().any(|t| &*t.replica == replica && t.is_fit())
     }
 
-    /// The replica that should get another tunnel, where all have bulk.
+    /// The replica that should get another tunnel, where all have bulk or are full.
     pub(super) fn wants_spare(&self) -> Option<Arc<str>> {
         let tunnels = self.tunnels();
         let mut fit = tunnels.iter().filter(|tunnel| tunnel.is_fit());
-        if fit.any(|tunnel| !tunnel.load.has_bulk()) {
+        if fit.any(|tunnel| !tunnel.load.has_bulk() && !tunnel.is_full()) {
             return None;
         }
         let replicas = self.replicas.borrow();
-        let count = |name: &Arc<str>| tunnels.iter().filter(|t| t.replica == *name).count();
-        let counted = replicas.names.iter().map(|name| (count(name), name));
+        let of = |name: &Arc<str>| {
+            let own = tunnels.iter().filter(|t| t.replica == *name);
+            let full = own.clone().filter(|t| t.is_full()).count();
+            (own.count(), full)
+        };
+        let counted = replicas.names.iter().map(|name| (of(name), name));
         // One without any is being connected to already.
-        let room = counted.filter(|(n, _)| (1..MOST_PER_REPLICA).contains(n));
-        room.min_by_key(|(n, _)| *n).map(|(_, name)| name.clone())
+        let room = counted.filter(|((all, full), _)| {
+            (1..MOST_WITH_FULL).contains(all) && all - full < MOST_PER_REPLICA
+        });
+        room.min_by_key(|(counts, _)| *counts)
+            .map(|(_, name)| name.clone())
+    }
+
+    /// Looks which tunnels are full: from half of the window on, since the other half may be on
+    /// the way.
+    pub(super) fn look_for_full(&self) {
+        let limit = self.budget.window() as usize / 2;
+        for tunnel in self.tunnels().iter() {
+            let full = tunnel.opener.held() >= limit;
+            if full && !tunnel.full.swap(true, Ordering::Relaxed) {
+                self.grow.notify_one();
+            } else if !full {
+                tunnel.full.store(false, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(super) fn add(&self, tunnel: Arc<Tunnel>) {
