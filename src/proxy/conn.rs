@@ -156,7 +156,8 @@ impl<D: Dial> Session<D> {
     /// Dials for the connection whose span this is.
     pub(super) async fn dial(&self, target: &Target) -> Result<D::Io, DialError> {
         Span::current().record("target", field::display(target));
-        let result = self.dial.dial(target).await;
+        // Boxed, as what a dial needs is large and a connection that stands keeps none of it.
+        let result = Box::pin(self.dial.dial(target)).await;
         if let Err(error) = &result {
             debug!(%error, "dial failed");
         }

@@ -43,7 +43,8 @@ pub(super) async fn serve<T: Io, D: Dial + DialUdp>(
     trust: Trust,
     ends: Option<Ends>,
 ) {
-    let asking = ask(&mut stream, trust, &session.config.access);
+    // Boxed, so that a connection that stands has nothing of its handshake.
+    let asking = Box::pin(ask(&mut stream, trust, &session.config.access));
     let dialled = match timeout(HANDSHAKE_TIMEOUT, asking).await {
         Ok(Ok(Ok(Request::Associate(port)))) => {
             // Boxed, because few apps ask for it and it would make each connection larger.
