@@ -134,7 +134,7 @@ async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeErr
     let (from, mut to) = tokio::io::split(incoming.accept()?);
     let asked = async {
         let claim = Claim {
-            id: "test".to_owned(),
+            id: session.to_string(),
             owner: "test".to_owned(),
             session,
             conditions: Conditions::everything(),
