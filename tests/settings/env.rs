@@ -13,6 +13,8 @@ async fn in_shell(stage: &Stage, shell: &str, script: &str) -> (i32, String, Str
     command
         .env("PATH", format!("{}:{path}", folder.display()))
         .env("KUBECONFIG", stage.home.path("dev"))
+        // Without a locale fish takes the bytes of a letter for letters.
+        .env("LC_ALL", "C.UTF-8")
         .env("npm_config_proxy", ODD)
         .env("JAVA_TOOL_OPTIONS", ODD);
     let mut command = tokio::process::Command::from(command);
