@@ -45,17 +45,24 @@ pub struct Stream {
     receive: Receive,
     ended: bool,
     backlog: Arc<Backlog>,
-    held: Option<Arc<Held>>,
-    entry: Option<Entry>,
     _counted: Counted,
 }
 
 #[derive(Debug)]
 enum Receive {
     /// The other side has not answered yet.
-    Opening { answer: ResponseFuture, to: Target },
+    Opening {
+        answer: ResponseFuture,
+        to: Target,
+        held: Arc<Held>,
+    },
     /// Bytes come; `chunk` is what was not read of the last ones.
-    Open { body: RecvStream, chunk: Bytes },
+    Open {
+        body: RecvStream,
+        chunk: Bytes,
+        /// On the side that opened it.
+        _entry: Option<Entry>,
+    },
     /// It was refused.
     Refused(DialError),
     /// It went down with its tunnel before it was answered.
@@ -71,10 +78,8 @@ impl Stream {
         held: Arc<Held>,
         counted: Counted,
     ) -> Self {
-        let receive = Receive::Opening { answer, to };
-        let mut stream = Self::new(send, receive, backlog, counted);
-        stream.held = Some(held);
-        stream
+        let receive = Receive::Opening { answer, to, held };
+        Self::new(send, receive, backlog, counted)
     }
 
     pub(super) fn open(
@@ -83,8 +88,12 @@ impl Stream {
         backlog: Arc<Backlog>,
         counted: Counted,
     ) -> Self {
-        let chunk = Bytes::new();
-        Self::new(send, Receive::Open { body, chunk }, backlog, counted)
+        let receive = Receive::Open {
+            body,
+            chunk: Bytes::new(),
+            _entry: None,
+        };
+        Self::new(send, receive, backlog, counted)
     }
 
     fn new(
@@ -98,8 +107,6 @@ impl Stream {
             receive,
             ended: false,
             backlog,
-            held: None,
-            entry: None,
             _counted: counted,
         }
     }
@@ -122,14 +129,17 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(&mut RecvStream, &mut Bytes), DialError>> {
-        if let Receive::Opening { answer, to } = &mut self.receive {
+        if let Receive::Opening { answer, to, held } = &mut self.receive {
             let answer = ready!(Pin::new(answer).poll(cx));
             self.receive = match answer {
                 Ok(response) if response.status().is_success() => {
-                    let (mut body, chunk) = (response.into_body(), Bytes::new());
-                    let flow = body.flow_control();
-                    self.entry = self.held.take().map(|held| held.note(flow.clone()));
-                    Receive::Open { body, chunk }
+                    let mut body = response.into_body();
+                    let entry = held.note(body.flow_control().clone());
+                    Receive::Open {
+                        body,
+                        chunk: Bytes::new(),
+                        _entry: Some(entry),
+                    }
                 }
                 Ok(response) => Receive::Refused(cause_of(to, &response)),
                 Err(error) if is_unserved(&error) => Receive::Lost(lost(to, &error)),
@@ -137,7 +147,7 @@ impl Stream {
             };
         }
         Poll::Ready(match &mut self.receive {
-            Receive::Open { body, chunk } => Ok((body, chunk)),
+            Receive::Open { body, chunk, .. } => Ok((body, chunk)),
             Receive::Refused(error) | Receive::Lost(error) => Err(error.clone()),
             Receive::Opening { .. } => unreachable!("it was answered above"),
         })

@@ -167,7 +167,9 @@ impl Shared {
     /// the way.
     pub(super) fn look_for_full(&self) {
         let limit = self.budget.window() as usize / 2;
-        for tunnel in self.tunnels().iter() {
+        // A copy, so that no dial waits while thousands of streams are asked.
+        let tunnels = self.tunnels().clone();
+        for tunnel in &tunnels {
             let full = tunnel.opener.held() >= limit;
             if full && !tunnel.full.swap(true, Ordering::Relaxed) {
                 self.grow.notify_one();
