@@ -147,3 +147,21 @@ async fn without_a_connect_it_says_what_to_do() {
     // Taking back needs nobody.
     assert_eq!(stage.output(&["env", "--unset"]).await.0, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_low_limit_on_open_files_is_raised_to_what_may_be() {
+    let stage = Stage::set_up().await;
+    let script = "ulimit -S -n 256
+        ulimit -H -n
+        exec kdev run --own-session -- sh -c 'ulimit -S -n'";
+    let (code, shown, said) = in_shell(&stage, "sh", script).await;
+    assert_eq!(code, 0, "{said}");
+    let limits: Vec<u64> = shown
+        .lines()
+        .map(|line| line.parse().unwrap_or(u64::MAX))
+        .collect();
+    let [hard, soft] = limits[..] else {
+        panic!("{shown}");
+    };
+    assert_eq!(soft, hard.min(20_000), "{shown}");
+}
