@@ -18,13 +18,19 @@ pub const PING_EVERY: Duration = Duration::from_secs(2);
 /// Silence after which it counts as dead: two questions without an answer.
 pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 
+/// The slowest line that is carried over, in bytes per second (1 Mbit/s): what was written may be
+/// so long on its way, and whatever answers it comes after that.
+const SLOWEST: u64 = 128 << 10;
+/// Longest that what was written counts as on its way.
+const LONGEST_WAY: Duration = Duration::from_secs(24);
+
 /// Why a tunnel ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     /// In order, by one side's will.
     #[error("closed")]
     Closed,
-    /// Nothing came for [`DEAD_AFTER`].
+    /// Nothing came for [`DEAD_AFTER`], and longer where bulk was on its way.
     #[error("nothing was heard for {} s", DEAD_AFTER.as_secs())]
     Silent,
     /// The stream under it broke, or the peer broke the protocol.
@@ -39,9 +45,19 @@ struct Moves {
     received: AtomicU64,
     /// When a write went through that had had to wait.
     squeezed: AtomicU64,
+    /// Until when what was written is on its way, over the slowest line.
+    under_way: AtomicU64,
 }
 
 impl Moves {
+    fn wrote(&self, bytes: usize) {
+        let now = self.now();
+        let takes = (bytes as u64).saturating_mul(1000) / SLOWEST;
+        let until = self.under_way.load(Ordering::Relaxed).max(now) + takes;
+        let longest = now + LONGEST_WAY.as_secs() * 1000;
+        self.under_way.store(until.min(longest), Ordering::Relaxed);
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -58,6 +74,15 @@ impl Life {
         let last = self.0.received.load(Ordering::Relaxed);
         let last = last.max(self.0.squeezed.load(Ordering::Relaxed));
         Duration::from_millis(self.0.now().saturating_sub(last))
+    }
+
+    /// Whether the other end counts as dead: nothing came for [`DEAD_AFTER`], and nothing that was
+    /// written can be on its way any more. Queues between the two ends hold megabytes, and a peer
+    /// that only reads says nothing before it has got them.
+    pub(super) fn is_over(&self) -> bool {
+        let under_way = self.0.under_way.load(Ordering::Relaxed);
+        let since = Duration::from_millis(self.0.now().saturating_sub(under_way));
+        self.silence().min(since) >= DEAD_AFTER
     }
 }
 
@@ -76,6 +101,7 @@ impl<T> Watched<T> {
             began: Instant::now(),
             received: AtomicU64::new(0),
             squeezed: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
         });
         let watched = Self {
             inner,
@@ -91,6 +117,7 @@ impl<T> Watched<T> {
             Poll::Pending => self.waiting = true,
             Poll::Ready(Ok(n)) => {
                 self.backlog.written(*n);
+                self.moves.wrote(*n);
                 if std::mem::take(&mut self.waiting) {
                     let now = self.moves.now();
                     self.moves.squeezed.store(now, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The heartbeat of a tunnel: pings where it is quiet, death where it stays quiet, and changes
 //! of its window.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,15 +9,17 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use h2::{Ping, PingPong};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::backlog::Backlog;
 use super::budget::Share;
 use super::health::{Health, Vitals};
-use super::life::{DEAD_AFTER, Life, PING_EVERY};
+use super::life::{Life, PING_EVERY};
 
-/// How often the silence is looked at: death is noticed so much late at most.
+/// How often a silence is looked at that a ping did not end: death is noticed so much late at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Least time between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// A ping that is not answered for so long is late, where the round trip is not known to be long.
 const LATE: Duration = Duration::from_millis(400);
 /// The same as a multiple of the round trip.
@@ -38,7 +41,7 @@ pub(super) struct Pulse {
     /// A first ping has measured the round trip, or will.
     measuring: bool,
     life: Life,
-    look: Interval,
+    look: Pin<Box<Sleep>>,
     change: BoxFuture<'static, (Share, u32)>,
     backlog: Arc<Backlog>,
     vitals: Arc<Vitals>,
@@ -53,14 +56,12 @@ impl Pulse {
         backlog: Arc<Backlog>,
         vitals: Arc<Vitals>,
     ) -> Self {
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             pings,
             asked: None,
             measuring: false,
             life,
-            look,
+            look: Box::pin(sleep(Duration::ZERO)),
             change: change(share),
             backlog,
             vitals,
@@ -86,29 +87,12 @@ impl Pulse {
                 self.vitals.measured(asked.elapsed());
             }
         }
-        while self.look.poll_tick(cx).is_ready() {
-            let silence = self.life.silence();
-            if silence >= DEAD_AFTER {
+        while self.look.as_mut().poll(cx).is_ready() {
+            if self.life.is_over() {
                 return Poll::Ready(Beat::Dead);
             }
-            let quiet = silence >= PING_EVERY;
-            if quiet
-                && self
-                    .asked
-                    .is_some_and(|asked| asked.elapsed() >= self.late())
-            {
-                self.silent = true;
-                self.vitals.set(Health::Silent);
-            }
-            if (quiet || !self.measuring)
-                && self.asked.is_none()
-                && let Some(pings) = &mut self.pings
-            {
-                // Fails on a connection that has ended, which its driver sees itself.
-                let sent = pings.send_ping(Ping::opaque()).is_ok();
-                self.asked = sent.then(Instant::now);
-                self.measuring |= sent;
-            }
+            let next = Instant::now() + self.look_at(self.life.silence());
+            self.look.as_mut().reset(next);
         }
         Poll::Pending
     }
@@ -119,6 +103,33 @@ impl Pulse {
             self.silent = false;
             self.vitals.set(Health::Sound);
         }
+    }
+
+    /// Asks after a silence, and says when to look again.
+    fn look_at(&mut self, silence: Duration) -> Duration {
+        let quiet = silence >= PING_EVERY;
+        if (quiet || !self.measuring)
+            && self.asked.is_none()
+            && let Some(pings) = &mut self.pings
+        {
+            // Fails on a connection that has ended, which its driver sees itself.
+            let sent = pings.send_ping(Ping::opaque()).is_ok();
+            self.asked = sent.then(Instant::now);
+            self.measuring |= sent;
+        }
+        if !quiet {
+            return (PING_EVERY - silence).max(LOOK_PAUSE);
+        }
+        let Some(asked) = self.asked else {
+            return LOOK_EVERY;
+        };
+        let left = self.late().saturating_sub(asked.elapsed());
+        if left.is_zero() {
+            self.silent = true;
+            self.vitals.set(Health::Silent);
+            return LOOK_EVERY;
+        }
+        left.max(LOOK_PAUSE)
     }
 
     fn late(&self) -> Duration {

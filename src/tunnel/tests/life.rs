@@ -95,6 +95,41 @@ async fn a_slow_line_that_is_full_is_not_dead() {
     tasks.kill();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reader_behind_a_long_queue_is_not_dead() {
+    let tasks = Tasks::new();
+    let (near, middle) = duplex(64 << 10);
+    // Buffers on the way that take all at once, and a line that takes a minute for it.
+    let (distant, far) = duplex(64 << 20);
+    tasks.spawn(slow_line(distant, middle, 200_000));
+    let handlers = tasks.clone();
+    tasks.spawn(async move {
+        let mut listener = serve(far, Budget::new(BUDGET).share().unwrap())
+            .await
+            .unwrap();
+        while let Some(incoming) = listener.next().await {
+            handlers.spawn(async move {
+                let mut stream = incoming.accept().unwrap();
+                let _ = tokio::io::copy(&mut tokio::io::repeat(7), &mut stream).await;
+            });
+        }
+    });
+    let (opener, driver) = open(near, Budget::new(BUDGET).share().unwrap())
+        .await
+        .unwrap();
+    tasks.spawn(async move {
+        driver.run().await;
+    });
+    let mut downloads = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let mut stream = opener.open(&target(), Protocol::Tcp).await.unwrap();
+        downloads.spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+    }
+    let minute = tokio::time::timeout(Duration::from_secs(60), downloads.join_next()).await;
+    assert!(minute.is_err(), "a download broke off: {minute:?}");
+    tasks.kill();
+}
+
 #[tokio::test]
 async fn a_line_that_takes_nothing_bounds_what_all_streams_queue() {
     let (near, far) = duplex(4096);

@@ -68,11 +68,21 @@ pub(super) struct Outage {
 
 /// What a new request may take once the way is back.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
-/// How long a way that went silent may be taken for a slow one.
-const KNOWN_WITHIN: Duration = Duration::from_secs(3);
+/// How long a way that is lost may be taken for a slow one.
+pub(super) const KNOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Looks whether only requests in flight on a lost path failed, and new ones went through.
-pub(super) fn judge(what: &str, requests: &[Request], Outage { away, back }: Outage) {
+pub(super) fn judge(what: &str, requests: &[Request], outage: Outage) {
+    judge_known(what, requests, outage, KNOWN_WITHIN);
+}
+
+/// The same, where the loss may go unnoticed for so long.
+pub(super) fn judge_known(
+    what: &str,
+    requests: &[Request],
+    Outage { away, back }: Outage,
+    known: Duration,
+) {
     let failed: Vec<_> = requests.iter().filter(|r| !r.ok).collect();
     let late: Vec<_> = requests.iter().filter(|r| r.begun >= back).collect();
     let slowest = late
@@ -91,7 +101,7 @@ pub(super) fn judge(what: &str, requests: &[Request], Outage { away, back }: Out
     );
     for request in &failed {
         assert!(
-            request.begun < away + KNOWN_WITHIN,
+            request.begun < away + known,
             "{what}: one begun {:?} after the loss failed",
             request.begun - away
         );
