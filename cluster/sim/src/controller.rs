@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
 use crate::http::Failure;
-use crate::resources::{DEPLOYMENTS, PODS, REPLICA_SETS};
+use crate::resources::{DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES};
 use crate::store::Key;
 use crate::world::World;
 
@@ -40,6 +40,7 @@ fn work(world: &Arc<World>) {
         }
     }
     collect(world);
+    collect_services(world);
 }
 
 /// A Deployment that is deleted with all that it owns: it goes last.
@@ -79,6 +80,24 @@ fn collect(world: &World) {
             .is_some_and(|deployment| deployment["metadata"]["uid"] == owner["uid"]);
         if !alive {
             end_set(world, set);
+        }
+    }
+}
+
+/// Services that belong to another one which is gone.
+fn collect_services(world: &World) {
+    let (_, services) = world.store.list(SERVICES.plural, None);
+    for service in &services {
+        let owner = &service["metadata"]["ownerReferences"][0];
+        if owner["kind"] != SERVICES.kind {
+            continue;
+        }
+        let namespace = text(&service["metadata"]["namespace"]);
+        let there = world
+            .store
+            .get(SERVICES.plural, namespace, text(&owner["name"]));
+        if there.is_none_or(|there| there["metadata"]["uid"] != owner["uid"]) {
+            world.remove_service(namespace, text(&service["metadata"]["name"]));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who set which field: server-side apply, merge patches, and `metadata.managedFields`.
 //!
-//! Lists are taken as a whole: real servers merge some of them by key, which matters only where two
-//! managers share a list.
+//! Lists are taken as a whole, but for the ports of Services, which are taken apart by number and
+//! protocol. Real servers do that with more lists, which matters only where two managers share one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +76,10 @@ pub(crate) fn apply(
 /// Notes that `manager` created or changed `after` from `before`, with another verb than apply.
 pub(crate) fn updated(before: Option<&Value>, after: &mut Value, manager: &str) {
     let mut managers = Managers::of(after);
+    if before.is_some() && managers.0.is_empty() {
+        // What nobody is on record for stays so until somebody applies.
+        return;
+    }
     let empty = json!({});
     let old = owned(before.unwrap_or(&empty));
     let new = owned(after);
@@ -162,18 +166,49 @@ fn collect<'a>(value: &'a Value, path: &mut Path, into: &mut Leaves<'a>) {
             }
         }
         Value::Null => {}
+        Value::Array(items) if path.iter().eq(KEYED.iter()) => {
+            for item in items {
+                path.push(key_of(item));
+                collect(item, path, into);
+                path.pop();
+            }
+        }
         _ => {
             into.insert(path.clone(), value);
         }
     }
 }
 
+/// The list whose items have keys.
+const KEYED: [&str; 2] = ["spec", "ports"];
+
+/// The key of a Service's port, as `managedFields` has it.
+fn key_of(port: &Value) -> String {
+    let protocol = port["protocol"].as_str().unwrap_or("TCP");
+    format!(
+        "k:{{\"port\":{},\"protocol\":\"{protocol}\"}}",
+        port["port"]
+    )
+}
+
 fn at<'a>(object: &'a Value, path: &[String]) -> &'a Value {
-    path.iter().fold(object, |at, key| &at[key.as_str()])
+    path.iter().fold(object, |at, key| match at {
+        Value::Array(items) => {
+            let item = items.iter().find(|item| key_of(item) == *key);
+            item.unwrap_or(&Value::Null)
+        }
+        _ => &at[key.as_str()],
+    })
 }
 
 fn put(object: &mut Value, path: &[String], value: Value) {
     let place = path.iter().fold(object, |at, key| {
+        if let Some(key) = key.strip_prefix("k:") {
+            if !at.is_array() {
+                *at = json!([]);
+            }
+            return item(at, key);
+        }
         if !at.is_object() {
             *at = json!({});
         }
@@ -182,19 +217,47 @@ fn put(object: &mut Value, path: &[String], value: Value) {
     *place = value;
 }
 
+/// The item of a list with this key, made where it is missing.
+fn item<'a>(list: &'a mut Value, key: &str) -> &'a mut Value {
+    let items = list.as_array().into_iter().flatten();
+    let index = items.into_iter().position(|item| key_of(item)[2..] == *key);
+    let index = index.unwrap_or_else(|| {
+        let new = serde_json::from_str(key).unwrap_or_default();
+        let items = list.as_array_mut().map(|items| {
+            items.push(new);
+            items.len() - 1
+        });
+        items.unwrap_or_default()
+    });
+    &mut list[index]
+}
+
 /// Removes a field, and what held nothing else.
 fn remove(object: &mut Value, path: &[String]) {
     let Some((last, parents)) = path.split_last() else {
         return;
     };
-    let parent = parents
-        .iter()
-        .try_fold(&mut *object, |at, key| at.get_mut(key.as_str()));
-    let Some(map) = parent.and_then(Value::as_object_mut) else {
-        return;
+    let parent = parents.iter().try_fold(&mut *object, |at, key| match at {
+        Value::Array(items) => items.iter_mut().find(|item| key_of(item) == *key),
+        _ => at.get_mut(key.as_str()),
+    });
+    let empty = match parent {
+        Some(Value::Object(map)) => {
+            // What an item is found by goes with the last of the rest of it.
+            let is_key = |key: &String| key == "port" || key == "protocol";
+            let keyed = parents.last().is_some_and(|key| key.starts_with("k:"));
+            if !(keyed && is_key(last)) {
+                map.remove(last);
+            }
+            map.is_empty() || keyed && map.keys().all(is_key)
+        }
+        Some(Value::Array(items)) => {
+            items.retain(|item| key_of(item) != *last);
+            items.is_empty()
+        }
+        _ => return,
     };
-    map.remove(last);
-    if map.is_empty() && parents.len() > 1 {
+    if empty && parents.len() > 1 {
         remove(object, parents);
     }
 }
@@ -291,8 +354,13 @@ impl Managers {
             .map(|entry| {
                 let mut tree = json!({});
                 for path in &entry.fields {
-                    let path: Path = path.iter().map(|key| format!("f:{key}")).collect();
-                    put(&mut tree, &path, Value::Object(Map::new()));
+                    let place =
+                        path.iter()
+                            .fold(&mut tree, |at, key| match key.starts_with("k:") {
+                                true => &mut at[key.as_str()],
+                                false => &mut at[format!("f:{key}").as_str()],
+                            });
+                    *place = Value::Object(Map::new());
                 }
                 json!({
                     "manager": entry.manager,
@@ -372,6 +440,41 @@ mod tests {
         let forced = apply(Some(&scaled), &deployment(2, None), "kdev", true).unwrap();
         assert_eq!(forced["spec"]["replicas"], 2);
         assert!(apply(Some(&forced), &deployment(3, None), "kdev", false).is_ok());
+    }
+
+    #[test]
+    fn ports_of_services_have_owners_of_their_own() {
+        let service = |target: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"},
+                "spec": {"ports": [
+                    {"name": "http", "port": 80, "protocol": "TCP", "targetPort": target},
+                    {"name": "admin", "port": 81, "protocol": "TCP", "targetPort": 8081},
+                ]},
+            })
+        };
+        let first = apply(None, &service("http"), "team", false).unwrap();
+        assert_eq!(first["spec"], service("http")["spec"]);
+        let mut changed = first.clone();
+        changed["spec"]["ports"][0]["targetPort"] = json!(20000);
+        updated(Some(&first), &mut changed, "kdev");
+        let fields = &changed["metadata"]["managedFields"][1]["fieldsV1"];
+        let key = r#"k:{"port":80,"protocol":"TCP"}"#;
+        assert_eq!(
+            *fields,
+            json!({"f:spec": {"f:ports": {key: {"f:targetPort": {}}}}})
+        );
+        let Conflict(text) = apply(Some(&changed), &service("http"), "team", false).unwrap_err();
+        assert!(
+            text.contains("conflict with \"kdev\"") && text.contains("targetPort"),
+            "{text}"
+        );
+        let forced = apply(Some(&changed), &service("other"), "team", true).unwrap();
+        assert_eq!(forced["spec"], service("other")["spec"]);
+        let mut one = service("other");
+        one["spec"]["ports"].as_array_mut().unwrap().pop();
+        let fewer = apply(Some(&forced), &one, "team", false).unwrap();
+        assert_eq!(fewer["spec"], one["spec"]);
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub(crate) static SERVICES: Resource = Resource {
     kind: "Service",
     short: &["svc"],
     categories: &["all"],
+    verbs: WRITE,
     ..CORE
 };
 
@@ -113,6 +114,7 @@ pub(crate) static EVENTS: Resource = Resource {
     singular: "event",
     kind: "Event",
     short: &["ev"],
+    verbs: WRITE,
     ..CORE
 };
 

@@ -118,6 +118,17 @@ impl World {
         self.derive(namespace);
     }
 
+    /// An address that no Service has.
+    pub(crate) fn service_address(&self) -> String {
+        self.lock().next_address("10.96")
+    }
+
+    /// Endpoints for Services that were just written.
+    pub(crate) fn follow_services(&self, namespace: &str) {
+        let _state = self.lock();
+        self.derive(namespace);
+    }
+
     pub(crate) fn add_pod(&self, pod: Pod) {
         self.add_namespace(&pod.namespace);
         self.remove_pod(&pod.namespace, &pod.name);
@@ -199,6 +210,8 @@ impl World {
             object["metadata"]["deletionTimestamp"] = json!(clock::now());
             object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
             self.store.put(place, object);
+        } else if resource == &SERVICES {
+            self.remove_service(namespace, name);
         } else {
             self.store.remove(&place);
         }

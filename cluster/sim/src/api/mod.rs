@@ -9,6 +9,7 @@ mod read;
 mod review;
 mod route;
 mod selector;
+mod services;
 mod table;
 mod watch;
 mod write;

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::query::Query;
 use super::route::Target;
+use super::services;
 use crate::fields::{self, Conflict};
 use crate::http::{self, Answer, Failure};
 use crate::quota;
-use crate::resources::NAMESPACES;
+use crate::resources::{NAMESPACES, SERVICES};
 use crate::world::World;
 
 /// What real servers take.
@@ -79,6 +80,7 @@ impl Write<'_> {
         if self.live(&name).is_some() {
             return Err(self.conflict(&name, "AlreadyExists", "already exists"));
         }
+        self.complete(None, &mut object)?;
         fields::updated(None, &mut object, self.manager);
         self.store(None, object, StatusCode::CREATED)
     }
@@ -90,6 +92,7 @@ impl Write<'_> {
         self.check_version(&live, &object["metadata"]["resourceVersion"])?;
         object["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
         object["status"] = live["status"].clone();
+        self.complete(Some(&live), &mut object)?;
         fields::updated(Some(&live), &mut object, self.manager);
         self.store(Some(&live), object, StatusCode::OK)
     }
@@ -120,6 +123,8 @@ impl Write<'_> {
                 let applied = applied.map_err(|Conflict(message)| {
                     Failure::new(StatusCode::CONFLICT, "Conflict", message)
                 })?;
+                let mut applied = applied;
+                self.complete(live.as_ref(), &mut applied)?;
                 let code = match live {
                     None => StatusCode::CREATED,
                     Some(_) => StatusCode::OK,
@@ -131,10 +136,19 @@ impl Write<'_> {
                 self.check_version(&live, &patch["metadata"]["resourceVersion"])?;
                 let mut object = live.clone();
                 fields::merge(&mut object, patch);
-                // A patch of these alone is how a manager gives its fields back.
-                if patch["metadata"].get("managedFields").is_none() {
-                    fields::updated(Some(&live), &mut object, self.manager);
+                for field in ["uid", "name"] {
+                    if object["metadata"][field] != live["metadata"][field] {
+                        let cause = format!("metadata.{field}: Invalid value: field is immutable");
+                        return Err(invalid(self.target, &self.target.ask.name, &cause));
+                    }
                 }
+                self.complete(Some(&live), &mut object)?;
+                // A list that is patched is where the tracking begins from, so a patch of it alone is
+                // how a manager gives its fields back.
+                if object["metadata"]["managedFields"] == json!([{}]) {
+                    object["metadata"]["managedFields"] = json!([]);
+                }
+                fields::updated(Some(&live), &mut object, self.manager);
                 self.store(Some(&live), object, StatusCode::OK)
             }
             other => {
@@ -184,6 +198,21 @@ impl Write<'_> {
             })
         });
         Ok(http::document(StatusCode::OK, &answer))
+    }
+
+    /// Fills in what the server does, and leaves out what is empty.
+    fn complete(&self, live: Option<&Value>, object: &mut Value) -> Result<(), Failure> {
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            for field in ["labels", "annotations"] {
+                if metadata.get(field) == Some(&json!({})) {
+                    metadata.remove(field);
+                }
+            }
+        }
+        match self.target.resource == &SERVICES {
+            true => services::complete(self.world, self.target, live, object),
+            false => Ok(()),
+        }
     }
 
     /// Gives the object the request's namespace and kind, which it may not contradict.
@@ -259,6 +288,9 @@ impl Write<'_> {
             name.clone(),
         );
         self.world.store.put(key, object);
+        if resource == &SERVICES {
+            self.world.follow_services(&ask.namespace);
+        }
         let stored = self.live(&name).unwrap_or_default();
         Ok(http::document(code, &stored))
     }
@@ -328,7 +360,7 @@ fn data_size(data: &Value) -> usize {
         .sum()
 }
 
-fn invalid(target: &Target, name: &str, cause: &str) -> Failure {
+pub(super) fn invalid(target: &Target, name: &str, cause: &str) -> Failure {
     let kind = target.resource.kind;
     let message = format!("{kind} \"{name}\" is invalid: {cause}");
     Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
