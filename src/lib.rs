@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy · dns · relay → http · upstream · rule → tunnel → dial → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns · intercept · relay → http · upstream · rule → tunnel → dial → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -18,6 +18,7 @@
 //! * `run`: the child process and the container engine around it
 //! * [`proxy`]: SOCKS5, SOCKS4a and HTTP on one port
 //! * [`dns`]: the cluster's names, and the laptop's own resolvers for all others
+//! * [`intercept`]: claims on a Service's traffic, and the seam that brings it to the relay
 //! * [`http`]: the forwarding engine behind an HTTP proxy request
 //! * [`rule`]: which request comes to whom: conditions, their order and conflicts
 //! * [`upstream`]: the corporate proxies on the way to the API server and to all that is not the
@@ -45,6 +46,8 @@ pub mod config;
 pub mod dns;
 #[cfg(feature = "client")]
 pub mod http;
+#[cfg(feature = "client")]
+pub mod intercept;
 #[cfg(feature = "client")]
 pub mod k8s;
 #[cfg(feature = "client")]

@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 10] = [
     &["app"],
     &["config"],
     &["k8s", "run"],
-    &["proxy", "dns", "relay"],
+    &["proxy", "dns", "intercept", "relay"],
     &["http", "upstream", "rule"],
     &["tunnel"],
     &["dial"],

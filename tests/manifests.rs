@@ -68,6 +68,7 @@ fn they_are_what_install_would_make() {
         assigns_user: false,
         resources: resources(&[], &[]).value,
         budgets: &BUDGETS,
+        keys: Default::default(),
     };
     let made = |mut object: Value| {
         let metadata = object["metadata"].as_object_mut().unwrap();

@@ -12,6 +12,7 @@
 //! * [`catalog`]: what names and addresses mean, kept current
 //! * [`install`]: the relay's objects in a namespace
 //! * [`portforward`]: streams to the ports of pods
+//! * [`redirect`]: Services' traffic to the relay, and back
 //! * [`relay`]: tunnels to the relay in the session's namespace
 
 pub mod access;
@@ -27,6 +28,7 @@ pub mod measure;
 pub mod oidc;
 mod pods;
 pub mod portforward;
+pub mod redirect;
 pub mod relay;
 mod trust;
 mod x509;

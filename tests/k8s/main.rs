@@ -6,6 +6,7 @@ mod catalog;
 mod client;
 mod credentials;
 mod oidc;
+mod redirect;
 mod relay;
 mod support;
 mod transcripts;

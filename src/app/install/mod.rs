@@ -131,6 +131,7 @@ impl Plan {
             assigns_user: found.assigns_user,
             resources: resources.value,
             budgets: found.budgets,
+            keys: found.keys(),
         };
         let objects = change::objects(&manifest, &found)?;
         Ok(Self {

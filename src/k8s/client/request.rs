@@ -100,6 +100,20 @@ impl Client {
         self.change(Method::PATCH, path, form, object).await
     }
 
+    /// Changes what is at `path` by a merge patch (RFC 7386), as the `fieldManager` in its query.
+    ///
+    /// # Errors
+    /// When the answer is not a success, 409 among it where the patch has a `resourceVersion` that
+    /// is not the newest, or not a `T`.
+    pub async fn merge<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patch: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let form = "application/merge-patch+json";
+        self.change(Method::PATCH, path, form, patch).await
+    }
+
     /// Deletes what is at `path`, with `options` (a `DeleteOptions`). Gives the answer's object:
     /// what is being deleted, or a `Status`.
     ///

@@ -1,6 +1,8 @@
 //! The relay's objects. Where there is no registry to push to, the program travels in ConfigMaps,
 //! and an init container of any image with a shell joins the parts for its machine.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -43,6 +45,9 @@ pub struct Manifest {
     pub resources: Value,
     /// PodDisruptionBudgets, in the version that the server has.
     pub budgets: &'static Kind,
+    /// Keys of selectors for which the pods carry a label: a Service that is intercepted selects
+    /// them by its own keys.
+    pub keys: BTreeSet<String>,
 }
 
 impl Manifest {
@@ -106,6 +111,12 @@ impl Manifest {
     pub fn deployment(&self) -> Value {
         let mut metadata = self.metadata(NAME);
         metadata["annotations"] = json!({VERSION_ANNOTATION: self.version});
+        let mut labels = json!({NAME_LABEL: NAME, MANAGER_LABEL: MANAGER});
+        for key in &self.keys {
+            if labels.get(key).is_none() {
+                labels[key] = json!(NAME);
+            }
+        }
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -122,7 +133,7 @@ impl Manifest {
                 },
                 "template": {
                     "metadata": {
-                        "labels": {NAME_LABEL: NAME, MANAGER_LABEL: MANAGER},
+                        "labels": labels,
                         "annotations": {
                             VERSION_ANNOTATION: self.version,
                             // An emptyDir would keep autoscalers from ever moving the pod.
@@ -312,6 +323,7 @@ mod tests {
             assigns_user: false,
             resources: json!({}),
             budgets: &BUDGETS,
+            keys: BTreeSet::new(),
         }
     }
 
@@ -325,6 +337,20 @@ mod tests {
         assert_eq!(assigned.get("runAsUser"), None);
         assert_eq!(assigned.get("runAsGroup"), None);
         assert_eq!(assigned["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn pods_carry_a_label_for_each_key() {
+        let mut manifest = manifest(Source::Image("relay:1".to_owned()));
+        manifest.keys = ["app", NAME_LABEL, MANAGER_LABEL].map(str::to_owned).into();
+        let deployment = manifest.deployment();
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        let expected = json!({"app": NAME, NAME_LABEL: NAME, MANAGER_LABEL: MANAGER});
+        assert_eq!(*labels, expected);
+        assert_eq!(
+            deployment["spec"]["selector"]["matchLabels"],
+            json!({NAME_LABEL: NAME})
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The namespace that the relay goes into: what is there already, what may be done, and what the
 //! cluster is like.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -8,6 +10,12 @@ use super::settings::Settings;
 use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
 use crate::k8s::access::{self, Permission};
 use crate::k8s::{Client, ClientError};
+
+/// Keys of selectors whose values change with each version of what they select.
+pub const HASH_KEYS: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
+/// Labels that the relay's pods get for selectors: many times what is usual, since nearly all of a
+/// namespace's Services select by the same keys.
+const MOST_KEYS: usize = 64;
 
 /// A kind of object.
 #[derive(Debug, PartialEq, Eq)]
@@ -177,6 +185,8 @@ pub struct Found {
     pub quotas: Vec<Value>,
     /// LimitRanges, as far as they may be seen.
     pub ranges: Vec<Value>,
+    /// Services, as far as they may be seen.
+    pub services: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -226,16 +236,18 @@ impl Site {
     /// When the API server cannot be asked.
     pub async fn look(&self) -> Result<Found, InstallError> {
         let budgets = self.budgets().await?;
-        let (deployment, forward, intercept, budget, parts, assigns_user, quotas, ranges) = tokio::try_join!(
-            self.object(&DEPLOYMENTS, NAME),
-            self.object(&SECRETS, NAME),
-            self.object(&SECRETS, INTERCEPT_SECRET),
-            self.object(budgets, NAME),
-            self.own_names(&CONFIG_MAPS),
-            self.has_group("security.openshift.io"),
-            self.visible("resourcequotas"),
-            self.visible("limitranges"),
-        )?;
+        let (deployment, forward, intercept, budget, parts, assigns_user, quotas, ranges, services) =
+            tokio::try_join!(
+                self.object(&DEPLOYMENTS, NAME),
+                self.object(&SECRETS, NAME),
+                self.object(&SECRETS, INTERCEPT_SECRET),
+                self.object(budgets, NAME),
+                self.own_names(&CONFIG_MAPS),
+                self.has_group("security.openshift.io"),
+                self.visible("resourcequotas"),
+                self.visible("limitranges"),
+                self.visible("services"),
+            )?;
         Ok(Found {
             deployment,
             secrets: [forward, intercept],
@@ -245,6 +257,7 @@ impl Site {
             assigns_user,
             quotas,
             ranges,
+            services,
         })
     }
 
@@ -345,6 +358,29 @@ impl Found {
             namespace: namespace.to_owned(),
             by,
         })
+    }
+
+    /// Keys for which the relay's pods are to carry a label: those of the namespace's selectors, so
+    /// that an intercept need not replace the pods, and those that they have for earlier ones.
+    /// Selectors that follow each version of something are never intercepted.
+    #[must_use]
+    pub fn keys(&self) -> BTreeSet<String> {
+        let selectors = self
+            .services
+            .iter()
+            .map(|service| &service["spec"]["selector"]);
+        let keys = selectors.filter_map(Value::as_object).flatten();
+        let keys = keys.map(|(key, _)| key);
+        let deployment = self.deployment.as_ref();
+        let labels = deployment.map(|d| &d["spec"]["template"]["metadata"]["labels"]);
+        let labels = labels.and_then(Value::as_object).into_iter().flatten();
+        let kept = labels
+            .filter(|(_, value)| *value == NAME)
+            .map(|(key, _)| key);
+        let all = keys
+            .chain(kept)
+            .filter(|key| !HASH_KEYS.contains(&key.as_str()));
+        all.take(MOST_KEYS).cloned().collect()
     }
 
     /// What the user chose at an earlier install.

@@ -6,6 +6,8 @@ mod find;
 mod secret;
 mod transport;
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 pub use self::carrier::Carrier;
@@ -19,7 +21,7 @@ use crate::task::Tasks;
 use crate::tunnel::pool::{Pool, Probe, Replicas, Trouble};
 
 /// What selects the relay's pods.
-fn selector() -> String {
+pub(super) fn selector() -> String {
     format!("{NAME_LABEL}={NAME}")
 }
 
@@ -100,4 +102,32 @@ pub async fn probe(
         Choice::Only(carrier),
     );
     crate::tunnel::pool::probe(&transport, replica).await
+}
+
+/// Tunnels to the pod `replica` in `namespace` and to no other. Close the pool when it was used.
+///
+/// # Errors
+/// Why there is no tunnel within `limit`.
+pub async fn to_one(
+    client: &Client,
+    pods: &PortForward,
+    namespace: &str,
+    replica: &str,
+    limit: Duration,
+) -> Result<Pool, DialError> {
+    let transport = ToRelay::new(
+        client.clone(),
+        pods.clone(),
+        namespace.to_owned(),
+        Choice::Forward,
+    );
+    let (_, replicas) = watch::channel(Replicas::of([replica]));
+    let pool = Pool::start(transport, replicas);
+    match pool.ready(limit).await {
+        Ok(()) => Ok(pool),
+        Err(error) => {
+            pool.close(Duration::ZERO).await;
+            Err(error)
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub(super) struct ToRelay {
 pub(super) enum Choice {
     /// This one.
     Only(Carrier),
+    /// Whatever form of port-forward works.
+    Forward,
     /// The best that works: `pods/proxy` where the relay's pod declares its port, since the way
     /// is shorter; then a SPDY stream, which carries uploads at twice the rate of
     /// `v4.channel.k8s.io`; and that where nothing else is let through.
@@ -59,6 +61,7 @@ impl ToRelay {
         let pod = Namespaced::new(&*self.namespace, replica);
         let carrier = match &self.choice {
             Choice::Only(carrier) => *carrier,
+            Choice::Forward => return self.by_forward(&pod, &Form::ALL).await,
             Choice::Best(catalog) => {
                 if catalog.declares(&pod, POD_TUNNEL_PORT) {
                     match self.by_proxy(&pod).await {

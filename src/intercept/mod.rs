@@ -1,0 +1,10 @@
+//! Intercepts: what it takes to have a Service's traffic come to the relay and go back again.
+//!
+//! * [`claim`]: who wants which of a Service's traffic
+//! * [`redirect`]: the seam to the cluster, which brings the traffic and gives it back
+
+pub mod claim;
+pub mod redirect;
+
+pub use claim::{Claim, Judge, Verdict};
+pub use redirect::{Change, Landing, Left, Redirect, RedirectError, Redirected, Wanted};

@@ -1,0 +1,182 @@
+//! The seam to the cluster: a Service's traffic comes to the relay, and goes back.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::claim::{Claim, Judge};
+
+/// Brings Services' traffic to the relay.
+pub trait Redirect: Send + Sync {
+    /// What stands for one claim on one Service.
+    type Redirected: Redirected;
+
+    /// Puts the claim on record and sees to it that the Service's traffic comes to the relay. Where
+    /// it fails, what it did is undone. Dropping the future may leave a claim without anybody, which
+    /// `kdev restore` finds.
+    ///
+    /// # Errors
+    /// Why not; nothing is changed then.
+    fn redirect(
+        &self,
+        wanted: Wanted,
+    ) -> impl Future<Output = Result<Self::Redirected, RedirectError>> + Send;
+}
+
+/// A claim on a Service whose traffic comes to the relay. Dropping it changes nothing in the
+/// cluster: that is what [`Redirected::restore`] is for.
+pub trait Redirected: Send {
+    /// What the claim is of.
+    fn claim(&self) -> &Claim;
+
+    /// Where the Service's ports arrive.
+    fn landings(&self) -> &[Landing];
+
+    /// Waits for the next thing that somebody else did to it. Dropping the future loses nothing.
+    fn changed(&mut self) -> impl Future<Output = Change> + Send;
+
+    /// Brings the traffic to the relay again after [`Change::Drifted`]. Dropping the future leaves
+    /// the Service as it was or as it shall be.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    fn again(&mut self) -> impl Future<Output = Result<(), RedirectError>> + Send;
+
+    /// Takes the claim back, and with the last one gives the Service its own pods again, as it was.
+    /// What is dropped halfway goes on where it was when called again, or is left to `kdev restore`.
+    ///
+    /// # Errors
+    /// When the cluster does not let it.
+    fn restore(&mut self) -> impl Future<Output = Result<Left, RedirectError>> + Send;
+
+    /// After [`Left::Last`]: removes what still leads the last callers to the original pods, once
+    /// `idle` says that none came for 10 s: how long ago the last one was accepted on one of the
+    /// landings. What is in use for longer, or when the future is dropped, is left to the next
+    /// `kdev restore`.
+    fn sweep(self, idle: impl Fn() -> Duration + Send) -> impl Future<Output = ()> + Send;
+}
+
+/// What is asked for.
+#[derive(Clone)]
+pub struct Wanted {
+    /// The Service, in the namespace of the redirect.
+    pub service: String,
+    /// The claim on it.
+    pub claim: Claim,
+    /// Whether it may join others.
+    pub judge: Judge,
+    /// Whether what is merely unwise is done all the same.
+    pub force: bool,
+}
+
+/// Where a port of a Service arrives at the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Landing {
+    /// The port's name in the Service; may be empty where it is the only one.
+    pub name: String,
+    /// Its number in the Service.
+    pub port: u16,
+    /// `appProtocol`, where it says one.
+    pub protocol: Option<String>,
+    /// The relay's port.
+    pub landing: u16,
+}
+
+/// What became of a Service whose claim was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It is as it was before any intercept.
+    Last,
+    /// This many claims of others are on it, so it stays.
+    Others(usize),
+    /// There was nothing to take back: it is gone, or somebody cleaned up.
+    Nothing,
+}
+
+/// What somebody else did to a Service whose traffic comes to the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was set back, which is named: helm, Argo CD, kubectl apply.
+    Drifted(String),
+    /// The claim was taken off, by whom if they said so.
+    ClaimGone(Option<String>),
+    /// It was deleted.
+    ServiceGone,
+    /// Its namespace is being deleted.
+    NamespaceGone,
+    /// The relay was uninstalled.
+    RelayGone,
+    /// No replica of the relay has been ready for a while.
+    RelayDown,
+    /// One is ready again.
+    RelayBack,
+}
+
+/// Why a Service's traffic does not come to the relay, or not go back.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RedirectError {
+    /// The Service is not one that can be intercepted, or not wisely.
+    #[error("Service {service} cannot be intercepted: {reason}; {fix}")]
+    Unfit {
+        /// The Service.
+        service: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        fix: String,
+    },
+    /// Another claim is in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// There is no room for another one.
+    #[error("{what}; {fix}")]
+    Full {
+        /// What is full.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
+    /// Something that it takes is not there.
+    #[error("{what} was not found{}", suffix(.fix))]
+    Missing {
+        /// What.
+        what: String,
+        /// What to do; may be empty.
+        fix: String,
+    },
+    /// Kubernetes does not allow it.
+    #[error(
+        "not allowed to {what} in namespace {namespace}; the built-in role `edit` there has all that is needed"
+    )]
+    Denied {
+        /// Verbs and resources.
+        what: String,
+        /// Where.
+        namespace: String,
+    },
+    /// The relay could not pass callers on to the original pods.
+    #[error("the relay cannot pass on what is not yours, so nothing was changed: {reason}; {fix}")]
+    Unreachable {
+        /// What failed, and where.
+        reason: String,
+        /// The likely cause.
+        fix: String,
+    },
+    /// Others changed the same things again and again.
+    #[error("{what} was changed by others {seconds} s long; try again")]
+    Contended {
+        /// Which object.
+        what: String,
+        /// How long it was tried.
+        seconds: u64,
+    },
+    /// The API server refused it or cannot be reached.
+    #[error("{0}")]
+    Cluster(String),
+}
+
+fn suffix(fix: &str) -> String {
+    match fix {
+        "" => String::new(),
+        fix => format!("; {fix}"),
+    }
+}

@@ -1,0 +1,306 @@
+//! One claim on one Service whose traffic comes to the relay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::engage::{Way, no_service};
+use super::object::{name, port_name, port_number, ports, uid, version};
+use super::site::Changed;
+use super::watch::{Following, Relays, Seen, Thing};
+use super::{Redirector, events, leave, origin, swap};
+use crate::intercept::claim::Claim;
+use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected};
+
+/// How long nobody may have come before what leads the last callers to the original pods goes: nodes
+/// learn of a Service's change within 2 s, and callers that found the old address try for a few more.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
+/// How long that is waited for.
+const SWEEP_LIMIT: Duration = Duration::from_secs(45);
+/// How often it is asked.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long no replica may be ready before that is said: a node's restart of both takes less.
+const DOWN_AFTER: Duration = Duration::from_secs(3);
+
+/// A claim on a Service whose traffic comes to the relay.
+pub struct Guard {
+    to: Redirector,
+    service: String,
+    uid: String,
+    origin: String,
+    claim: Claim,
+    landings: Vec<Landing>,
+    following: Arc<Following>,
+    /// The origin as it was last seen, to make it anew.
+    last: Arc<Value>,
+    /// The version of the Service that was reported as set back.
+    drifted: Option<String>,
+    /// Whether the relay was reported as down or gone.
+    down: bool,
+    left: bool,
+}
+
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            service,
+            origin,
+            claim,
+            ..
+        } = self;
+        write!(f, "Guard({service} by {origin} for {})", claim.id)
+    }
+}
+
+impl Guard {
+    pub(super) fn new(
+        to: Redirector,
+        live: &Value,
+        origin: &Value,
+        claim: Claim,
+        following: Arc<Following>,
+    ) -> Self {
+        Self {
+            to,
+            service: name(live).to_owned(),
+            uid: uid(live).to_owned(),
+            origin: name(origin).to_owned(),
+            claim,
+            landings: landings(live, origin),
+            following,
+            last: Arc::new(origin.clone()),
+            drifted: None,
+            down: false,
+            left: false,
+        }
+    }
+
+    /// What the news mean, if anything; `None` for those that are known. Asks again before it says
+    /// so: a watch may tell of what was before this intercept.
+    async fn judge(&mut self, seen: &Seen) -> Option<Change> {
+        if let Thing::There(origin) = &seen.origin {
+            self.last = origin.clone();
+        }
+        if let Some(change) = self.of_relays(&seen.relays).await {
+            return Some(change);
+        }
+        let suspicious = match (&seen.service, &seen.origin) {
+            (Thing::Unknown, _) | (_, Thing::Unknown) => false,
+            (Thing::There(live), Thing::There(origin)) => {
+                uid(live) != self.uid
+                    || (swap::astray(live, origin).is_some()
+                        && self.drifted.as_deref() != Some(version(live)))
+                    || !self.is_claimed(origin)
+            }
+            (Thing::Gone, _) | (_, Thing::Gone) => true,
+        };
+        if !suspicious {
+            return None;
+        }
+        let site = self.to.site();
+        let (live, origin) =
+            tokio::try_join!(site.service(&self.service), site.service(&self.origin)).ok()?;
+        let Some(live) = live.filter(|live| uid(live) == self.uid) else {
+            return Some(match self.namespace_ends().await {
+                true => Change::NamespaceGone,
+                false => Change::ServiceGone,
+            });
+        };
+        let Some(origin) = origin else {
+            let lost = "orphaned".to_owned();
+            if self.drifted.as_ref() == Some(&lost) {
+                return None;
+            }
+            self.drifted = Some(lost);
+            if self.namespace_ends().await {
+                return Some(Change::NamespaceGone);
+            }
+            return Some(Change::Drifted(format!(
+                "Service {} was deleted",
+                self.origin
+            )));
+        };
+        if !self.is_claimed(&origin) {
+            return Some(Change::ClaimGone(origin::ended_by(&origin, &self.claim.id)));
+        }
+        let why = swap::astray(&live, &origin)?;
+        let news = self.drifted.as_deref() != Some(version(&live));
+        self.drifted = Some(version(&live).to_owned());
+        news.then_some(Change::Drifted(why))
+    }
+
+    async fn of_relays(&mut self, relays: &Relays) -> Option<Change> {
+        match relays {
+            Relays::Ready if self.down => {
+                self.down = false;
+                Some(Change::RelayBack)
+            }
+            Relays::None(since) if !self.down && since.elapsed() >= DOWN_AFTER => {
+                self.down = true;
+                if self.namespace_ends().await {
+                    return Some(Change::NamespaceGone);
+                }
+                match self.to.site().deployment().await {
+                    Ok(None) => Some(Change::RelayGone),
+                    _ => Some(Change::RelayDown),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the namespace is being deleted, as far as that may be seen.
+    async fn namespace_ends(&self) -> bool {
+        match self.to.site().namespace().await {
+            Ok(Some(namespace)) => namespace["metadata"]["deletionTimestamp"].is_string(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn is_claimed(&self, origin: &Value) -> bool {
+        // What cannot be read is nobody's proof.
+        origin::claims(origin).map_or(true, |claims| claims.iter().any(|c| c.id == self.claim.id))
+    }
+
+    /// Makes the origin again that somebody deleted, as it was last seen.
+    async fn remade(&self) -> Result<(), RedirectError> {
+        let site = self.to.site();
+        let mut object = Value::clone(&self.last);
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.retain(|key, _| {
+                [
+                    "name",
+                    "namespace",
+                    "labels",
+                    "annotations",
+                    "ownerReferences",
+                ]
+                .contains(&key.as_str())
+            });
+        }
+        object["apiVersion"] = "v1".into();
+        object["kind"] = "Service".into();
+        if let Some(object) = object.as_object_mut() {
+            object.remove("status");
+        }
+        // At the address that it had, which the relay's pods know, unless somebody else has it now.
+        let made = match site.create(&object).await {
+            Err(RedirectError::Cluster(_)) => {
+                if let Some(spec) = object["spec"].as_object_mut() {
+                    spec.retain(|key, _| !["clusterIP", "clusterIPs"].contains(&key.as_str()));
+                }
+                site.create(&object).await?
+            }
+            made => made?,
+        };
+        match made {
+            Changed::Done(_) | Changed::Stale => Ok(()),
+            Changed::Gone => Err(no_service(site, &self.service)),
+            Changed::Unsure(error) => Err(error),
+        }
+    }
+}
+
+/// Where the Service's ports arrive.
+fn landings(live: &Value, origin: &Value) -> Vec<Landing> {
+    let all = origin::landings(origin);
+    let of = |port: &Value| {
+        let (name, landing) = all.iter().find(|(name, _)| name == port_name(port))?;
+        Some(Landing {
+            name: name.clone(),
+            port: port_number(port),
+            protocol: port["appProtocol"].as_str().map(str::to_owned),
+            landing: *landing,
+        })
+    };
+    ports(&live["spec"]).filter_map(of).collect()
+}
+
+impl Redirected for Guard {
+    fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    fn landings(&self) -> &[Landing] {
+        &self.landings
+    }
+
+    async fn changed(&mut self) -> Change {
+        let mut news = self.following.news();
+        loop {
+            let seen = news.borrow_and_update().clone();
+            if let Some(change) = self.judge(&seen).await {
+                return change;
+            }
+            let down = match (&seen.relays, self.down) {
+                (Relays::None(since), false) => Some(*since + DOWN_AFTER),
+                _ => None,
+            };
+            let later = async {
+                match down {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() {
+                    // The session ends; whoever waits here does too.
+                    std::future::pending::<()>().await;
+                },
+                () = later => {}
+            }
+        }
+    }
+
+    async fn again(&mut self) -> Result<(), RedirectError> {
+        if self.to.site().service(&self.origin).await?.is_none() {
+            self.remade().await?;
+        }
+        let mut way = Way {
+            to: &self.to,
+            service: &self.service,
+            uid: &self.uid,
+            origin: &self.origin,
+            relays: None,
+            renew: false,
+        };
+        let (live, origin) = way.bring().await?;
+        self.landings = landings(&live, &origin);
+        self.last = Arc::new(origin);
+        self.drifted = None;
+        Ok(())
+    }
+
+    async fn restore(&mut self) -> Result<Left, RedirectError> {
+        let site = self.to.site();
+        let id = &self.claim.id;
+        let taken = leave::take_off(site, &self.origin, None, |claim| claim.id == *id).await?;
+        let Some(taken) = taken else {
+            return Ok(Left::Nothing);
+        };
+        if !self.left && !taken.gone.is_empty() {
+            self.left = true;
+            events::ended(site, (&self.service, &self.uid), &self.claim, None).await;
+        }
+        if taken.left > 0 {
+            return Ok(Left::Others(taken.left));
+        }
+        leave::give_back(site, &self.service, name(&taken.origin)).await
+    }
+
+    async fn sweep(self, idle: impl Fn() -> Duration + Send) {
+        let until = Instant::now() + SWEEP_LIMIT;
+        while idle() < IDLE {
+            if Instant::now() >= until {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+        if let Err(error) = leave::remove(self.to.site(), &self.origin).await {
+            tracing::debug!(%error, origin = self.origin, "left to `kdev restore`");
+        }
+    }
+}

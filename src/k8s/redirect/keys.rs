@@ -1,0 +1,100 @@
+//! The labels that the relay's pods need: one for each key of the selector of a Service that is to
+//! lead to them.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::marks::relay_value;
+use super::object::{label, selector};
+use super::site::Site;
+use crate::intercept::redirect::RedirectError;
+use crate::k8s::install::{NAME, site as install};
+use crate::k8s::relay;
+
+/// How long the relay's pods may take to be replaced by ones with another label.
+const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
+
+/// The relay's pods that are ready; the first look at whether there is a relay at all.
+pub(super) async fn relays(site: &Site) -> Result<Vec<Value>, RedirectError> {
+    let pods = site.relay_pods().await?;
+    let namespace = &site.namespace;
+    if pods.is_empty() {
+        return Err(RedirectError::Missing {
+            what: format!("a relay in namespace {namespace}, where the Service is,"),
+            fix: format!("`kdev install -n {namespace}` puts one there"),
+        });
+    }
+    let count = pods.len();
+    let ready: Vec<Value> = pods.into_iter().filter(is_ready).collect();
+    if ready.is_empty() {
+        return Err(RedirectError::Missing {
+            what: format!("a ready pod of the relay in namespace {namespace} ({count} there)"),
+            fix: relay::describe(namespace),
+        });
+    }
+    Ok(ready)
+}
+
+/// Sees to it that the relay's pods carry what a Service with this spec will select, by a rolling
+/// update where they do not yet. Gives those that are ready then.
+pub(super) async fn carried(
+    site: &Site,
+    plain: &Value,
+    ready: Vec<Value>,
+) -> Result<Vec<Value>, RedirectError> {
+    if missing(plain, &ready).is_empty() {
+        return Ok(ready);
+    }
+    let wanted = missing(plain, &ready);
+    let text = wanted.keys().cloned().collect::<Vec<_>>().join(", ");
+    let Some(deployment) = site.deployment().await? else {
+        return Err(RedirectError::Missing {
+            what: format!("the Deployment {NAME} in namespace {}", site.namespace),
+            fix: format!(
+                "its pods need the labels {text}; `kdev install` makes one that kdev can give them to"
+            ),
+        });
+    };
+    let template = &deployment["spec"]["template"];
+    if wanted
+        .iter()
+        .any(|(key, value)| *value != label(template, key))
+    {
+        tracing::info!(
+            labels = text,
+            "the relay's pods are replaced by ones with the labels of this Service"
+        );
+        let patch = json!({"spec": {"template": {"metadata": {"labels": wanted}}}});
+        site.patch_deployment(&patch).await?;
+    }
+    let place = install::Site {
+        client: site.client.clone(),
+        namespace: site.namespace.clone(),
+    };
+    let rolled = place.rolled_out(ROLLOUT_LIMIT, &mut |_| {}).await;
+    rolled.map_err(|error| RedirectError::Cluster(error.to_string()))?;
+    let ready = relays(site).await?;
+    match missing(plain, &ready).is_empty() {
+        true => Ok(ready),
+        false => Err(RedirectError::Missing {
+            what: format!("the labels {text} on the relay's pods"),
+            fix: format!("somebody took them off the Deployment {NAME}; try again"),
+        }),
+    }
+}
+
+/// The labels that some of these pods lack.
+fn missing(plain: &Value, pods: &[Value]) -> Map<String, Value> {
+    let lacks = |key: &str| pods.iter().any(|pod| label(pod, key) != relay_value(key));
+    let keys = selector(plain).filter(|(key, _)| lacks(key));
+    keys.map(|(key, _)| (key.to_owned(), json!(relay_value(key))))
+        .collect()
+}
+
+pub(super) fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut conditions = conditions.into_iter();
+    pod["metadata"]["deletionTimestamp"].is_null()
+        && conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+}

@@ -1,0 +1,468 @@
+//! A Service's traffic to the relay and back: what is changed, who may, and what others do meanwhile.
+
+mod stage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kdev::dial::DialError;
+use kdev::intercept::{Change, Left, Redirect as _, RedirectError, Redirected as _, Verdict};
+use kdev::k8s::redirect::list::{Scope, list};
+use kdev::k8s::redirect::sweep::put_back;
+use kdev_sim::{Rule, User};
+use serde_json::{Value, json};
+
+use self::stage::{LIMIT, SERVICES, Stage, alone, judged, next, wanted};
+use crate::support::within;
+
+const IDLE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_and_back_leaves_everything_as_it_was() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let (before, pods) = (stage.as_it_is("web"), stage.behind("web"));
+    assert_eq!(pods.len(), 6);
+
+    let mut guard = stage.redirect("a").await.unwrap();
+    let landings: Vec<(String, u16, u16)> = guard
+        .landings()
+        .iter()
+        .map(|l| {
+            (
+                l.name.clone(),
+                l.port,
+                l.landing - guard.landings()[0].landing,
+            )
+        })
+        .collect();
+    let expected = [("http", 80, 0), ("same", 8080, 1), ("admin", 9090, 2)];
+    assert_eq!(landings, expected.map(|(n, p, l)| (n.to_owned(), p, l)));
+    assert_eq!(guard.landings()[0].protocol.as_deref(), Some("http"));
+    let first = guard.landings()[0].landing;
+    // Callers come to the relay, and from there to the original pods.
+    let relays = stage.relays();
+    let came: Vec<_> = relays
+        .iter()
+        .flat_map(|pod| (0..3).map(|n| (pod.clone(), u64::from(first) + n)))
+        .collect();
+    assert_eq!(stage.behind("web"), came);
+    let origin = format!("kdev-{first}");
+    assert_eq!(stage.behind(&origin), pods);
+    let asked = stage.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 6, "{asked:?}");
+    assert!(
+        asked
+            .iter()
+            .all(|(_, target)| target.host.to_string() == origin)
+    );
+    // What else is on it stays, and what is on it is not on the origin.
+    let swapped = stage.service("web").unwrap();
+    assert_eq!(
+        swapped["metadata"]["annotations"],
+        before["metadata"]["annotations"]
+    );
+    assert_eq!(
+        swapped["spec"]["ports"][0]["nodePort"],
+        before["spec"]["ports"][0]["nodePort"]
+    );
+    let there = stage.service(&origin).unwrap();
+    assert_eq!(there["spec"]["type"], "ClusterIP");
+    assert_eq!(there["metadata"]["annotations"].get("note"), None);
+
+    assert_eq!(guard.restore().await.unwrap(), Left::Last);
+    assert_eq!(stage.as_it_is("web"), before);
+    assert_eq!(stage.behind("web"), pods);
+    assert_eq!(stage.origins().len(), 1, "callers may still come");
+    guard.sweep(|| IDLE).await;
+    assert!(stage.origins().is_empty());
+    // The team goes on as if nothing had been.
+    let mut manifest = stage.manifest();
+    manifest["spec"]["selector"] = json!({"app": "web", "tier": "front"});
+    manifest["spec"]["ports"][0]["targetPort"] = json!(8080);
+    stage.apply(&manifest).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_fifty_wins_where_only_one_may() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let redirector = stage.redirector();
+    let tries = (0..50).map(|n| redirector.redirect(alone(&format!("c{n}"))));
+    let results = tokio::time::timeout(LIMIT, join_all(tries)).await.unwrap();
+    let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    for error in lost.into_iter().map(Result::unwrap_err) {
+        assert!(
+            matches!(&error, RedirectError::Conflict(why) if why.contains("owner of")),
+            "{error}"
+        );
+    }
+    assert_eq!(stage.origins().len(), 1);
+    let mut guard = won.into_iter().next().unwrap().unwrap();
+    assert_eq!(guard.restore().await.unwrap(), Left::Last);
+    guard.sweep(|| IDLE).await;
+    assert_eq!(stage.as_it_is("web"), before);
+    assert!(stage.origins().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_share_a_service_and_the_last_gives_it_back() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let redirector = stage.redirector();
+    let all = (0..20).map(|n| redirector.redirect(wanted(&format!("c{n}"))));
+    let mut guards: Vec<_> = join_all(all)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let listed = list(&stage.client, &Scope::Namespace("shop".to_owned()))
+        .await
+        .unwrap();
+    assert_eq!((listed.len(), listed[0].claims.len()), (1, 20));
+    let last = guards.pop().unwrap();
+    let left = join_all(guards.iter_mut().map(|guard| guard.restore())).await;
+    assert!(
+        left.into_iter()
+            .all(|left| matches!(left.unwrap(), Left::Others(_)))
+    );
+    assert_ne!(stage.as_it_is("web"), before);
+    let mut last = last;
+    assert_eq!(last.restore().await.unwrap(), Left::Last);
+    assert_eq!(stage.as_it_is("web"), before);
+    // More than there is room for is refused with the number.
+    let crowd: Vec<_> = (0..500)
+        .map(|n| json!({"id": n.to_string(), "owner": "o"}))
+        .collect();
+    let mut guard = redirector.redirect(wanted("first")).await.unwrap();
+    let origin = stage.origins()[0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let claims =
+        json!({"metadata": {"annotations": {"kdev.dev/claims": json!(crowd).to_string()}}});
+    stage
+        .client
+        .merge::<Value>(&format!("{SERVICES}/{origin}"), &claims)
+        .await
+        .unwrap();
+    let refused = redirector.redirect(wanted("more")).await.unwrap_err();
+    assert!(refused.to_string().contains("501 intercepts"), "{refused}");
+    assert_eq!(guard.restore().await.unwrap(), Left::Others(500));
+}
+
+/// Whoever gives a Service back and whoever takes it at that moment never leave it in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn coming_and_going_at_once_ends_well() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let swapped =
+        |stage: &Stage| stage.service("web").unwrap()["spec"]["selector"]["app"] == "kdev-relay";
+    let actor = async |name: &str| {
+        // Each as a kdev of its own.
+        let redirector = stage.redirector();
+        for round in 0..6 {
+            let id = format!("{name}-{round}");
+            let mut guard = redirector.redirect(wanted(&id)).await.unwrap();
+            assert!(swapped(&stage), "{id} has it");
+            tokio::time::sleep(Duration::from_millis(rand::random_range(0..20))).await;
+            assert!(swapped(&stage), "{id} still has it");
+            guard.restore().await.unwrap();
+        }
+    };
+    tokio::time::timeout(LIMIT * 2, async {
+        tokio::join!(actor("a"), actor("b"), actor("c"), actor("d"))
+    })
+    .await
+    .unwrap();
+    assert_eq!(stage.as_it_is("web"), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_set_back_is_noticed_and_taken_again() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let mut guard = stage.redirect("a").await.unwrap();
+    // Like `kubectl apply --server-side --force-conflicts` of the same manifest.
+    let path = format!("{SERVICES}/web?fieldManager=team&force=true");
+    stage
+        .client
+        .apply::<Value>(&path, &stage.manifest())
+        .await
+        .unwrap();
+    let pods = stage.behind("web");
+    assert!(
+        pods.iter().all(|(pod, _)| pod.starts_with("web-")),
+        "back at once: {pods:?}"
+    );
+    let began = std::time::Instant::now();
+    let change = next(&mut guard).await;
+    assert!(
+        matches!(&change, Change::Drifted(why) if why.contains("selector")),
+        "{change:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(2));
+    guard.again().await.unwrap();
+    assert!(
+        stage
+            .behind("web")
+            .iter()
+            .all(|(pod, _)| pod.starts_with("kdev-relay"))
+    );
+    // A new version of the manifest in the middle: what is given back is that.
+    let mut newer = stage.manifest();
+    newer["spec"]["ports"][2]["targetPort"] = json!("admin");
+    newer["spec"]["ports"].as_array_mut().unwrap().remove(1);
+    let path = format!("{SERVICES}/web?fieldManager=helm");
+    let patch = json!({"spec": {"selector": {"app": "web"}, "ports": newer["spec"]["ports"]}});
+    stage.client.merge::<Value>(&path, &patch).await.unwrap();
+    assert!(matches!(next(&mut guard).await, Change::Drifted(_)));
+    guard.again().await.unwrap();
+    assert_eq!(guard.landings().len(), 2);
+    assert_eq!(guard.restore().await.unwrap(), Left::Last);
+    let after = stage.as_it_is("web");
+    assert_eq!(after["spec"]["ports"].as_array().unwrap().len(), 2);
+    assert_eq!(after["spec"]["ports"][1]["targetPort"], "admin");
+    assert_eq!(after["spec"]["selector"], before["spec"]["selector"]);
+    let managers = after["metadata"]["managedFields"].as_array().unwrap();
+    assert!(
+        managers.iter().all(|entry| entry["manager"] != "kdev"),
+        "{managers:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_delete_is_said_or_made_again() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let mut guard = stage.redirect("a").await.unwrap();
+    let origin = stage.origins()[0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let there = stage.service(&origin).unwrap();
+    stage
+        .client
+        .delete(&format!("{SERVICES}/{origin}"), &json!({}))
+        .await
+        .unwrap();
+    let change = next(&mut guard).await;
+    assert!(
+        matches!(&change, Change::Drifted(why) if why.contains(&origin)),
+        "{change:?}"
+    );
+    guard.again().await.unwrap();
+    assert_eq!(stage.behind(&origin).len(), 6);
+    let address = |origin: &Value| origin["spec"]["clusterIP"].clone();
+    assert_eq!(address(&stage.service(&origin).unwrap()), address(&there));
+
+    stage
+        .client
+        .delete(&format!("{SERVICES}/web"), &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut guard).await, Change::ServiceGone);
+    within(LIMIT, "the origin goes with it", || {
+        stage.origins().is_empty()
+    })
+    .await;
+    assert_eq!(guard.restore().await.unwrap(), Left::Nothing);
+    // Its ports are nobody else's for a while: a node may still send its callers there.
+    stage.apply(&stage.manifest()).await.unwrap();
+    let uid = stage.service("web").unwrap()["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let again = stage.redirect("b").await.unwrap();
+    let block = format!("kdev.dev/block-{}", again.landings()[0].landing);
+    let deployment = stage
+        .world
+        .cluster
+        .object("deployments", "shop", "kdev-relay")
+        .unwrap();
+    assert_eq!(deployment["metadata"]["annotations"][&block], uid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_goes_is_said() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let mut guard = stage.redirect("a").await.unwrap();
+    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
+    let scale = |count: u32| json!({"spec": {"replicas": count}});
+    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
+    assert_eq!(next(&mut guard).await, Change::RelayDown);
+    stage.client.merge::<Value>(path, &scale(2)).await.unwrap();
+    assert_eq!(next(&mut guard).await, Change::RelayBack);
+    stage.client.delete(path, &json!({})).await.unwrap();
+    assert_eq!(next(&mut guard).await, Change::RelayGone);
+    assert_eq!(guard.restore().await.unwrap(), Left::Last);
+    guard.sweep(|| IDLE).await;
+    assert!(stage.origins().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_without_anybody_are_put_back_and_their_owners_told() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let mut kept = stage.redirect("kept").await.unwrap();
+    drop(stage.redirect("killed").await.unwrap());
+    let scope = Scope::Namespace("shop".to_owned());
+    let ends = |_: &_, claim: &kdev::intercept::Claim| claim.id == "killed";
+    let done = put_back(&stage.client, &scope, "bob", true, &ends, &mut |_| {})
+        .await
+        .unwrap();
+    assert_eq!((done.len(), &done[0].left), (1, &Left::Others(1)));
+    assert_eq!(done[0].ended[0].id, "killed");
+    // The other one too, which hears of it.
+    let all = |_: &_, _: &_| true;
+    let done = put_back(&stage.client, &scope, "bob", true, &all, &mut |_| {})
+        .await
+        .unwrap();
+    assert_eq!(done[0].left, Left::Last);
+    assert_eq!(
+        next(&mut kept).await,
+        Change::ClaimGone(Some("bob".to_owned()))
+    );
+    assert_eq!(stage.as_it_is("web"), before);
+    assert_eq!(stage.origins().len(), 1, "it was in a hurry");
+    put_back(&stage.client, &scope, "bob", false, &all, &mut |_| {})
+        .await
+        .unwrap();
+    assert!(stage.origins().is_empty());
+    assert!(
+        put_back(&stage.client, &scope, "bob", false, &all, &mut |_| {})
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// As far as a kdev came that died between giving back the Service and giving back its fields.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_back_that_was_broken_off_is_gone_to_its_end() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let guard = stage.redirect("a").await.unwrap();
+    let path = format!("{SERVICES}/web?fieldManager=kdev");
+    let back = json!({
+        "metadata": {"labels": {"kdev.dev/intercepted": null}},
+        "spec": {"selector": before["spec"]["selector"], "ports": before["spec"]["ports"]},
+    });
+    stage.client.merge::<Value>(&path, &back).await.unwrap();
+    assert_ne!(stage.as_it_is("web"), before);
+    drop(guard);
+    let scope = Scope::Namespace("shop".to_owned());
+    put_back(&stage.client, &scope, "me", true, &|_, _| true, &mut |_| {})
+        .await
+        .unwrap();
+    assert_eq!(stage.as_it_is("web"), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.service("web").unwrap();
+    stage.answer(Err(DialError::TimedOut {
+        target: "kdev-20000:20000".to_owned(),
+        after: Duration::from_secs(1),
+    }));
+    let error = stage.redirect("a").await.unwrap_err();
+    assert!(
+        matches!(error, RedirectError::Unreachable { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("network policy"), "{error}");
+    assert_eq!(stage.service("web").unwrap(), before, "not even a version");
+    assert!(stage.origins().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relays_pods_get_the_labels_that_a_selector_needs() {
+    let stage = Stage::set_up().await;
+    let mut manifest = stage.manifest();
+    manifest["spec"]["selector"] =
+        json!({"app": "web", "tier": "front", "app.kubernetes.io/managed-by": "helm"});
+    stage.apply(&manifest).await.unwrap();
+    let before = stage.as_it_is("web");
+    let old = stage.relays();
+    let mut guard = stage.redirect("a").await.unwrap();
+    let new = stage.relays();
+    assert!(new.iter().all(|pod| !old.contains(pod)), "{new:?}");
+    assert_eq!(stage.behind("web").len(), 6, "all relay pods");
+    guard.restore().await.unwrap();
+    assert_eq!(stage.as_it_is("web"), before);
+    // The next one needs nothing more.
+    let mut guard = stage.redirect("b").await.unwrap();
+    assert_eq!(stage.relays(), new);
+    guard.restore().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_named() {
+    let stage = Stage::set_up().await;
+    let none = stage.redirect("a").await.unwrap_err().to_string();
+    assert!(none.contains("Service web in namespace shop"), "{none}");
+    stage.apply(&stage.manifest()).await.unwrap();
+    let user = User::new("viewer").rules(Rule::view("shop"));
+    let viewer = stage.world.client_with(user, "viewer").await;
+    let denied = stage
+        .redirector_as(&viewer)
+        .redirect(wanted("a"))
+        .await
+        .unwrap_err();
+    let text = denied.to_string();
+    assert!(
+        text.contains("create, patch, delete services") && text.contains("edit"),
+        "{text}"
+    );
+    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
+    stage.client.delete(path, &json!({})).await.unwrap();
+    within(LIMIT, "the relay is gone", || stage.relays().is_empty()).await;
+    let none = stage.redirect("a").await.unwrap_err().to_string();
+    assert!(none.contains("kdev install -n shop"), "{none}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ghost_gives_way_to_its_own() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let mut ghost = stage.redirect("ghost").await.unwrap();
+    let judge = Arc::new(|others: &[kdev::intercept::Claim], _: &_| {
+        Verdict::InPlaceOf(others.iter().map(|other| other.id.clone()).collect())
+    });
+    let mut guard = stage
+        .redirector()
+        .redirect(judged("b", judge))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut ghost).await, Change::ClaimGone(None));
+    assert_eq!(ghost.restore().await.unwrap(), Left::Others(1));
+    assert_eq!(guard.restore().await.unwrap(), Left::Last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_may_be_seen_are_listed() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let mut guard = stage.redirect("a").await.unwrap();
+    let found = list(&stage.client, &Scope::All).await.unwrap();
+    assert_eq!((&*found[0].namespace, &*found[0].service), ("shop", "web"));
+    assert_eq!(found[0].claims, [guard.claim().clone()]);
+    let stranger = stage
+        .world
+        .client_with(User::new("stranger"), "stranger")
+        .await;
+    let denied = list(&stranger, &Scope::All).await.unwrap_err();
+    assert!(matches!(denied, RedirectError::Denied { .. }), "{denied}");
+    guard.restore().await.unwrap();
+}

@@ -1,0 +1,215 @@
+//! A simulated cluster with a relay's Deployment in it, and a team's Service.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kdev::addr::Target;
+use kdev::dial::DialError;
+use kdev::intercept::{
+    Change, Claim, Judge, Redirect as _, RedirectError, Redirected as _, Verdict, Wanted,
+};
+use kdev::k8s::Client;
+use kdev::k8s::redirect::{Ask, Guard, Redirector};
+use kdev_sim::{Options, Pod, Rule, SimCluster, User};
+use serde_json::{Value, json};
+
+use crate::support::{World, within};
+
+/// How long what takes milliseconds may take on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const SERVICES: &str = "/api/v1/namespaces/shop/services";
+
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) client: Client,
+    /// What the relay's pods say when they are asked, and what they were asked.
+    answer: Arc<Mutex<Result<(), DialError>>>,
+    pub(crate) asked: Arc<Mutex<Vec<(String, Target)>>>,
+}
+
+impl Stage {
+    pub(crate) async fn set_up() -> Self {
+        let cluster = SimCluster::start(Options::default()).await.unwrap();
+        let world = World::around(cluster);
+        world.cluster.add_namespace("shop");
+        let user = User::new("dev").rules(Rule::edit("shop"));
+        let client = world.client_with(user, "dev").await;
+        for number in 1..=2 {
+            let pod = Pod::new("shop", &format!("web-{number}")).label("app", "web");
+            world
+                .cluster
+                .add_pod(pod.port("http", 8080).port("admin", 9090));
+        }
+        let stage = Self {
+            world,
+            client,
+            answer: Arc::new(Mutex::new(Ok(()))),
+            asked: Arc::default(),
+        };
+        stage.install(&["app"]).await;
+        stage
+    }
+
+    /// A relay whose pods carry labels for these keys.
+    async fn install(&self, keys: &[&str]) {
+        let mut labels =
+            json!({"app.kubernetes.io/name": "kdev-relay", "app.kubernetes.io/managed-by": "kdev"});
+        for key in keys {
+            labels[*key] = json!("kdev-relay");
+        }
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "kdev-relay", "namespace": "shop", "labels": labels},
+            "spec": {
+                "replicas": 2,
+                "selector": {"matchLabels": {"app.kubernetes.io/name": "kdev-relay"}},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"containers": [{"name": "relay", "image": "x"}]},
+                },
+            },
+        });
+        let path = "/apis/apps/v1/namespaces/shop/deployments";
+        self.client.post::<Value>(path, &deployment).await.unwrap();
+        within(LIMIT, "the relay's pods", || self.relays().len() == 2).await;
+    }
+
+    /// Names of the relay's pods that are ready.
+    pub(crate) fn relays(&self) -> Vec<String> {
+        let pods = self.world.cluster.objects("pods", "shop").into_iter();
+        let own = pods.filter(|pod| {
+            let conditions = pod["status"]["conditions"].as_array().unwrap();
+            pod["metadata"]["labels"]["app.kubernetes.io/name"] == "kdev-relay"
+                && conditions
+                    .iter()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+        own.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// From now on the relay's pods answer so.
+    pub(crate) fn answer(&self, answer: Result<(), DialError>) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    pub(crate) fn redirector(&self) -> Redirector {
+        self.redirector_as(&self.client)
+    }
+
+    pub(crate) fn redirector_as(&self, client: &Client) -> Redirector {
+        let (answer, asked) = (self.answer.clone(), self.asked.clone());
+        let ask: Ask = Arc::new(move |replica, targets, _| {
+            let answer = answer.lock().unwrap().clone();
+            let mut asked = asked.lock().unwrap();
+            asked.extend(
+                targets
+                    .iter()
+                    .map(|target| (replica.clone(), target.clone())),
+            );
+            Box::pin(async move { targets.iter().map(|_| answer.clone()).collect() })
+        });
+        Redirector::new(client, "shop", ask, &self.world.tasks)
+    }
+
+    /// The team's Service, as the team applies it.
+    pub(crate) fn manifest(&self) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web", "labels": {"team": "a"}, "annotations": {"note": "b"}},
+            "spec": {
+                "type": "NodePort",
+                "selector": {"app": "web"},
+                "ports": [
+                    {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "appProtocol": "http"},
+                    {"name": "same", "port": 8080, "protocol": "TCP", "targetPort": 8080},
+                    {"name": "admin", "port": 9090, "protocol": "TCP", "targetPort": 9090},
+                ],
+            },
+        })
+    }
+
+    /// Applies on the server's side as the team.
+    pub(crate) async fn apply(&self, manifest: &Value) -> Result<Value, kdev::k8s::ClientError> {
+        let name = manifest["metadata"]["name"].as_str().unwrap();
+        let path = format!("{SERVICES}/{name}?fieldManager=team");
+        self.client.apply(&path, manifest).await
+    }
+
+    pub(crate) fn service(&self, name: &str) -> Option<Value> {
+        self.world.cluster.object("services", "shop", name)
+    }
+
+    /// A Service without what counts changes.
+    pub(crate) fn as_it_is(&self, name: &str) -> Value {
+        let mut object = self.service(name).unwrap();
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        metadata.remove("resourceVersion");
+        metadata.remove("generation");
+        object
+    }
+
+    /// The origins there are.
+    pub(crate) fn origins(&self) -> Vec<Value> {
+        let all = self.world.cluster.objects("services", "shop").into_iter();
+        let own = |service: &Value| service["metadata"]["labels"]["kdev.dev/origin-of"].is_string();
+        all.filter(own).collect()
+    }
+
+    /// Addresses and port numbers behind a Service.
+    pub(crate) fn behind(&self, name: &str) -> Vec<(String, u64)> {
+        let endpoints = self
+            .world
+            .cluster
+            .object("endpoints", "shop", name)
+            .unwrap();
+        let mut all = Vec::new();
+        for subset in endpoints["subsets"].as_array().into_iter().flatten() {
+            for address in subset["addresses"].as_array().into_iter().flatten() {
+                for port in subset["ports"].as_array().into_iter().flatten() {
+                    let pod = address["targetRef"]["name"].as_str().unwrap();
+                    all.push((pod.to_owned(), port["port"].as_u64().unwrap()));
+                }
+            }
+        }
+        all.sort();
+        all
+    }
+
+    pub(crate) async fn redirect(&self, id: &str) -> Result<Guard, RedirectError> {
+        self.redirector().redirect(wanted(id)).await
+    }
+}
+
+/// A claim that gets along with all others.
+pub(crate) fn wanted(id: &str) -> Wanted {
+    judged(id, Arc::new(|_, _| Verdict::Admitted))
+}
+
+pub(crate) fn judged(id: &str, judge: Judge) -> Wanted {
+    let claim: Claim =
+        serde_json::from_value(json!({"id": id, "owner": format!("owner of {id}")})).unwrap();
+    Wanted {
+        service: "web".to_owned(),
+        claim,
+        judge,
+        force: false,
+    }
+}
+
+/// A claim that gets along with nobody.
+pub(crate) fn alone(id: &str) -> Wanted {
+    let judge: Judge = Arc::new(|others, _| match others.first() {
+        None => Verdict::Admitted,
+        Some(other) => Verdict::Conflict(format!("{} has it", other.owner)),
+    });
+    judged(id, judge)
+}
+
+/// The next thing that happens to it.
+pub(crate) async fn next(guard: &mut Guard) -> Change {
+    let changed = tokio::time::timeout(LIMIT, guard.changed());
+    changed.await.expect("something happens")
+}
