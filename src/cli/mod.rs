@@ -8,10 +8,12 @@ mod env;
 mod flags;
 mod forward;
 mod install;
+mod list;
 mod logging;
 mod man;
 mod output;
 mod resolve;
+mod restore;
 mod run;
 mod settings;
 mod status;
@@ -35,6 +37,7 @@ Examples:
   kdev connect                               a proxy for anything else, until Ctrl-C
   kdev resolve web.shop:80                   where a name leads, and why
   kdev install -n dev                        the relay, into one namespace: reaches what a pod reaches
+  kdev list -A                               who intercepts which Service
 
 Service names are SERVICE (in the kubeconfig's namespace), SERVICE.NAMESPACE or any longer form.
 kdev needs a kubeconfig and nothing else: no root here, and nothing in the cluster unless you
@@ -62,6 +65,8 @@ enum Command {
     Install(install::InstallArgs),
     Upgrade(install::UpgradeArgs),
     Uninstall(uninstall::UninstallArgs),
+    List(list::ListArgs),
+    Restore(restore::RestoreArgs),
     Config(settings::ConfigArgs),
     Completions(complete::CompletionsArgs),
     Man(man::ManArgs),
@@ -92,6 +97,8 @@ impl Cli {
             | Command::Install(_)
             | Command::Upgrade(_)
             | Command::Uninstall(_)
+            | Command::List(_)
+            | Command::Restore(_)
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Man(_)
@@ -176,6 +183,8 @@ pub fn main() -> ExitCode {
             Command::Install(args) => install::install(args, &config).await,
             Command::Upgrade(args) => install::upgrade(args, &config).await,
             Command::Uninstall(args) => uninstall::run(args, &config).await,
+            Command::List(args) => list::run(args, &config).await,
+            Command::Restore(args) => restore::run(args, &config).await,
             Command::Config(args) => settings::run(args, given, &place),
             Command::Completions(args) => complete::run(&args),
             Command::Man(args) => man::run(&args),

@@ -14,8 +14,10 @@ const EXAMPLES: &str = "\
 Examples:
   kdev uninstall -n dev          asks, then deletes what kdev install put there
   kdev uninstall -n dev --yes    does not ask
+  kdev uninstall -n dev --force  also ends intercepts that go on
 
-Only what carries kdev's labels is deleted; the namespace is then as it was before.";
+Services that lead to the relay get their own pods again first. Only what carries kdev's labels is
+deleted; the namespace is then as it was before.";
 
 /// Take the relay out of a namespace
 #[derive(Debug, Args)]
@@ -24,6 +26,9 @@ pub(super) struct UninstallArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// End the intercepts that go on by this relay; their owners are told
+    #[arg(long)]
+    force: bool,
     /// How long the pods may take to end, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     timeout: u64,
@@ -33,7 +38,11 @@ pub(super) struct UninstallArgs {
 }
 
 pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<u8> {
-    let removal = output::progress("Looking at the namespace", Removal::make(config)).await?;
+    let removal = output::progress(
+        "Looking at the namespace",
+        Removal::make(config, args.force),
+    )
+    .await?;
     let namespace = removal.namespace().to_owned();
     if removal.objects().len() > 0 && !args.yes && !agreed(&removal)? {
         output::note("nothing was changed");
@@ -56,11 +65,16 @@ pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<
 }
 
 fn summary(removed: &Removed, namespace: &str) -> String {
-    match removed.objects.len() {
+    let given_back = match removed.given_back.as_slice() {
+        [] => String::new(),
+        names => format!("Gave back what was intercepted: {}.\n", names.join(", ")),
+    };
+    let objects = match removed.objects.len() {
         0 => format!("Nothing to remove: no relay of kdev's in namespace {namespace}."),
         1 => format!("Removed the relay from namespace {namespace}: 1 object."),
         n => format!("Removed the relay from namespace {namespace}: {n} objects."),
-    }
+    };
+    given_back + &objects
 }
 
 /// Asks on a terminal; without one the answer is what the command line says.
@@ -69,7 +83,14 @@ fn agreed(removal: &Removal) -> anyhow::Result<bool> {
     let names = removal
         .objects()
         .map(|(kind, name)| format!("{kind} {name}"));
-    let names = names.collect::<Vec<_>>().join(", ");
+    let mut names = names.collect::<Vec<_>>().join(", ");
+    let intercepted: Vec<&str> = removal.intercepted().collect();
+    if !intercepted.is_empty() {
+        names = format!(
+            "{names} (and Services given back: {})",
+            intercepted.join(", ")
+        );
+    }
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         bail!("{names} in namespace {namespace} would be deleted; pass --yes to agree to that");
     }

@@ -103,6 +103,9 @@ pub enum Change {
     ServiceGone,
     /// Its namespace is being deleted.
     NamespaceGone,
+    /// The user may not look at it any more: rights were taken away, or they went with the namespace,
+    /// which takes its RoleBindings along before the rest.
+    RightsGone,
     /// The relay was uninstalled.
     RelayGone,
     /// No replica of the relay has been ready for a while.

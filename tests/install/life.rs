@@ -194,3 +194,17 @@ async fn uninstall_leaves_what_is_not_its_own() {
     stage.kdev(&["uninstall", "--yes"]).await.ok();
     assert_eq!(stage.parts(), ["charts"]);
 }
+
+#[tokio::test]
+async fn the_pods_are_ready_for_what_the_services_select_by() {
+    let stage = Stage::new().await;
+    stage.install(&[]).await.ok();
+    let label = |stage: &Stage, key: &str| relay_pods(stage)[0]["metadata"]["labels"][key].clone();
+    assert_eq!(label(&stage, "app"), "kdev-relay");
+    // One that only an intercept has asked for stays with an upgrade.
+    let mut deployment = stage.object("deployments", "kdev-relay").unwrap();
+    deployment["spec"]["template"]["metadata"]["labels"]["tier"] = json!("kdev-relay");
+    stage.cluster.put_object("deployments", deployment);
+    stage.install(&["--deny", "10.9.9.9"]).await.ok();
+    assert_eq!(label(&stage, "tier"), "kdev-relay");
+}

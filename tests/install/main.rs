@@ -3,6 +3,7 @@
 
 #[path = "../common/done.rs"]
 mod done;
+mod intercepted;
 mod life;
 mod midway;
 mod printed;

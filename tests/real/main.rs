@@ -27,6 +27,7 @@ mod portforward;
 mod probe;
 mod program;
 mod recorder;
+mod redirect;
 mod relay;
 mod rights;
 mod run;

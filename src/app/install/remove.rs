@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use serde::Serialize;
 
 use super::connect;
 use crate::config::Config;
 use crate::k8s::install::change::{self, Done};
 use crate::k8s::install::site::{Kind, Site};
+use crate::k8s::redirect::list::{Intercepted, Scope, list};
+use crate::k8s::redirect::sweep::put_back;
 use crate::task::Tasks;
 
 /// What would be deleted.
 pub struct Removal {
     site: Site,
     objects: Vec<(&'static Kind, String)>,
+    intercepted: Vec<Intercepted>,
     _tasks: Tasks,
 }
 
@@ -22,6 +26,8 @@ pub struct Removal {
 pub struct Removed {
     /// The namespace.
     pub namespace: String,
+    /// Services that have their own pods again, by name.
+    pub given_back: Vec<String>,
     /// The objects.
     pub objects: Vec<Done>,
 }
@@ -30,14 +36,29 @@ impl Removal {
     /// Looks for what carries kdev's labels. Changes nothing.
     ///
     /// # Errors
-    /// When the cluster cannot be reached or permissions are missing.
-    pub async fn make(config: &Config) -> anyhow::Result<Self> {
+    /// When the cluster cannot be reached, permissions are missing, or, unless by `force`, somebody
+    /// intercepts a Service by this relay.
+    pub async fn make(config: &Config, force: bool) -> anyhow::Result<Self> {
         let (site, tasks) = connect(config).await?;
         site.permit(change::removing_permissions(&site)).await?;
         let objects = site.installed().await?;
+        let scope = Scope::Namespace(site.namespace.clone());
+        let intercepted = list(&site.client, &scope).await?;
+        let claimed = intercepted.iter().filter(|found| !found.claims.is_empty());
+        let claimed: Vec<String> = claimed.map(described).collect();
+        if !claimed.is_empty() && !force {
+            bail!(
+                "without the relay nobody would answer for what is intercepted in namespace {}: {}; \
+                 have them end it, or pass --force, which gives these Services their own pods again \
+                 and tells the owners",
+                site.namespace,
+                claimed.join(", ")
+            );
+        }
         Ok(Self {
             site,
             objects,
+            intercepted,
             _tasks: tasks,
         })
     }
@@ -54,7 +75,13 @@ impl Removal {
         objects.map(|(kind, name)| (kind.kind, name.as_str()))
     }
 
-    /// Deletes them, and waits until they and the pods are gone.
+    /// Names of the Services that lead to this relay, which get their own pods again.
+    pub fn intercepted(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.intercepted.iter().map(|found| found.service.as_str())
+    }
+
+    /// Gives intercepted Services back, deletes the objects, and waits until they and the pods are
+    /// gone.
     ///
     /// # Errors
     /// When one is refused, or pods are left when `timeout` has passed.
@@ -68,10 +95,28 @@ impl Removal {
             tell(&done);
             objects.push(done);
         };
+        let (client, all) = (&self.site.client, |_: &_, _: &_| true);
+        let scope = Scope::Namespace(self.site.namespace.clone());
+        let by = &client.about().user;
+        let given_back = put_back(client, &scope, by, true, &|_| true, &all, &mut |_| {}).await?;
+        // While its pods end they pass on who still comes, by what is deleted after them.
         self.site.remove(&self.objects, timeout, &mut done).await?;
+        put_back(client, &scope, by, false, &|_| true, &all, &mut |_| {}).await?;
         Ok(Removed {
             namespace: self.site.namespace.clone(),
+            given_back: given_back.into_iter().map(|put| put.service).collect(),
             objects,
         })
     }
+}
+
+/// A Service, and who intercepts it.
+fn described(found: &Intercepted) -> String {
+    let owners: std::collections::BTreeSet<&str> = found
+        .claims
+        .iter()
+        .map(|claim| claim.owner.as_str())
+        .collect();
+    let owners: Vec<&str> = owners.into_iter().collect();
+    format!("{} by {}", found.service, owners.join(" and "))
 }

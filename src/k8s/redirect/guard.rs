@@ -100,8 +100,13 @@ impl Guard {
             return None;
         }
         let site = self.to.site();
-        let (live, origin) =
-            tokio::try_join!(site.service(&self.service), site.service(&self.origin)).ok()?;
+        let both = tokio::try_join!(site.service(&self.service), site.service(&self.origin));
+        let (live, origin) = match both {
+            Ok(both) => both,
+            Err(RedirectError::Denied { .. }) => return Some(self.without_rights().await),
+            // The next news, or the next look, says it again.
+            Err(_) => return None,
+        };
         let Some(live) = live.filter(|live| uid(live) == self.uid) else {
             return Some(match self.namespace_ends().await {
                 true => Change::NamespaceGone,
@@ -144,10 +149,18 @@ impl Guard {
                 }
                 match self.to.site().deployment().await {
                     Ok(None) => Some(Change::RelayGone),
+                    Err(RedirectError::Denied { .. }) => Some(self.without_rights().await),
                     _ => Some(Change::RelayDown),
                 }
             }
             _ => None,
+        }
+    }
+
+    async fn without_rights(&self) -> Change {
+        match self.namespace_ends().await {
+            true => Change::NamespaceGone,
+            false => Change::RightsGone,
         }
     }
 

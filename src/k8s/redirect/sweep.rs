@@ -26,7 +26,7 @@ pub struct Put {
     pub left: Left,
 }
 
-/// Takes the claims in `scope` off that `ends` says, in the name of `by`, and gives each Service
+/// Looks at the Services in `scope` that are `meant`, takes the claims off that `ends` says, in the name of `by`, and gives each Service
 /// back that has none left; calls `tell` after each. What leads the last callers to the original
 /// pods goes once it had its time, unless `quick`: then the next call sees to it.
 ///
@@ -38,12 +38,13 @@ pub async fn put_back(
     scope: &Scope,
     by: &str,
     quick: bool,
+    meant: &(dyn Fn(&Intercepted) -> bool + Sync),
     ends: &(dyn Fn(&Intercepted, &Claim) -> bool + Sync),
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> Result<Vec<Put>, RedirectError> {
     let all = list(client, scope).await?;
     let (mut done, mut idle) = (Vec::new(), Vec::new());
-    for found in all {
+    for found in all.into_iter().filter(|found| meant(found)) {
         if let Some(why) = &found.unreadable {
             tracing::warn!(service = found.service, "{why}");
             continue;

@@ -316,16 +316,32 @@ async fn claims_without_anybody_are_put_back_and_their_owners_told() {
     drop(stage.redirect("killed").await.unwrap());
     let scope = Scope::Namespace("shop".to_owned());
     let ends = |_: &_, claim: &kdev::intercept::Claim| claim.id == "killed";
-    let done = put_back(&stage.client, &scope, "bob", true, &ends, &mut |_| {})
-        .await
-        .unwrap();
+    let done = put_back(
+        &stage.client,
+        &scope,
+        "bob",
+        true,
+        &|_| true,
+        &ends,
+        &mut |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!((done.len(), &done[0].left), (1, &Left::Others(1)));
     assert_eq!(done[0].ended[0].id, "killed");
     // The other one too, which hears of it.
     let all = |_: &_, _: &_| true;
-    let done = put_back(&stage.client, &scope, "bob", true, &all, &mut |_| {})
-        .await
-        .unwrap();
+    let done = put_back(
+        &stage.client,
+        &scope,
+        "bob",
+        true,
+        &|_| true,
+        &all,
+        &mut |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!(done[0].left, Left::Last);
     assert_eq!(
         next(&mut kept).await,
@@ -333,15 +349,31 @@ async fn claims_without_anybody_are_put_back_and_their_owners_told() {
     );
     assert_eq!(stage.as_it_is("web"), before);
     assert_eq!(stage.origins().len(), 1, "it was in a hurry");
-    put_back(&stage.client, &scope, "bob", false, &all, &mut |_| {})
-        .await
-        .unwrap();
+    put_back(
+        &stage.client,
+        &scope,
+        "bob",
+        false,
+        &|_| true,
+        &all,
+        &mut |_| {},
+    )
+    .await
+    .unwrap();
     assert!(stage.origins().is_empty());
     assert!(
-        put_back(&stage.client, &scope, "bob", false, &all, &mut |_| {})
-            .await
-            .unwrap()
-            .is_empty()
+        put_back(
+            &stage.client,
+            &scope,
+            "bob",
+            false,
+            &|_| true,
+            &all,
+            &mut |_| {}
+        )
+        .await
+        .unwrap()
+        .is_empty()
     );
 }
 
@@ -361,9 +393,17 @@ async fn a_way_back_that_was_broken_off_is_gone_to_its_end() {
     assert_ne!(stage.as_it_is("web"), before);
     drop(guard);
     let scope = Scope::Namespace("shop".to_owned());
-    put_back(&stage.client, &scope, "me", true, &|_, _| true, &mut |_| {})
-        .await
-        .unwrap();
+    put_back(
+        &stage.client,
+        &scope,
+        "me",
+        true,
+        &|_| true,
+        &|_, _| true,
+        &mut |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!(stage.as_it_is("web"), before);
 }
 

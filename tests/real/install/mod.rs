@@ -7,7 +7,7 @@ mod upgrade;
 
 use std::collections::BTreeMap;
 
-use self::place::Place;
+pub(crate) use self::place::Place;
 use crate::installed::{BASE, RELAY};
 use crate::site::{IMAGE, SECRETS};
 use crate::{lab, peer};

@@ -11,13 +11,13 @@ use crate::program::{Done, finish, kdev};
 use crate::site::{Account, Site};
 
 /// A namespace, and an account with the role `edit` there.
-pub(super) struct Place {
-    pub(super) account: Account,
-    pub(super) site: Site,
+pub(crate) struct Place {
+    pub(crate) account: Account,
+    pub(crate) site: Site,
 }
 
 impl Place {
-    pub(super) fn new(what: &str) -> Self {
+    pub(crate) fn new(what: &str) -> Self {
         let site = Site::create(what);
         let account = site.account("editor");
         let account_flag = format!("--serviceaccount={}:{}", site.0, account.0);
@@ -32,24 +32,24 @@ impl Place {
         Self { account, site }
     }
 
-    pub(super) fn command(&self, door: &str, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, door: &str, args: &[&str]) -> Command {
         let mut command = kdev(&self.account.0, door);
         command.args(args);
         command
     }
 
-    pub(super) fn kdev(&self, door: &str, args: &[&str]) -> Done {
+    pub(crate) fn kdev(&self, door: &str, args: &[&str]) -> Done {
         finish(&mut self.command(door, args), b"")
     }
 
     /// `kdev install` with the lab's base image.
-    pub(super) fn install(&self, door: &str, args: &[&str]) -> Done {
+    pub(crate) fn install(&self, door: &str, args: &[&str]) -> Done {
         let first = ["install", "--base-image", BASE, "--relay-binary", &*RELAY];
         self.kdev(door, &[&first, args].concat())
     }
 
     /// Puts objects there as the administrator.
-    pub(super) fn apply(&self, objects: &str) {
+    pub(crate) fn apply(&self, objects: &str) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), objects).unwrap();
         let file = file.path().to_str().unwrap();
@@ -57,7 +57,7 @@ impl Place {
     }
 
     /// A quota of the name `compute`, and what else there is.
-    pub(super) fn bound(&self, objects: &str) {
+    pub(crate) fn bound(&self, objects: &str) {
         self.apply(objects);
         // Admission reads them from a cache, and refuses while a quota was not counted yet.
         self.site.wait("the quota to be counted", |site| {
@@ -69,7 +69,7 @@ impl Place {
     /// All that is in the namespace, but what happened there, with their versions. Pods that are
     /// there have others with every look of the kubelet's, and the endpoints of nobody's Services
     /// are none of ours.
-    pub(super) fn everything(&self) -> BTreeMap<String, String> {
+    pub(crate) fn everything(&self) -> BTreeMap<String, String> {
         let kinds = ["api-resources", "--namespaced", "--verbs=list", "-o=name"];
         let kinds = lab::kubectl(&kinds).unwrap();
         let kinds = kinds

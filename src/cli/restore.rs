@@ -1,0 +1,84 @@
+//! `kdev restore`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output;
+use crate::app::intercepts::{self, Restore};
+use crate::config::Config;
+use crate::intercept::Left;
+use crate::k8s::redirect::sweep::Put;
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev restore              give back what nobody intercepts any more, and clean up
+  kdev restore -A           in all namespaces that you may see
+  kdev restore orders --force   also what somebody still claims; their kdev says who ended it
+
+A Service that is given back has its own pods again, and all its fields belong to whoever set them.";
+
+/// Give Services back that an intercept left behind
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RestoreArgs {
+    /// Only this Service
+    service: Option<String>,
+    /// In all namespaces, or in those that you may see
+    #[arg(short = 'A', long, conflicts_with = "service")]
+    all_namespaces: bool,
+    /// Also what somebody still claims
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON document at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8> {
+    let what = Restore {
+        service: args.service,
+        all: args.all_namespaces,
+        force: args.force,
+    };
+    let spinner = output::Spinner::new("Waiting until nobody needs what is left");
+    let mut tell = |put: &Put| {
+        if !args.json {
+            spinner.above(|| {
+                // That nobody reads it is no reason to stop half-way.
+                let _ = output::line(&describe(put));
+            });
+        }
+    };
+    let restoring = intercepts::restore(config, &what, &mut tell);
+    let done = spinner.during(restoring).await?;
+    if args.json {
+        let all: Vec<Value> = done.iter().map(document).collect();
+        output::line(&serde_json::to_string_pretty(&all)?)?;
+    } else if done.is_empty() {
+        output::line("Nothing to restore.")?;
+    }
+    Ok(0)
+}
+
+fn describe(put: &Put) -> String {
+    let service = format!("{}.{}", put.service, put.namespace);
+    match &put.left {
+        Left::Others(count) => format!(
+            "{service}: {count} still intercept it; `kdev list` shows who, --force ends that too"
+        ),
+        Left::Last | Left::Nothing => format!("{service} has its own pods again"),
+    }
+}
+
+fn document(put: &Put) -> Value {
+    let others = match put.left {
+        Left::Others(count) => count,
+        Left::Last | Left::Nothing => 0,
+    };
+    json!({
+        "namespace": put.namespace,
+        "service": put.service,
+        "ended": put.ended,
+        "claims_left": others,
+    })
+}

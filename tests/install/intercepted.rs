@@ -1,0 +1,110 @@
+//! What somebody's intercept left: shown, put back, and in the way of an uninstall.
+
+use kdev_sim::shop;
+use serde_json::{Value, json};
+
+use crate::support::Stage;
+
+/// Makes the Service `web` what it is while `ada` intercepts it, or did, and gives it as it was.
+fn intercept(stage: &Stage, claims: &str) -> Value {
+    let web = stage.object("services", "web").unwrap();
+    let origin = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kdev-20000",
+            "namespace": shop::NAMESPACE,
+            "labels": {"kdev.dev/origin-of": "web"},
+            "annotations": {"kdev.dev/claims": claims},
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": "web", "uid": web["metadata"]["uid"],
+            }],
+        },
+        "spec": {
+            "selector": web["spec"]["selector"],
+            "ports": [{"name": "http", "port": 20000, "protocol": "TCP", "targetPort": "http"}],
+        },
+    });
+    stage.cluster.put_object("services", origin);
+    let mut taken = web.clone();
+    taken["metadata"]["labels"] = json!({"kdev.dev/intercepted": "kdev-20000.1"});
+    taken["spec"]["selector"] = json!({"app": "kdev-relay"});
+    taken["spec"]["ports"][0]["targetPort"] = json!(20000);
+    stage.cluster.put_object("services", taken);
+    web
+}
+
+const ADAS: &str = r#"[{"id": "a1", "owner": "ada", "port": "http"}]"#;
+
+fn is_as_before(stage: &Stage, web: &Value) {
+    let after = stage.object("services", "web").unwrap();
+    assert_eq!(after["spec"], web["spec"]);
+    assert_eq!(
+        after["metadata"].get("labels"),
+        web["metadata"].get("labels")
+    );
+    assert_eq!(stage.object("services", "kdev-20000"), None);
+}
+
+#[tokio::test]
+async fn it_is_given_back_before_the_relay_goes() {
+    let stage = Stage::new().await;
+    stage.install(&[]).await.ok();
+    let web = intercept(&stage, ADAS);
+    let refused = stage.kdev(&["uninstall", "--yes"]).await.failed();
+    assert!(refused.contains("web by ada"), "{refused}");
+    assert!(refused.contains("--force"), "{refused}");
+    assert!(stage.object("deployments", "kdev-relay").is_some());
+    let removed = stage.kdev(&["uninstall", "--yes", "--force"]).await.ok();
+    assert!(
+        removed.contains("Gave back what was intercepted: web."),
+        "{removed}"
+    );
+    is_as_before(&stage, &web);
+}
+
+#[tokio::test]
+async fn it_is_listed_and_restored() {
+    let stage = Stage::new().await;
+    let none = stage.kdev(&["list"]).await.ok();
+    assert!(none.contains("Nothing is intercepted"), "{none}");
+    let none = stage.kdev(&["restore", "-A"]).await.ok();
+    assert!(none.contains("Nothing to restore"), "{none}");
+
+    stage.install(&[]).await.ok();
+    let web = intercept(&stage, ADAS);
+    for args in [&["list"][..], &["list", "-A"]] {
+        let listed = stage.kdev(args).await.ok();
+        assert!(
+            listed.contains("web.shop") && listed.contains("ada: port=http"),
+            "{listed}"
+        );
+    }
+    let listed = stage.kdev(&["list", "--json"]).await.json();
+    assert_eq!(listed[0]["claims"][0]["id"], "a1");
+    assert_eq!(listed[0]["ports"][0]["relay_port"], 20000);
+
+    // What somebody still claims is theirs.
+    let kept = stage.kdev(&["restore"]).await.ok();
+    assert!(kept.contains("1 still intercept it"), "{kept}");
+    let other = stage.kdev(&["restore", "orders", "--force"]).await.ok();
+    assert!(other.contains("Nothing to restore"), "{other}");
+    let done = stage
+        .kdev(&["restore", "web", "--force", "--json"])
+        .await
+        .json();
+    assert_eq!(done[0]["ended"][0]["owner"], "ada");
+    is_as_before(&stage, &web);
+}
+
+#[tokio::test]
+async fn what_nobody_claims_is_put_back_without_force() {
+    let stage = Stage::new().await;
+    stage.install(&[]).await.ok();
+    let web = intercept(&stage, "[]");
+    let listed = stage.kdev(&["list"]).await.ok();
+    assert!(listed.contains("traces"), "{listed}");
+    let done = stage.kdev(&["restore"]).await.ok();
+    assert!(done.contains("web.shop has its own pods again"), "{done}");
+    is_as_before(&stage, &web);
+}
