@@ -3,17 +3,14 @@
 //! Lists are taken as a whole, but for the ports of Services, which are taken apart by number and
 //! protocol. Real servers do that with more lists, which matters only where two managers share one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod path;
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use self::path::{Leaves, Path, at, collect, put, remove};
 use crate::clock;
-
-/// A field, by the keys that lead to it.
-type Path = Vec<String>;
-
-/// Fields and what is in them.
-type Leaves<'a> = BTreeMap<Path, &'a Value>;
 
 /// Set by the server, or what names the object: nobody owns these.
 const NOBODYS: [&[&str]; 8] = [
@@ -154,112 +151,6 @@ fn owned(object: &Value) -> Leaves<'_> {
             && path.get(1).map(String::as_str) != Some("generation")
     });
     leaves
-}
-
-fn collect<'a>(value: &'a Value, path: &mut Path, into: &mut Leaves<'a>) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
-                path.push(key.clone());
-                collect(value, path, into);
-                path.pop();
-            }
-        }
-        Value::Null => {}
-        Value::Array(items) if path.iter().eq(KEYED.iter()) => {
-            for item in items {
-                path.push(key_of(item));
-                collect(item, path, into);
-                path.pop();
-            }
-        }
-        _ => {
-            into.insert(path.clone(), value);
-        }
-    }
-}
-
-/// The list whose items have keys.
-const KEYED: [&str; 2] = ["spec", "ports"];
-
-/// The key of a Service's port, as `managedFields` has it.
-fn key_of(port: &Value) -> String {
-    let protocol = port["protocol"].as_str().unwrap_or("TCP");
-    format!(
-        "k:{{\"port\":{},\"protocol\":\"{protocol}\"}}",
-        port["port"]
-    )
-}
-
-fn at<'a>(object: &'a Value, path: &[String]) -> &'a Value {
-    path.iter().fold(object, |at, key| match at {
-        Value::Array(items) => {
-            let item = items.iter().find(|item| key_of(item) == *key);
-            item.unwrap_or(&Value::Null)
-        }
-        _ => &at[key.as_str()],
-    })
-}
-
-fn put(object: &mut Value, path: &[String], value: Value) {
-    let place = path.iter().fold(object, |at, key| {
-        if let Some(key) = key.strip_prefix("k:") {
-            if !at.is_array() {
-                *at = json!([]);
-            }
-            return item(at, key);
-        }
-        if !at.is_object() {
-            *at = json!({});
-        }
-        &mut at[key.as_str()]
-    });
-    *place = value;
-}
-
-/// The item of a list with this key, made where it is missing.
-fn item<'a>(list: &'a mut Value, key: &str) -> &'a mut Value {
-    let items = list.as_array().into_iter().flatten();
-    let index = items.into_iter().position(|item| key_of(item)[2..] == *key);
-    let index = index.unwrap_or_else(|| {
-        let new = serde_json::from_str(key).unwrap_or_default();
-        let items = list.as_array_mut().map(|items| {
-            items.push(new);
-            items.len() - 1
-        });
-        items.unwrap_or_default()
-    });
-    &mut list[index]
-}
-
-/// Removes a field, and what held nothing else.
-fn remove(object: &mut Value, path: &[String]) {
-    let Some((last, parents)) = path.split_last() else {
-        return;
-    };
-    let parent = parents.iter().try_fold(&mut *object, |at, key| match at {
-        Value::Array(items) => items.iter_mut().find(|item| key_of(item) == *key),
-        _ => at.get_mut(key.as_str()),
-    });
-    let empty = match parent {
-        Some(Value::Object(map)) => {
-            // What an item is found by goes with the last of the rest of it.
-            let is_key = |key: &String| key == "port" || key == "protocol";
-            let keyed = parents.last().is_some_and(|key| key.starts_with("k:"));
-            if !(keyed && is_key(last)) {
-                map.remove(last);
-            }
-            map.is_empty() || keyed && map.keys().all(is_key)
-        }
-        Some(Value::Array(items)) => {
-            items.retain(|item| key_of(item) != *last);
-            items.is_empty()
-        }
-        _ => return,
-    };
-    if empty && parents.len() > 1 {
-        remove(object, parents);
-    }
 }
 
 /// One entry of `managedFields`.

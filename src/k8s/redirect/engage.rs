@@ -6,7 +6,7 @@ use super::block::{self, NoneFree, REST};
 use super::guard::Guard;
 use super::object::{name, uid};
 use super::site::{Changed, Site, Tries};
-use super::{Redirector, events, keys, leave, origin, preflight, reach, swap};
+use super::{Redirector, events, keys, leave, origin, preflight, reach, rights, swap};
 use crate::intercept::claim::{Claim, Verdict};
 use crate::intercept::redirect::{RedirectError, Wanted};
 
@@ -14,8 +14,8 @@ use crate::intercept::redirect::{RedirectError, Wanted};
 pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, RedirectError> {
     let site = to.site();
     let (_, ready, namespace) =
-        tokio::try_join!(preflight::permitted(site), keys::relays(site), async {
-            Ok(preflight::namespace(site).await)
+        tokio::try_join!(rights::permitted(site), keys::relays(site), async {
+            Ok(rights::namespace(site).await)
         },)?;
     let (live, origins) = look(site, &wanted.service).await?;
     let (known, plain) = preflight::plain_of(&live, &origins);

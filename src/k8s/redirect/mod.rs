@@ -4,7 +4,7 @@
 //! * [`marks`]: all labels and annotations that this writes
 //! * [`swap`], [`fields`]: what is changed of the Service, and how that is undone
 //! * [`origin`], [`block`]: the Service that leads from the relay to the original pods, and its ports
-//! * [`preflight`], [`keys`], [`reach`]: what is looked at before anything is changed
+//! * [`preflight`], [`rights`], [`keys`], [`reach`]: what is looked at before anything is changed
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
 
@@ -21,6 +21,7 @@ mod object;
 mod origin;
 mod preflight;
 mod reach;
+mod rights;
 mod site;
 mod swap;
 pub mod sweep;

@@ -1,14 +1,12 @@
 //! What is looked at before anything is changed: whether a Service can be intercepted at all, and
 //! whether that would be wise.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::marks::{INTERCEPTED, ORIGIN_OF};
 use super::object::{annotation, label, name, ports, selector, selects, text};
 use super::origin;
-use super::site::Site;
 use crate::intercept::redirect::RedirectError;
-use crate::k8s::access::{self, Permission};
 use crate::k8s::install::site::HASH_KEYS;
 use crate::relay::BLOCK;
 
@@ -221,45 +219,6 @@ fn of_mesh(namespace: &Value) -> Option<Refusal> {
         "its namespace is part of a mesh ({mesh}, by {key}), whose sidecars may refuse the relay or \
          not find its pods"
     ))
-}
-
-/// Fails where the user lacks a right that every intercept takes, naming each.
-pub(super) async fn permitted(site: &Site) -> Result<(), RedirectError> {
-    let namespace = &site.namespace;
-    let services = ["get", "list", "watch", "create", "patch", "delete"];
-    let services = services.map(|verb| Permission::core(verb, "services", namespace));
-    let others = [("list", "pods"), ("watch", "pods"), ("get", "endpoints")];
-    let others = others.map(|(verb, resource)| Permission::core(verb, resource, namespace));
-    let all = services.into_iter().chain(others).collect();
-    let mut missing: Map<String, Value> = Map::new();
-    for answer in access::review(&site.client, all).await {
-        // A server that does not answer here says so to the request itself.
-        let Ok(verdict) = answer else { continue };
-        if !verdict.allowed {
-            let verbs = missing.entry(verdict.permission.full_resource());
-            let verbs = verbs.or_insert_with(|| Value::Array(Vec::new()));
-            if let Some(verbs) = verbs.as_array_mut() {
-                verbs.push(Value::String(verdict.permission.verb));
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let texts = missing.iter().map(|(resource, verbs)| {
-        let verbs = verbs.as_array().into_iter().flatten();
-        let verbs: Vec<&str> = verbs.filter_map(Value::as_str).collect();
-        format!("{} {resource}", verbs.join(", "))
-    });
-    Err(RedirectError::Denied {
-        what: texts.collect::<Vec<_>>().join(" and to "),
-        namespace: namespace.clone(),
-    })
-}
-
-/// The namespace, as far as it may be seen.
-pub(super) async fn namespace(site: &Site) -> Option<Value> {
-    site.namespace().await.ok().flatten()
 }
 
 /// The origin among `origins` for the Service, with the Service's spec as it is without kdev.
