@@ -54,7 +54,7 @@ pub fn through_tunnels(client: &Client, pods: &PortForward, namespace: &str) -> 
             let mut all = Vec::new();
             for target in &targets {
                 let dial = || async { pool.dial_relay(target, Answer::Awaited).await.map(drop) };
-                all.push(settled(served, dial).await);
+                all.push(settled(target, served, dial).await);
             }
             pool.close(GOODBYE).await;
             all
@@ -63,7 +63,7 @@ pub fn through_tunnels(client: &Client, pods: &PortForward, namespace: &str) -> 
 }
 
 /// Dials until it works, or for as long as what is new may take.
-async fn settled<F>(served: bool, dial: impl Fn() -> F) -> Result<(), DialError>
+async fn settled<F>(target: &Target, served: bool, dial: impl Fn() -> F) -> Result<(), DialError>
 where
     F: Future<Output = Result<(), DialError>>,
 {
@@ -85,7 +85,7 @@ where
             Some(error) if Instant::now() >= until => return Err(error),
             None if Instant::now() >= until => {
                 return Err(DialError::TimedOut {
-                    target: String::new(),
+                    target: target.to_string(),
                     after: SETTLE,
                 });
             }
@@ -130,12 +130,12 @@ pub(super) async fn check(
         async move { (replica, asking.await) }
     });
     for (replica, answers) in join_all(answers).await {
-        for (target, answer) in targets.iter().zip(answers) {
+        for answer in answers {
             if let Err(error) = answer
                 && let Some((why, fix)) = judge(&error, any)
             {
                 return Err(RedirectError::Unreachable {
-                    reason: format!("relay pod {replica}, asked to dial {target}: {why}"),
+                    reason: format!("from pod {replica}, {why}"),
                     fix,
                 });
             }
@@ -218,6 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_new_is_waited_for() {
+        let target = Target::new(Host::Name("kdev-20000".into()), 20_000);
         let tries = std::cell::Cell::new(0);
         let dial = || async {
             tries.set(tries.get() + 1);
@@ -230,9 +231,9 @@ mod tests {
                 _ => Ok(()),
             }
         };
-        settled(true, dial).await.unwrap();
-        let never = settled(true, std::future::pending).await;
+        settled(&target, true, dial).await.unwrap();
+        let never = settled(&target, true, std::future::pending).await;
         assert!(matches!(never, Err(DialError::TimedOut { .. })));
-        settled(false, std::future::pending).await.unwrap();
+        settled(&target, false, std::future::pending).await.unwrap();
     }
 }
