@@ -30,6 +30,7 @@
 
 pub mod addr;
 pub mod dial;
+pub mod http;
 pub mod io;
 pub mod relay;
 pub mod rule;
@@ -44,8 +45,6 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "client")]
 pub mod dns;
-#[cfg(feature = "client")]
-pub mod http;
 #[cfg(feature = "client")]
 pub mod intercept;
 #[cfg(feature = "client")]

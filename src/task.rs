@@ -88,6 +88,21 @@ impl Tasks {
     }
 }
 
+/// Lets HTTP/2 connections run what they need inside a group.
+#[derive(Clone, Debug)]
+pub struct Executor(pub Tasks);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(async move {
+            let _ = future.await;
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,5 @@
-//! Bodies on their way through: what the app sends to the origin, and what comes back.
+//! Bodies of responses on their way through, and what holds a request's body back.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,10 +10,7 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use super::CONTINUE_TIMEOUT;
 use super::pool::Lease;
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The body of a response to the app.
 #[derive(Debug)]
@@ -25,8 +21,9 @@ enum Kind {
     Text(Bytes),
     Forwarded {
         body: Incoming,
-        /// The connection it comes from, until the body has ended.
-        lease: Option<Lease>,
+        /// The connection it comes from, until the body has ended; none where others use that as
+        /// well.
+        lease: Option<Box<Lease>>,
         _gate: Option<ShutOnDrop>,
     },
 }
@@ -46,9 +43,9 @@ impl Body {
 
     /// The origin's body. `lease` goes back to its pool when the body has ended, and is dropped
     /// with its connection when the app does not want the rest.
-    pub(super) fn forwarded(body: Incoming, lease: Lease, gate: Option<Arc<Gate>>) -> Self {
+    pub(super) fn forwarded(body: Incoming, lease: Option<Lease>, gate: Option<Arc<Gate>>) -> Self {
         let gate = gate.map(ShutOnDrop);
-        let mut lease = Some(lease);
+        let mut lease = lease.map(Box::new);
         if body.is_end_stream() {
             give_back(&mut lease);
         }
@@ -60,7 +57,7 @@ impl Body {
     }
 }
 
-fn give_back(lease: &mut Option<Lease>) {
+fn give_back(lease: &mut Option<Box<Lease>>) {
     if let Some(lease) = lease.take() {
         lease.give_back();
     }
@@ -102,81 +99,6 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Text(text) => SizeHint::with_exact(text.len() as u64),
             Kind::Forwarded { body, .. } => body.size_hint(),
-        }
-    }
-}
-
-/// The body of a request to the origin.
-#[derive(Debug)]
-pub(super) enum RequestBody {
-    /// None: such a request can be sent again.
-    Empty,
-    /// What the app sends, as it comes.
-    App(Incoming),
-    /// What the app sends once the origin asked for it. Reading the app's body is what makes
-    /// hyper send `100 Continue` to the app, so the gate carries the expectation through.
-    Gated {
-        body: Incoming,
-        gate: Arc<Gate>,
-        patience: Pin<Box<Sleep>>,
-    },
-}
-
-impl RequestBody {
-    /// The app's body, and its gate where the app waits for `100 Continue`.
-    pub(super) fn new(body: Incoming, expects_continue: bool) -> (Self, Option<Arc<Gate>>) {
-        if body.is_end_stream() {
-            (Self::Empty, None)
-        } else if expects_continue {
-            let gate = Arc::new(Gate::default());
-            let patience = Box::pin(tokio::time::sleep(CONTINUE_TIMEOUT));
-            let gated = Self::Gated {
-                body,
-                gate: gate.clone(),
-                patience,
-            };
-            (gated, Some(gate))
-        } else {
-            (Self::App(body), None)
-        }
-    }
-}
-
-impl HttpBody for RequestBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut *self {
-            Self::Empty => Poll::Ready(None),
-            Self::App(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Gated {
-                body,
-                gate,
-                patience,
-            } => {
-                if let Err(unwanted) = ready!(gate.poll_open(cx, patience.as_mut())) {
-                    return Poll::Ready(Some(Err(unwanted.into())));
-                }
-                Pin::new(body).poll_frame(cx).map_err(Into::into)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::App(body) | Self::Gated { body, .. } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::App(body) | Self::Gated { body, .. } => body.size_hint(),
         }
     }
 }
@@ -223,7 +145,7 @@ impl Gate {
         }
     }
 
-    fn poll_open(
+    pub(super) fn poll_open(
         &self,
         cx: &mut Context<'_>,
         patience: Pin<&mut Sleep>,

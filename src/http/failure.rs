@@ -54,6 +54,12 @@ impl Failure {
         if let Some(refusal) = late_refusal(error) {
             return refusal.into();
         }
+        if error.is_user() {
+            let cause = error
+                .source()
+                .map_or_else(String::new, |s| format!(": {s}"));
+            return Self::bad_request(format!("the body of the request broke off{cause}"));
+        }
         let what = if error.is_parse() {
             "sent something that is not HTTP/1"
         } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
@@ -82,6 +88,20 @@ pub(super) fn late_refusal(error: &hyper::Error) -> Option<&DialError> {
         source = error.source();
     }
     None
+}
+
+/// Whether an HTTP/2 peer said that it has not looked at the request (RFC 9113, 8.7).
+pub(super) fn is_unserved(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let reason = error.reason();
+            return reason == Some(h2::Reason::REFUSED_STREAM)
+                || error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR);
+        }
+        source = error.source();
+    }
+    false
 }
 
 impl From<&DialError> for Failure {

@@ -7,20 +7,24 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{EXPECT, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{Gate, RequestBody};
-use super::failure::late_refusal;
+use super::body::Gate;
 use super::headers::{clean_request, clean_response, has_token};
 use super::pool::{Lease, Pool, Sender};
+use super::replay::{Replay, Unanswered, is_of_one_pod};
+use super::request::RequestBody;
+use super::shared::Shared;
+use super::turnover::Turnover;
 use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
+use crate::io::Io;
 use crate::task::Tasks;
 
 /// Port of an `http` URI that names none (RFC 9110, 4.2.1).
@@ -29,9 +33,11 @@ const HTTP_PORT: u16 = 80;
 /// Sends requests to the origins that they name. Cloning is shallow: clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Forwarder<D> {
-    dial: D,
-    pool: Pool,
-    tasks: Tasks,
+    pub(super) dial: D,
+    pub(super) pool: Pool,
+    /// Connections of HTTP/2.
+    pub(super) shared: Shared,
+    pub(super) tasks: Tasks,
 }
 
 /// What came of a request.
@@ -46,9 +52,20 @@ pub struct Forwarded {
 impl<D: Dial> Forwarder<D> {
     /// An engine that opens its connections with `dial`. They live in `tasks`.
     pub fn new(dial: D, tasks: Tasks) -> Self {
+        Self::with(dial, tasks, None)
+    }
+
+    /// As [`Forwarder::new`], with connections that are replaced so soon that requests spread over
+    /// whatever is behind the destinations.
+    pub fn spreading(dial: D, tasks: Tasks, turnover: Turnover) -> Self {
+        Self::with(dial, tasks, Some(turnover))
+    }
+
+    fn with(dial: D, tasks: Tasks, turnover: Option<Turnover>) -> Self {
         Self {
             dial,
-            pool: Pool::new(tasks.clone()),
+            pool: Pool::new(tasks.clone(), turnover),
+            shared: Shared::new(turnover),
             tasks,
         }
     }
@@ -111,23 +128,18 @@ impl<D: Dial> Forwarder<D> {
                 }
             });
         }
-        let (response, mut lease) = self.exchange(target, request, upgrade).await?;
-        if gate.as_deref().is_some_and(|gate| !gate.answered()) {
-            // The app may or may not send the body now; hyper closes its side for the same reason.
-            lease.keep_out();
-        }
+        let (response, lease) = self.exchange(target, request, upgrade).await?;
         received(target, response, lease, gate, upgrade)
     }
 
     /// Sends the request, again where that is safe, and waits for the head of the response.
-    async fn exchange(
+    pub(super) async fn exchange(
         &self,
         target: &Target,
         mut request: Request<RequestBody>,
         upgrade: bool,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let mut replay = Replay::of(&request);
-        let mut logged_in = false;
+    ) -> Result<(Response<Incoming>, Lease), Unanswered> {
+        let (mut logged_in, mut repeated) = (false, false);
         let mut pooled = if upgrade {
             None
         } else {
@@ -135,9 +147,10 @@ impl<D: Dial> Forwarder<D> {
         };
         loop {
             let reused = pooled.is_some();
+            let replay = Replay::of(&request);
             let sent = match pooled.take() {
                 Some(mut sender) => {
-                    via::form(&mut request, sender.via.as_ref())?;
+                    via::form(&mut request, sender.via.as_ref()).map_err(Unanswered::for_good)?;
                     let sent = sender.send.try_send_request(request).await;
                     sent.map(|response| (response, sender))
                 }
@@ -149,24 +162,28 @@ impl<D: Dial> Forwarder<D> {
                         return Ok((response, Lease::new(sender, &self.pool, target)));
                     };
                     // A login that had been good may have ended: once more, with the next one.
-                    match replay.take().filter(|_| !logged_in) {
-                        Some(again) => request = again.request(),
-                        None => return Err(refusal),
+                    match replay.request().filter(|_| !logged_in) {
+                        Some(again) => request = again,
+                        None => return Err(Unanswered::for_good(refusal)),
                     }
                     logged_in = true;
-                    replay = Replay::of(&request);
                     continue;
                 }
                 Err(error) => error,
             };
-            let unsent = error.take_message().filter(|_| reused);
+            let unsent = error.take_message();
             let error = error.into_error();
-            let again = unsent.or_else(|| replay.take()?.after(reused, &error));
+            let again = match unsent {
+                Some(unsent) if reused || !repeated && is_of_one_pod(&error) => Some(unsent),
+                Some(unsent) => return Err(Unanswered::unsent(target, &error, unsent)),
+                None if repeated => None,
+                None => replay.after(reused, &error),
+            };
             let Some(again) = again else {
-                return Err(Failure::exchange(target, &error));
+                return Err(replay.elsewhere(target, &error));
             };
             debug!(%target, %error, reused, "sending the request again on a fresh connection");
-            request = again;
+            (request, repeated) = (again, true);
         }
     }
 
@@ -181,17 +198,22 @@ impl<D: Dial> Forwarder<D> {
             (Response<Incoming>, Sender),
             hyper::client::conn::TrySendError<Request<RequestBody>>,
         >,
-        Failure,
+        Unanswered,
     > {
-        let HttpIo { io, via } = self.dial.dial_http(target).await?;
-        via::form(&mut request, via.as_ref())?;
-        let (mut sender, connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .max_header_size(MAX_HEAD)
-            .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| Failure::exchange(target, &error))?;
+        let HttpIo { io, via } = match self.dial.dial_http(target).await {
+            Ok(dialled) => dialled,
+            Err(error) => {
+                return Err(Unanswered {
+                    failure: error.into(),
+                    again: Some(request),
+                });
+            }
+        };
+        via::form(&mut request, via.as_ref()).map_err(Unanswered::for_good)?;
+        let (mut sender, connection) = match handshake(io).await {
+            Ok(both) => both,
+            Err(error) => return Err(Unanswered::unsent(target, &error, request)),
+        };
         let mut connection = Box::pin(connection.with_upgrades());
         let mut open = true;
         let sent = {
@@ -212,19 +234,43 @@ impl<D: Dial> Forwarder<D> {
                 }
             });
         }
-        let sender = Sender { send: sender, via };
+        let sender = Sender {
+            send: sender,
+            via,
+            served: 0,
+            born: Instant::now(),
+        };
         Ok(sent.map(|response| (response, sender)))
     }
 }
 
+/// Speaks HTTP/1 on a stream.
+pub(super) async fn handshake<I: Io>(
+    io: I,
+) -> hyper::Result<(
+    http1::SendRequest<RequestBody>,
+    http1::Connection<TokioIo<I>, RequestBody>,
+)> {
+    http1::Builder::new()
+        .preserve_header_case(true)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        .handshake(TokioIo::new(io))
+        .await
+}
+
 /// Prepares the origin's response for the app.
-fn received(
+pub(super) fn received(
     target: &Target,
     mut response: Response<Incoming>,
     mut lease: Lease,
     gate: Option<std::sync::Arc<Gate>>,
     upgrade: bool,
 ) -> Result<Forwarded, Failure> {
+    if gate.as_deref().is_some_and(|gate| !gate.answered()) {
+        // The app may or may not send the body now; hyper closes its side for the same reason.
+        lease.keep_out();
+    }
     let status = response.status();
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
     if switching && !upgrade {
@@ -245,52 +291,17 @@ fn received(
         switching || status == StatusCode::UPGRADE_REQUIRED,
     );
     Ok(Forwarded {
-        response: response.map(|body| Body::forwarded(body, lease, gate)),
+        response: response.map(|body| Body::forwarded(body, Some(lease), gate)),
         upstream,
     })
 }
 
 /// How old a pooled connection may be for this request.
 fn reusable_for(request: &Request<RequestBody>) -> Duration {
-    if request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty) {
+    if request.method().is_idempotent() && request.body().is_empty() {
         IDLE_TIMEOUT
     } else {
         FRESH
-    }
-}
-
-/// A request without a body, to send it again.
-struct Replay(Parts);
-
-impl Replay {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        if !matches!(request.body(), RequestBody::Empty) {
-            return None;
-        }
-        let mut copy = Request::new(());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        Some(Self(copy.into_parts().0))
-    }
-
-    /// The request, if it may be sent again after `error`.
-    ///
-    /// It may when it never reached the origin: a stream that was refused late carried nothing.
-    /// Otherwise only what may be done twice, and only when the connection had been idle before:
-    /// then the likely cause is that the origin closed it at the same moment.
-    fn after(self, reused: bool, error: &hyper::Error) -> Option<Request<RequestBody>> {
-        let may = match late_refusal(error) {
-            Some(refusal) => refusal.is_of_one_pod(),
-            None => reused && self.0.method.is_idempotent() && !error.is_parse(),
-        };
-        may.then(|| self.request())
-    }
-
-    fn request(self) -> Request<RequestBody> {
-        Request::from_parts(self.0, RequestBody::Empty)
     }
 }
 

@@ -10,20 +10,30 @@
 //! them), and trailers that no `Trailer` header announced (hyper drops them).
 
 mod body;
+mod copy;
 mod failure;
 mod forward;
 mod headers;
+mod pass;
 mod pool;
+mod replay;
+mod request;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod turnover;
 mod upgrade;
 mod via;
 
 use std::time::Duration;
 
 pub use body::Body;
+pub use copy::{COPIES, CopyBudget, LONGEST_COPY};
 pub use failure::{ERROR_HEADER, Failure};
 pub use forward::{Forwarded, Forwarder};
+pub use pass::{Failed, Passing};
+pub use request::{KEPT, RequestBody};
+pub use turnover::Turnover;
 pub use upgrade::{Upstream, reclaim};
 
 /// Largest head of a request or a response. Twice what curl, nginx and most servers allow, so

@@ -7,7 +7,8 @@ use std::time::Duration;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
-use super::body::RequestBody;
+use super::request::RequestBody;
+use super::turnover::{Rate, Turnover};
 use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
 use crate::dial::HttpProxy;
@@ -19,6 +20,10 @@ pub(super) struct Sender {
     pub(super) send: SendRequest<RequestBody>,
     /// Set where it leads to an HTTP proxy.
     pub(super) via: Option<HttpProxy>,
+    /// Requests that it carried.
+    pub(super) served: u32,
+    /// When it was opened.
+    pub(super) born: Instant,
 }
 
 /// Idle connections, by authority. Cloning is shallow.
@@ -26,6 +31,7 @@ pub(super) struct Sender {
 pub(super) struct Pool {
     idle: Arc<Mutex<Idle>>,
     tasks: Tasks,
+    turnover: Option<Turnover>,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +39,8 @@ struct Idle {
     /// Per authority, the longest unused first.
     senders: HashMap<Target, VecDeque<Entry>>,
     total: usize,
+    /// How many requests there are, where that counts.
+    rates: HashMap<Target, Rate>,
     /// Whether a task is there that will remove what grows old.
     swept: bool,
 }
@@ -44,10 +52,11 @@ struct Entry {
 }
 
 impl Pool {
-    pub(super) fn new(tasks: Tasks) -> Self {
+    pub(super) fn new(tasks: Tasks, turnover: Option<Turnover>) -> Self {
         Self {
             idle: Arc::default(),
             tasks,
+            turnover,
         }
     }
 
@@ -55,9 +64,16 @@ impl Pool {
     pub(super) fn take(&self, target: &Target, age: Duration) -> Option<Sender> {
         let now = Instant::now();
         let mut idle = self.lock();
+        if self.turnover.is_some() {
+            idle.rate(target).count(now);
+        }
         let entries = idle.senders.get_mut(target)?;
         let before = entries.len();
-        entries.retain(|entry| !entry.sender.send.is_closed());
+        let young = |sender: &Sender| {
+            let age = now.duration_since(sender.born);
+            self.turnover.is_none_or(|turnover| age < turnover.age)
+        };
+        entries.retain(|entry| !entry.sender.send.is_closed() && young(&entry.sender));
         // One whose last response is through may still be sending the last request's body.
         let found = entries
             .iter()
@@ -73,11 +89,17 @@ impl Pool {
         found.map(|entry| entry.sender)
     }
 
-    fn put(&self, target: Target, sender: Sender) {
+    /// Keeps a connection that nobody uses.
+    pub(super) fn put(&self, target: Target, sender: Sender) {
         if sender.send.is_closed() || self.tasks.is_draining() {
             return;
         }
         let mut idle = self.lock();
+        if let Some(turnover) = self.turnover
+            && turnover.is_over(sender.served, sender.born, idle.rate(&target))
+        {
+            return;
+        }
         if idle.total >= MAX_IDLE {
             idle.drop_oldest();
         }
@@ -100,9 +122,10 @@ impl Pool {
 
     /// Removes what grew old until nothing is left.
     async fn sweep(self) {
+        let most = self.turnover.map_or(IDLE_TIMEOUT, |turnover| turnover.age);
         loop {
             let draining = tokio::select! {
-                () = tokio::time::sleep(IDLE_TIMEOUT / 4) => false,
+                () = tokio::time::sleep(most / 4) => false,
                 () = self.tasks.draining() => true,
             };
             let now = Instant::now();
@@ -111,7 +134,7 @@ impl Pool {
                 entries.retain(|entry| {
                     !draining
                         && !entry.sender.send.is_closed()
-                        && now.duration_since(entry.since) < IDLE_TIMEOUT
+                        && now.duration_since(entry.since) < most
                 });
                 !entries.is_empty()
             });
@@ -136,6 +159,11 @@ impl Pool {
 }
 
 impl Idle {
+    fn rate(&mut self, target: &Target) -> &mut Rate {
+        // One for each destination: of those that turn over there are as many as ports.
+        self.rates.entry(target.clone()).or_default()
+    }
+
     fn drop_oldest(&mut self) {
         let oldest = self
             .senders
@@ -164,7 +192,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(sender: Sender, pool: &Pool, target: &Target) -> Self {
+    pub(super) fn new(mut sender: Sender, pool: &Pool, target: &Target) -> Self {
+        sender.served += 1;
         Self {
             sender,
             home: Some((pool.clone(), target.clone())),

@@ -3,9 +3,10 @@ use std::time::Duration;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
+use tokio::time::Instant;
 
-use super::body::RequestBody;
 use super::pool::{Lease, Pool, Sender};
+use super::request::RequestBody;
 use super::{FRESH, IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
 use crate::task::Tasks;
@@ -25,13 +26,19 @@ async fn connection(tasks: &Tasks) -> (Sender, DuplexStream) {
     });
     sender.ready().await.unwrap();
     let via = None;
-    (Sender { send: sender, via }, origin)
+    let sender = Sender {
+        send: sender,
+        via,
+        served: 0,
+        born: Instant::now(),
+    };
+    (sender, origin)
 }
 
 #[tokio::test]
 async fn the_pool_is_bounded_for_each_authority_and_in_total() {
     let tasks = Tasks::new();
-    let pool = Pool::new(tasks.clone());
+    let pool = Pool::new(tasks.clone(), None);
     let mut origins = Vec::new();
     for n in 0..MAX_IDLE_PER_AUTHORITY + 5 {
         let (sender, origin) = connection(&tasks).await;
@@ -56,7 +63,7 @@ async fn the_pool_is_bounded_for_each_authority_and_in_total() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_grows_old() {
     let tasks = Tasks::new();
-    let pool = Pool::new(tasks.clone());
+    let pool = Pool::new(tasks.clone(), None);
     let web = target("web.shop");
     let (sender, _origin) = connection(&tasks).await;
     Lease::new(sender, &pool, &web).give_back();
@@ -76,7 +83,7 @@ async fn a_connection_grows_old() {
 #[tokio::test]
 async fn a_connection_that_the_origin_closed_is_not_handed_out() {
     let tasks = Tasks::new();
-    let pool = Pool::new(tasks.clone());
+    let pool = Pool::new(tasks.clone(), None);
     let web = target("web.shop");
     let (sender, origin) = connection(&tasks).await;
     Lease::new(sender, &pool, &web).give_back();
@@ -89,7 +96,7 @@ async fn a_connection_that_the_origin_closed_is_not_handed_out() {
 #[tokio::test]
 async fn draining_empties_the_pool() {
     let tasks = Tasks::new();
-    let pool = Pool::new(tasks.clone());
+    let pool = Pool::new(tasks.clone(), None);
     let (sender, _origin) = connection(&tasks).await;
     Lease::new(sender, &pool, &target("web.shop")).give_back();
     assert!(tasks.shutdown(Duration::from_secs(5)).await);

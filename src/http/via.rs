@@ -9,7 +9,7 @@ use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Uri};
 
 use super::Failure;
-use super::body::RequestBody;
+use super::request::RequestBody;
 use crate::dial::HttpProxy;
 
 /// Counts how many kdevs a request went through on its way to a proxy of this machine.

@@ -1,202 +1,246 @@
-//! Callers of intercepted Services: what arrives on port L goes to the session that attached L, or
-//! else to the original pods, which stand behind the Service `kdev-<block>`, port L.
+//! Callers of intercepted Services: what arrives on port L goes to the sessions that have claims
+//! on it, request by request where it is HTTP, or else to the original pods.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::claims::Claims;
+use super::laptop::Laptop;
 use super::metrics::Metrics;
-use super::names::Names;
-use super::settings::BLOCK;
-use super::sockets::{CALLER, Place, Sockets, listener};
-use crate::addr::{Host, Target};
-use crate::dial::DialError;
-use crate::io::{Io as _, splice};
+use super::mirror::Mirrors;
+use super::origin::Origin;
+use super::ports::{Entry, Port};
+use super::sniff::{Begun, Spoken, listen};
+use super::sockets::{CALLER, listener};
+use super::web::Web;
+use crate::dial::{Dial as _, DialError};
+use crate::http::{Forwarder, Turnover};
+use crate::io::{BoxIo, Io, Prefixed, splice};
+use crate::rule::AppProtocol;
 use crate::task::Tasks;
-use crate::tunnel::{Protocol, join};
+use crate::tunnel::{Speaks, join};
 
 /// Pause after a failed accept: running out of file descriptors lasts until connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Longest time for one original pod to answer, before the next try: a pod that was just deleted
-/// answers nothing.
-const ORIGIN_LIMIT: Duration = Duration::from_secs(1);
-/// How often the original pods are tried.
-const ORIGIN_TRIES: usize = 3;
 /// Connections of callers that live at a time on all ports.
 const MOST_CALLERS: i64 = 8192;
+/// Those of them that are read as HTTP, at some 20 KiB each while they wait. What comes beyond goes
+/// to the original pods as it is, so that at least these are reached.
+const MOST_WEB: usize = 2048;
+/// How requests are spread over the original pods. A pod that is new has its share when the
+/// connections from before are gone, so within 4 s.
+const TURNOVER: Turnover = Turnover {
+    requests: 10,
+    connections: 20,
+    age: Duration::from_secs(4),
+    width: 4,
+};
 
-/// Serves the fixed range.
+/// Serves the fixed range. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Inbound {
-    names: Names,
-    claims: Claims,
-    metrics: Metrics,
-    sockets: Sockets,
-    /// The last address of each Service, for when the DNS does not answer.
-    known: Arc<Mutex<HashMap<u16, Vec<IpAddr>>>>,
-    /// The first port of the range, from which blocks count.
-    first: u16,
+    pub(super) origin: Origin,
+    /// Requests to the original pods.
+    pub(super) pods: Forwarder<Origin>,
+    pub(super) claims: Claims,
+    pub(super) mirrors: Mirrors,
+    pub(super) metrics: Metrics,
+    pub(super) tasks: Tasks,
+    places: Arc<Semaphore>,
 }
 
 impl Inbound {
-    /// Nothing is listened on before [`Inbound::listen`].
+    /// Nothing is listened on before [`Inbound::listen`]. Connections are tasks of `tasks`.
     #[must_use]
-    pub(super) fn new(
-        names: Names,
-        claims: Claims,
-        metrics: Metrics,
-        sockets: Sockets,
-        first: u16,
-    ) -> Self {
+    pub(super) fn new(origin: Origin, claims: Claims, metrics: Metrics, tasks: Tasks) -> Self {
         Self {
-            names,
+            pods: Forwarder::spreading(origin.clone(), tasks.clone(), TURNOVER),
+            origin,
             claims,
+            mirrors: Mirrors::new(tasks.clone()),
             metrics,
-            sockets,
-            known: Arc::default(),
-            first,
+            tasks,
+            places: Arc::new(Semaphore::new(MOST_WEB)),
         }
     }
 
-    /// Listens on `count` ports from the first one of the range, as tasks of `listening`, and
-    /// serves what arrives, as tasks of `tasks`.
+    /// Listens on the ports of `range`, as tasks of `listening`.
     ///
     /// # Errors
     /// When a port is taken.
     pub(super) fn listen(
         &self,
         ip: IpAddr,
-        count: u16,
+        range: Range<u16>,
         listening: &Tasks,
-        tasks: &Tasks,
     ) -> io::Result<()> {
-        let mut listeners = Vec::with_capacity(count.into());
-        for port in self.first..self.first + count {
-            listeners.push((port, listener(SocketAddr::new(ip, port), CALLER)?));
+        let mut listeners = Vec::with_capacity(range.len());
+        for number in range {
+            let bound = listener(SocketAddr::new(ip, number), CALLER)?;
+            listeners.extend(self.claims.port(number).cloned().map(|port| (port, bound)));
         }
         for (port, listener) in listeners {
-            listening.spawn(self.clone().accept(listener, port, tasks.clone()));
+            listening.spawn(self.clone().accept(listener, port));
         }
         Ok(())
     }
 
-    async fn accept(self, listener: TcpListener, port: u16, tasks: Tasks) {
+    async fn accept(self, listener: TcpListener, port: Arc<Port>) {
         loop {
             let (socket, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, port, "a caller could not be accepted");
+                    warn!(%error, port = port.number, "a caller could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            let open = port.accept();
             if self.metrics.streams() >= MOST_CALLERS {
-                debug!(%peer, port, "too many connections; this one is closed");
+                debug!(%peer, port = port.number, "too many connections; this one is closed");
                 continue;
             }
             // Fails only on a socket that is gone already.
             let _ = socket.set_nodelay(true);
-            let this = self.clone();
-            tasks.spawn(async move { this.serve(socket, peer, port).await });
+            let (this, port) = (self.clone(), port.clone());
+            self.tasks.spawn(async move {
+                let _live = this.metrics.stream();
+                this.serve(socket, peer, port).await;
+                drop(open);
+            });
         }
     }
 
-    async fn serve(&self, mut caller: TcpStream, peer: SocketAddr, port: u16) {
-        let _live = self.metrics.stream();
-        let target = self.origin(port);
-        let Some(state) = self.claims.port(port).cloned() else {
-            return;
+    async fn serve(&self, caller: TcpStream, peer: SocketAddr, port: Arc<Port>) {
+        let routes = port.routes();
+        let place = self.places.clone().try_acquire_owned().ok();
+        // What still arrives on a port without claims is looked into only to be sent away.
+        let nobody = routes.is_empty() && !port.is_retired();
+        let Some(place) = place.filter(|_| !nobody) else {
+            drop(routes);
+            let caller = Prefixed::new(bytes::Bytes::new(), caller);
+            return self.to_pods(caller, None, &port).await;
         };
-        let _open = state.accept();
-        let routes = state.routes();
-        let global = routes.rules.everything();
-        let opener = match global {
-            Some(entry) => entry.session.opener().await,
-            None => None,
+        let global = routes.rules.everything().cloned();
+        let protocol = routes.protocol;
+        drop(routes);
+        let begun = match protocol {
+            AppProtocol::Tcp => {
+                let caller = Prefixed::new(bytes::Bytes::new(), caller);
+                return self.whole(caller, None, global, peer, &port).await;
+            }
+            AppProtocol::Auto => {
+                let begun = self.meet(caller, peer, &port, global.as_deref()).await;
+                port.caller_first(begun.caller_first);
+                begun
+            }
+            AppProtocol::Http | AppProtocol::H1 | AppProtocol::H2c | AppProtocol::Grpc => {
+                let nobody = None::<std::future::Pending<Result<BoxIo, DialError>>>;
+                listen(caller, nobody, false).await
+            }
         };
-        if let (Some(opener), Some(entry)) = (opener, global) {
-            entry.hit();
-            let opened = opener.open_for(&target, Protocol::Tcp, Some(peer)).await;
-            // kdev's answer comes with its first bytes; a tunnel that is gone is noticed here.
-            if let Ok(stream) = opened {
+        let second = match begun.spoken {
+            Spoken::Other => {
+                drop(place);
+                let Begun { caller, other, .. } = begun;
+                return self.whole(caller, other, global, peer, &port).await;
+            }
+            Spoken::First => false,
+            Spoken::Second => true,
+        };
+        let spare = begun.other.map(|other| (global, other));
+        let web = Web::new(self.clone(), port, peer, second, spare);
+        web.serve(begun.caller).await;
+    }
+
+    /// Waits for whoever speaks first: the caller, or where it goes by default.
+    async fn meet(
+        &self,
+        caller: TcpStream,
+        peer: SocketAddr,
+        port: &Port,
+        global: Option<&Entry>,
+    ) -> Begun<BoxIo> {
+        let target = self.origin.target(port.number);
+        let dial = async {
+            let io: BoxIo = match global {
+                // One that is away is waited for once it is known what for.
+                Some(entry) if !entry.session.is_live() => std::future::pending().await,
+                Some(entry) => {
+                    let laptop = Laptop::of(entry, Speaks::Any);
+                    Box::new(laptop.open(&target, Some(peer)).await?)
+                }
+                None => Box::new(self.origin.dial(&target).await?),
+            };
+            Ok(io)
+        };
+        listen(caller, Some(dial), port.is_caller_first()).await
+    }
+
+    /// Carries a whole connection: to the claim that gets all, or else to the original pods.
+    /// `other` is where it goes, if that is known to be there.
+    async fn whole(
+        &self,
+        caller: Prefixed<TcpStream>,
+        other: Option<Prefixed<BoxIo>>,
+        global: Option<Arc<Entry>>,
+        peer: SocketAddr,
+        port: &Port,
+    ) {
+        let Some(entry) = global else {
+            return self.to_pods(caller, other, port).await;
+        };
+        entry.hit();
+        if let Some(other) = other {
+            return self.joined(caller, other, true).await;
+        }
+        let target = self.origin.target(port.number);
+        let laptop = Laptop::of(&entry, Speaks::Any);
+        let mut opened = laptop.open(&target, Some(peer)).await;
+        if entry.claim.fallback
+            && let Ok(stream) = &mut opened
+            && let Err(error) = stream.opened().await
+        {
+            debug!(%error, "the app does not answer; its original pods do");
+            opened = Err(error);
+        }
+        match opened {
+            Ok(stream) => {
                 self.metrics.inbound(true);
                 let (moved, _) = join(stream, caller).await;
                 self.metrics.carried(moved);
-                return;
             }
+            // Nobody can be told 503 here.
+            Err(_) => self.to_pods(caller, None, port).await,
         }
-        self.metrics.inbound(false);
-        match self.dial(&target, port).await {
-            Ok((pod, _place)) => {
-                let (moved, _) = splice(caller, pod).await;
-                self.metrics.carried(moved);
-            }
+    }
+
+    async fn to_pods<C: Io>(&self, mut caller: C, pod: Option<Prefixed<BoxIo>>, port: &Port) {
+        if let Some(pod) = pod {
+            return self.joined(caller, pod, false).await;
+        }
+        match self.origin.dial(&self.origin.target(port.number)).await {
+            Ok(pod) => self.joined(caller, pod, false).await,
             Err(error) => {
+                self.metrics.inbound(false);
                 self.metrics.failed();
-                debug!(%error, port, "the original pods cannot be reached");
+                debug!(%error, port = port.number, "the original pods cannot be reached");
                 caller.reset();
             }
         }
     }
 
-    /// The Service whose pods are the original ones of what arrives on `port`.
-    fn origin(&self, port: u16) -> Target {
-        let block = port - (port - self.first) % BLOCK;
-        Target::new(Host::Name(format!("kdev-{block}")), port)
-    }
-
-    async fn dial(&self, target: &Target, port: u16) -> Result<(TcpStream, Place), DialError> {
-        let mut last = DialError::NotFound {
-            what: format!("Service {}", target.host),
-            fix: String::new(),
-        };
-        for _ in 0..ORIGIN_TRIES {
-            for ip in self.addresses(target).await? {
-                let pod = self.sockets.connect((ip, port).into());
-                match timeout(ORIGIN_LIMIT, pod).await {
-                    Ok(Ok(connected)) => return Ok(connected),
-                    Ok(Err(error)) => {
-                        last = DialError::Unreachable {
-                            target: target.to_string(),
-                            reason: error.to_string(),
-                            fix: String::new(),
-                        };
-                    }
-                    Err(_) => {
-                        last = DialError::TimedOut {
-                            target: target.to_string(),
-                            after: ORIGIN_LIMIT,
-                        };
-                    }
-                }
-            }
-        }
-        Err(last)
-    }
-
-    /// The Service's addresses, the last known ones where the DNS does not answer. A name that
-    /// the DNS says does not exist is not remembered: its address may be another Service's.
-    async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, DialError> {
-        let name = target.host.to_string();
-        let found = self.names.lookup(&name, target).await;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match found {
-            Ok(ips) => {
-                known.insert(target.port, ips.clone());
-                Ok(ips)
-            }
-            Err(error @ DialError::NotFound { .. }) => {
-                known.remove(&target.port);
-                Err(error)
-            }
-            Err(error) => known.get(&target.port).cloned().ok_or(error),
-        }
+    /// Joins a caller with whoever answers.
+    pub(super) async fn joined<A: Io, B: Io>(&self, caller: A, other: B, to_kdev: bool) {
+        self.metrics.inbound(to_kdev);
+        let (moved, _) = splice(caller, other).await;
+        self.metrics.carried(moved);
     }
 }

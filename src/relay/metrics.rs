@@ -77,6 +77,8 @@ struct Counters {
     streams_failed: AtomicU64,
     inbound_total: AtomicU64,
     inbound_to_kdev: AtomicU64,
+    requests_total: AtomicU64,
+    requests_to_kdev: AtomicU64,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
 }
@@ -129,7 +131,15 @@ impl Metrics {
         self.0.streams_failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A caller of an intercepted Service arrived, and was passed to kdev or to its pods.
+    /// A request of a caller of an intercepted Service was passed to kdev or to its pods.
+    pub fn request(&self, to_kdev: bool) {
+        self.0.requests_total.fetch_add(1, Ordering::Relaxed);
+        let to_kdev = u64::from(to_kdev);
+        let total = &self.0.requests_to_kdev;
+        total.fetch_add(to_kdev, Ordering::Relaxed);
+    }
+
+    /// A caller's connection was passed to kdev or to its pods as a whole.
     pub fn inbound(&self, to_kdev: bool) {
         self.0.inbound_total.fetch_add(1, Ordering::Relaxed);
         let to_kdev = u64::from(to_kdev);
@@ -192,7 +202,7 @@ impl Metrics {
         add(
             "kdev_relay_inbound_connections_total",
             "counter",
-            "Connections of callers of intercepted Services.",
+            "Connections of callers of intercepted Services that were passed on as a whole.",
             &[("", total(&c.inbound_total))],
         );
         add(
@@ -200,6 +210,18 @@ impl Metrics {
             "counter",
             "Those of them that went to a kdev.",
             &[("", total(&c.inbound_to_kdev))],
+        );
+        add(
+            "kdev_relay_requests_total",
+            "counter",
+            "HTTP requests of callers of intercepted Services.",
+            &[("", total(&c.requests_total))],
+        );
+        add(
+            "kdev_relay_requests_to_kdev_total",
+            "counter",
+            "Those of them that went to a kdev.",
+            &[("", total(&c.requests_to_kdev))],
         );
         add(
             "kdev_relay_bytes_total",

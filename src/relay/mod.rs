@@ -5,23 +5,29 @@
 //! the tunnels and from the cluster's DNS.
 
 mod claims;
+mod hops;
 mod http;
 mod inbound;
+mod laptop;
 mod metrics;
+mod mirror;
 mod names;
+mod origin;
 mod outbound;
+mod pace;
 mod policy;
-#[allow(dead_code)]
 mod ports;
-#[allow(dead_code)]
+mod route;
 mod sessions;
 mod settings;
+mod sniff;
 mod sockets;
 mod strangers;
 #[cfg(test)]
 mod tests;
 mod tunnels;
 mod upgrade;
+mod web;
 
 use std::io;
 use std::time::Duration;
@@ -33,6 +39,7 @@ use self::claims::Claims;
 use self::inbound::Inbound;
 pub use self::metrics::Metrics;
 pub use self::names::Names;
+use self::origin::Origin;
 use self::outbound::Outbound;
 pub use self::policy::{Policy, Rule};
 pub use self::settings::{BLOCK, FIRST_PORT, HTTP_PORT, PORTS, Settings};
@@ -72,14 +79,9 @@ impl Relay {
         let (ip, first, count) = settings.inbound;
         let claims = Claims::new(first..first + count);
         let sockets = Sockets::new();
-        let inbound = Inbound::new(
-            names.clone(),
-            claims.clone(),
-            metrics.clone(),
-            sockets.clone(),
-            first,
-        );
-        inbound.listen(ip, count, &listening, &tasks)?;
+        let origin = Origin::new(names.clone(), sockets.clone(), first);
+        let inbound = Inbound::new(origin, claims.clone(), metrics.clone(), tasks.clone());
+        inbound.listen(ip, first..first + count, &listening)?;
         if let Some(address) = settings.http {
             listening.spawn(http::serve(
                 listener(address, PAGE)?,

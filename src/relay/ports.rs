@@ -1,14 +1,16 @@
 //! One port of the fixed range: what arrived on it, and the claims that routes are made of.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::laptop::Lines;
 use super::sessions::Session;
 use crate::rule::control::Seen;
 use crate::rule::{AppProtocol, Claim, RuleSet};
+use crate::task::Tasks;
 
 /// A port of the fixed range.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Port {
     open: AtomicU64,
     retired: AtomicBool,
     retire: Notify,
+    /// Whether the last caller whose protocol was not known spoke first.
+    caller_first: AtomicBool,
 }
 
 /// Where requests on a port go.
@@ -44,6 +48,7 @@ pub(super) struct Entry {
     accepted_before: u64,
     /// What fulfilled it.
     requests: Count,
+    lines: OnceLock<Lines>,
 }
 
 /// How often something happened, and when last.
@@ -103,6 +108,7 @@ impl Port {
             open: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             retire: Notify::new(),
+            caller_first: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +135,16 @@ impl Port {
     pub(super) fn set(&self, claims: &[Arc<Entry>]) {
         let routes = Arc::new(Routes::new(claims));
         *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
+
+    /// Whether the last caller whose protocol was not known spoke first.
+    pub(super) fn is_caller_first(&self) -> bool {
+        self.caller_first.load(Ordering::Relaxed)
+    }
+
+    /// Remembers whether a caller spoke first.
+    pub(super) fn caller_first(&self, first: bool) {
+        self.caller_first.store(first, Ordering::Relaxed);
     }
 
     /// Whether whoever is connected shall move.
@@ -193,7 +209,13 @@ impl Entry {
             session,
             accepted_before: port.counts().0,
             requests: Count::new(),
+            lines: OnceLock::new(),
         }
+    }
+
+    /// What its requests travel on; as tasks of `tasks`.
+    pub(super) fn lines(&self, tasks: &Tasks) -> &Lines {
+        self.lines.get_or_init(|| Lines::new(self, tasks))
     }
 
     /// A request, or a connection, fulfilled it.

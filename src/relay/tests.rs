@@ -170,7 +170,7 @@ impl Stage {
             });
             while let Some(incoming) = listener.next().await {
                 tokio::spawn(async move {
-                    let peer = incoming.peer.unwrap().ip();
+                    let peer = incoming.caller.peer.unwrap().ip();
                     let mut stream = incoming.accept().unwrap();
                     let text = format!("{name} for {peer}");
                     let _ = stream.write_all(text.as_bytes()).await;

@@ -72,6 +72,49 @@ impl Protocol {
 
 /// Who opened the connection that a stream carries, as text: an address and a port.
 pub(super) const PEER_HEADER: &str = "kdev-peer";
+/// Which claim a stream is for.
+pub(super) const CLAIM_HEADER: &str = "kdev-claim";
+/// What is spoken on it.
+pub(super) const SPEAKS_HEADER: &str = "kdev-speaks";
+
+/// What the relay knows of a stream that it opens to kdev.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Who opened the connection that the stream carries; none where it carries requests of many.
+    pub peer: Option<SocketAddr>,
+    /// The claim that it is for.
+    pub claim: Option<String>,
+    /// What is spoken on it.
+    pub speaks: Speaks,
+}
+
+/// What is spoken on a stream to kdev.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speaks {
+    /// Whatever the caller speaks; it may turn out to be HTTP.
+    #[default]
+    Any,
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2 from its first byte on.
+    H2,
+}
+
+impl Speaks {
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Any => None,
+            Self::H1 => Some("h1"),
+            Self::H2 => Some("h2"),
+        }
+    }
+
+    pub(super) fn named(name: Option<&str>) -> Self {
+        let all = [Self::H1, Self::H2];
+        let found = all.into_iter().find(|speaks| speaks.name() == name);
+        found.unwrap_or_default()
+    }
+}
 
 /// Opens streams. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -90,10 +133,10 @@ impl Opener {
     /// # Errors
     /// When the tunnel is gone or is being closed.
     pub async fn open(&self, target: &Target, protocol: Protocol) -> Result<Stream, DialError> {
-        self.open_for(target, protocol, None).await
+        self.open_for(target, protocol, &Caller::default()).await
     }
 
-    /// As [`Opener::open`], for a connection that `peer` opened.
+    /// As [`Opener::open`], for a caller.
     ///
     /// # Errors
     /// When the tunnel is gone or is being closed.
@@ -101,7 +144,7 @@ impl Opener {
         &self,
         target: &Target,
         protocol: Protocol,
-        peer: Option<SocketAddr>,
+        caller: &Caller,
     ) -> Result<Stream, DialError> {
         let mut send = self
             .send
@@ -120,8 +163,14 @@ impl Opener {
                     .extension(ext::Protocol::from_static(name))
             }
         };
-        if let Some(peer) = peer {
+        if let Some(peer) = caller.peer {
             request = request.header(PEER_HEADER, peer.to_string());
+        }
+        if let Some(claim) = &caller.claim {
+            request = request.header(CLAIM_HEADER, claim);
+        }
+        if let Some(speaks) = caller.speaks.name() {
+            request = request.header(SPEAKS_HEADER, speaks);
         }
         let request = request.body(()).map_err(|_| unnamed(target))?;
         let opened = send.send_request(request, false);

@@ -1,7 +1,6 @@
 //! The side of a tunnel that takes streams.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -17,8 +16,8 @@ use super::cause::refusal;
 use super::health::Vitals;
 use super::life::{Ended, Watched};
 use super::link::{
-    MAX_HEADERS, MAX_STREAMS, PEER_HEADER, Protocol, RESET_STREAMS, SEND_BUFFER, SMALL_FRAMES,
-    broken,
+    CLAIM_HEADER, Caller, MAX_HEADERS, MAX_STREAMS, PEER_HEADER, Protocol, RESET_STREAMS,
+    SEND_BUFFER, SMALL_FRAMES, SPEAKS_HEADER, Speaks, broken,
 };
 use super::pulse::{Beat, Pulse};
 use super::stream::{CHUNK, Counted, Stream};
@@ -128,8 +127,8 @@ pub struct Incoming {
     pub target: Target,
     /// What it carries.
     pub protocol: Protocol,
-    /// Who opened the connection that it carries, where that is known.
-    pub peer: Option<SocketAddr>,
+    /// What the relay knows of it.
+    pub caller: Caller,
     body: RecvStream,
     respond: SendResponse<Bytes>,
     backlog: Arc<Backlog>,
@@ -146,8 +145,12 @@ impl Incoming {
     ) -> Option<Self> {
         let name = request.extensions().get::<ext::Protocol>();
         let protocol = Protocol::named(name.map(ext::Protocol::as_str));
-        let peer = request.headers().get(PEER_HEADER);
-        let peer = peer.and_then(|value| value.to_str().ok()?.parse().ok());
+        let header = |name| request.headers().get(name)?.to_str().ok();
+        let caller = Caller {
+            peer: header(PEER_HEADER).and_then(|text| text.parse().ok()),
+            claim: header(CLAIM_HEADER).map(str::to_owned),
+            speaks: Speaks::named(header(SPEAKS_HEADER)),
+        };
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         let target = authority.and_then(|a| a.parse::<Target>().ok());
         let (true, Some(protocol), Some(target)) =
@@ -164,7 +167,7 @@ impl Incoming {
         Some(Self {
             target,
             protocol,
-            peer,
+            caller,
             body: request.into_body(),
             respond,
             backlog: backlog.clone(),

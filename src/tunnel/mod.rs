@@ -36,7 +36,7 @@ pub use head::{Hello, Refusal, RefusalCode, Role, SessionId};
 pub use health::Health;
 pub use join::join;
 pub use life::{DEAD_AFTER, Ended, PING_EVERY};
-pub use link::{Driver, Opener, Protocol, open};
+pub use link::{Caller, Driver, Opener, Protocol, Speaks, open};
 pub use listen::{Incoming, Listener, serve};
 pub use proof::Secret;
 pub use stream::Stream;

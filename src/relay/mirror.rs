@@ -1,0 +1,83 @@
+//! Copies of requests for whoever wants to look on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use super::ports::{Entry, Routes};
+use crate::addr::Target;
+use crate::http::{CopyBudget, Passing};
+use crate::rule::Head;
+use crate::task::Tasks;
+
+/// Copies that are under way at a time, of all ports. More are dropped.
+const MOST: usize = 64;
+/// Copies of one request.
+const MOST_OF_ONE: usize = 8;
+/// How long one may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Sends copies. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Mirrors {
+    budget: CopyBudget,
+    places: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+impl Mirrors {
+    pub(super) fn new(tasks: Tasks) -> Self {
+        Self {
+            budget: CopyBudget::default(),
+            places: Arc::new(Semaphore::new(MOST)),
+            tasks,
+        }
+    }
+
+    /// The mirrors that get a copy of a request.
+    pub(super) fn wanted(routes: &Routes, head: &Head<'_>) -> Vec<Arc<Entry>> {
+        let mut wanted: Vec<Arc<Entry>> = Vec::new();
+        routes.mirrors.each(head, |entry| {
+            if wanted.len() < MOST_OF_ONE && entry.session.is_live() {
+                wanted.push(entry.clone());
+            }
+        });
+        wanted
+    }
+
+    /// Sends copies. Never waits; where there is no room, there is no copy.
+    pub(super) fn send(
+        &self,
+        wanted: Vec<Arc<Entry>>,
+        passing: &Passing,
+        target: &Target,
+        second: bool,
+    ) {
+        for entry in wanted {
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
+                return debug!("too many copies are under way; this one is dropped");
+            };
+            let Some(copy) = passing.copy(&self.budget) else {
+                return;
+            };
+            entry.hit();
+            let line = entry.lines(&self.tasks).of(second).clone();
+            let target = target.clone();
+            self.tasks.spawn(async move {
+                let exchange = async {
+                    let passed = line.pass(&target, copy).await;
+                    let mut body = passed.ok()?.response.into_body();
+                    // To its end, so that the app sees a caller like any other.
+                    while body.frame().await?.is_ok() {}
+                    Some(())
+                };
+                // Nobody waits for what comes of it.
+                let _ = tokio::time::timeout(LIMIT, exchange).await;
+                drop(place);
+            });
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The original pods of what arrives on a port: they stand behind the Service `kdev-<block>`, the
+//! same port.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::names::Names;
+use super::settings::BLOCK;
+use super::sockets::{Place, Sockets};
+use crate::addr::{Host, Target};
+use crate::dial::{Dial, DialError};
+use crate::io::{Io, Prefixed};
+
+/// Longest time for one original pod to answer, before the next try: a pod that was just deleted
+/// answers nothing.
+const LIMIT: Duration = Duration::from_secs(1);
+/// How often the original pods are tried.
+const TRIES: usize = 3;
+
+/// Dials original pods. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Origin {
+    names: Names,
+    sockets: Sockets,
+    /// The last address of each Service, for when the DNS does not answer.
+    known: Arc<Mutex<HashMap<u16, Vec<IpAddr>>>>,
+    /// The first port of the range, from which blocks count.
+    first: u16,
+}
+
+/// A connection to an original pod, with what it has said already.
+pub(super) type Pod = Prefixed<Placed>;
+
+impl Origin {
+    #[must_use]
+    pub(super) fn new(names: Names, sockets: Sockets, first: u16) -> Self {
+        Self {
+            names,
+            sockets,
+            known: Arc::default(),
+            first,
+        }
+    }
+
+    /// What stands for the original pods of what arrives on `port`.
+    pub(super) fn target(&self, port: u16) -> Target {
+        let block = port - (port - self.first) % BLOCK;
+        Target::new(Host::Name(format!("kdev-{block}")), port)
+    }
+
+    /// The Service's addresses, the last known ones where the DNS does not answer. A name that
+    /// the DNS says does not exist is not remembered: its address may be another Service's.
+    async fn addresses(&self, target: &Target) -> Result<Vec<IpAddr>, DialError> {
+        let name = target.host.to_string();
+        let found = self.names.lookup(&name, target).await;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(ips) => {
+                known.insert(target.port, ips.clone());
+                Ok(ips)
+            }
+            Err(error @ DialError::NotFound { .. }) => {
+                known.remove(&target.port);
+                Err(error)
+            }
+            Err(error) => known.get(&target.port).cloned().ok_or(error),
+        }
+    }
+}
+
+impl Dial for Origin {
+    type Io = Pod;
+
+    async fn dial(&self, target: &Target) -> Result<Pod, DialError> {
+        let mut last = DialError::NotFound {
+            what: format!("Service {}", target.host),
+            fix: String::new(),
+        };
+        for _ in 0..TRIES {
+            for ip in self.addresses(target).await? {
+                let pod = self.sockets.connect((ip, target.port).into());
+                match timeout(LIMIT, pod).await {
+                    Ok(Ok((stream, place))) => {
+                        let placed = Placed {
+                            stream,
+                            _place: place,
+                        };
+                        return Ok(Prefixed::new(Bytes::new(), placed));
+                    }
+                    Ok(Err(error)) => {
+                        last = DialError::Unreachable {
+                            target: target.to_string(),
+                            reason: error.to_string(),
+                            fix: String::new(),
+                        };
+                    }
+                    Err(_) => {
+                        last = DialError::TimedOut {
+                            target: target.to_string(),
+                            after: LIMIT,
+                        };
+                    }
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// A connection and its place among those that have room.
+#[derive(Debug)]
+pub(super) struct Placed {
+    stream: TcpStream,
+    _place: Place,
+}
+
+impl Io for Placed {
+    fn reset(&mut self) {
+        self.stream.reset();
+    }
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

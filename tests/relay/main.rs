@@ -1,0 +1,15 @@
+//! The relay between callers, laptops and pods, over real sockets on loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod balance;
+mod first;
+mod second;
+mod sessions;
+mod smuggling;
+mod support;

@@ -1,0 +1,350 @@
+//! Sessions that come, go, fall silent and quarrel.
+
+use std::time::{Duration, Instant};
+
+use kdev::rule::control::{Ask, Tell};
+use kdev::rule::{AppProtocol, Condition};
+use kdev::tunnel::SessionId;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::support::*;
+
+fn over(claim: kdev::rule::Claim, port: u16, by: Option<&str>) -> Ask {
+    Ask::Attach {
+        port,
+        claim: Box::new(claim),
+        over: by.map(str::to_owned),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_gives_all_back_at_once() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = stage.kdev("ann", app("ann").await).await;
+    ann.mine("ann").await;
+    assert!(
+        stage
+            .get("/", &[("x-user", "ann")])
+            .await
+            .1
+            .contains("ann GET")
+    );
+    assert_eq!(ann.ask(&Ask::Bye).await, Tell::Bye);
+    let begun = Instant::now();
+    assert!(
+        stage
+            .get("/", &[("x-user", "ann")])
+            .await
+            .1
+            .contains("pods GET")
+    );
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    ann.kill();
+    assert!(
+        stage
+            .get("/", &[("x-user", "ann")])
+            .await
+            .1
+            .contains("pods GET")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_breaks_is_waited_for_and_its_claim_kept() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let (session, server) = (SessionId::random(), app("ann").await);
+    let mut ann = stage.kdev_of(session, "ann", server).await;
+    ann.mine("ann").await;
+    let claim = ann.claim("ann", &[Condition::header("x-user: ann").unwrap()]);
+    let mut fall = ann.claim("fall", &[Condition::header("x-user: fall").unwrap()]);
+    fall.fallback = true;
+    ann.attach(fall).await;
+    ann.kill();
+    // Held, and served when it is back within that time.
+    let (held, _) = tokio::join!(stage.get("/", &[("x-user", "ann")]), async {
+        sleep(Duration::from_millis(700)).await;
+        let ann = stage.kdev_of(session, "ann", server).await;
+        std::mem::forget(ann);
+    });
+    assert!(held.1.contains("ann GET /"), "{}", held.1);
+    let mut again = stage.kdev_of(session, "ann", server).await;
+    assert!(matches!(
+        again.attach(claim.clone()).await,
+        Tell::Attached { .. }
+    ));
+    drop(again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_long_and_nobody_twice() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let (session, server) = (SessionId::random(), app("ann").await);
+    let mut ann = stage.kdev_of(session, "ann", server).await;
+    ann.mine("ann").await;
+    let mut fall = ann.claim("fall", &[Condition::header("x-user: fall").unwrap()]);
+    fall.fallback = true;
+    ann.attach(fall).await;
+    ann.kill();
+    let begun = Instant::now();
+    let (status, answer) = stage.get("/", &[("x-user", "ann")]).await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.to_lowercase().contains("retry-after: 1"), "{answer}");
+    assert!(
+        answer.contains("ann intercepts") && answer.contains("x-kdev-error: silent"),
+        "{answer}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    let begun = Instant::now();
+    assert_eq!(stage.get("/", &[("x-user", "ann")]).await.0, 503);
+    let (status, answer) = stage.get("/", &[("x-user", "fall")]).await;
+    assert_eq!(status, 200);
+    assert!(answer.contains("pods GET"), "{answer}");
+    assert!(
+        begun.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        begun.elapsed()
+    );
+    // The claim is still there, and works when its owner is.
+    let mut back = stage.kdev_of(session, "ann", server).await;
+    let told = back.ask(&Ask::Look { port: back.port }).await;
+    assert!(
+        matches!(&told, Tell::Seen { claims, .. } if claims.len() == 2),
+        "{told:?}"
+    );
+    assert!(
+        stage
+            .get("/", &[("x-user", "ann")])
+            .await
+            .1
+            .contains("ann GET")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_session_costs_its_requests_six_seconds_at_most() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = stage.kdev("ann", app("ann").await).await;
+    ann.mine("ann").await;
+    assert!(
+        stage
+            .get("/", &[("x-user", "ann")])
+            .await
+            .1
+            .contains("ann GET")
+    );
+    ann.freeze();
+    let begun = Instant::now();
+    let early = stage.get("/", &[("x-user", "ann")]);
+    let late = async {
+        sleep(Duration::from_secs(4)).await;
+        let posted = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-User: ann\r\nContent-Length: 2\r\n\r\nhi";
+        stage.raw(posted).await
+    };
+    let others = async {
+        for _ in 0..50 {
+            assert!(stage.get("/", &[]).await.1.contains("pods GET"));
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (early, late, ()) = tokio::join!(early, late, others);
+    assert_eq!(early.0, 503, "{}", early.1);
+    assert!(late.contains(" 503 "), "{late}");
+    assert!(
+        begun.elapsed() < Duration::from_millis(6500),
+        "{:?}",
+        begun.elapsed()
+    );
+    let begun = Instant::now();
+    assert_eq!(stage.get("/", &[("x-user", "ann")]).await.0, 503);
+    assert!(begun.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_do_not_get_the_same_requests() {
+    let stage = Stage::set_up().await;
+    let port = stage.first;
+    let mut ann = stage.kdev("ann", nobody().await).await;
+    let mut bob = stage.kdev("bob", nobody().await).await;
+    let header = |text: &str| Condition::header(text).unwrap();
+    let one = ann.claim("a1", &[header("x-user: ann")]);
+    assert!(matches!(
+        ann.attach(one.clone()).await,
+        Tell::Attached { .. }
+    ));
+    // Again, as after a reconnect.
+    assert!(matches!(
+        ann.attach(one.clone()).await,
+        Tell::Attached { .. }
+    ));
+    for (conditions, allowed) in [
+        (vec![header("x-user: ann")], false),
+        (
+            vec![header("x-user: ann"), Condition::path("/x").unwrap()],
+            false,
+        ),
+        (vec![header("x-user~=a.*")], false),
+        (vec![], false),
+        (vec![header("x-user: bob")], true),
+        (vec![header("x-other: 1")], true),
+    ] {
+        let told = bob.attach(bob.claim("b1", &conditions)).await;
+        match told {
+            Tell::Attached { .. } if allowed => {}
+            Tell::Refused { reason, .. } if !allowed => {
+                assert!(
+                    reason.contains("ann has --header 'x-user: ann'"),
+                    "{reason}"
+                );
+            }
+            told => panic!("{conditions:?} {told:?}"),
+        }
+        bob.ask(&Ask::Detach {
+            port,
+            id: "b1".to_owned(),
+        })
+        .await;
+    }
+    let mut mirror = bob.claim("b2", &[]);
+    mirror.mirror = true;
+    assert!(matches!(bob.attach(mirror).await, Tell::Attached { .. }));
+    // What is another's stays another's.
+    bob.ask(&Ask::Detach {
+        port,
+        id: "a1".to_owned(),
+    })
+    .await;
+    let mut forged = one.clone();
+    forged.id = "b3".to_owned();
+    let told = bob.attach(forged).await;
+    assert!(matches!(told, Tell::Refused { .. }), "{told:?}");
+    // Taken over, the owner is told, and cannot have it back by itself.
+    let told = bob
+        .ask(&over(bob.claim("b4", &[]), port, Some("bob@desk")))
+        .await;
+    assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+    let told = ann.tells.recv().await.unwrap();
+    let ousted = Tell::Ousted {
+        port,
+        id: "a1".to_owned(),
+        by: "bob@desk".to_owned(),
+    };
+    assert_eq!(told, ousted);
+    let Tell::Refused { reason, .. } = ann.attach(one.clone()).await else {
+        panic!()
+    };
+    assert!(reason.contains("ended by bob@desk"), "{reason}");
+    // Ended by force.
+    let oust = Ask::Oust {
+        port,
+        id: "b4".to_owned(),
+        by: "ann".to_owned(),
+    };
+    assert!(matches!(ann.ask(&oust).await, Tell::Detached { .. }));
+    assert!(matches!(bob.tells.recv().await.unwrap(), Tell::Ousted { by, .. } if by == "ann"));
+    let told = ann.ask(&over(one, port, Some("ann"))).await;
+    assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ones_own_ghost_makes_room() {
+    let stage = Stage::set_up().await;
+    let mut ghost = stage.kdev("ann", nobody().await).await;
+    ghost.mine("ann").await;
+    let mut ann = stage.kdev("ann", nobody().await).await;
+    let claim = ann.claim("new", &[Condition::header("x-user: ann").unwrap()]);
+    assert!(matches!(
+        ann.attach(claim.clone()).await,
+        Tell::Refused { .. }
+    ));
+    ghost.kill();
+    sleep(Duration::from_millis(300)).await;
+    assert!(matches!(ann.attach(claim).await, Tell::Attached { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_at_once_one_wins() {
+    let stage = Stage::set_up().await;
+    let mut all = Vec::new();
+    for _ in 0..50 {
+        all.push(stage.kdev("ann", nobody().await).await);
+    }
+    let asking = all.iter_mut().zip(0..).map(|(kdev, n)| async move {
+        let claim = kdev.claim(&format!("c{n}"), &[]);
+        matches!(kdev.attach(claim).await, Tell::Attached { .. })
+    });
+    let won = futures_util::future::join_all(asking).await;
+    assert_eq!(won.into_iter().filter(|won| *won).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_has_500_claims_and_each_gets_its_own() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = stage.kdev("ann", app("ann").await).await;
+    for n in 0..500 {
+        let condition = Condition::header(&format!("x-user: u{n}")).unwrap();
+        let mut claim = ann.claim(&format!("c{n}"), &[condition]);
+        claim.protocol = AppProtocol::Http;
+        let told = ann.attach(claim).await;
+        assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+    }
+    // Also on another port of the same Service.
+    let claim = Box::new(ann.claim("more", &[Condition::mine("me").unwrap()]));
+    let told = ann
+        .ask(&Ask::Attach {
+            port: stage.first + 1,
+            claim,
+            over: None,
+        })
+        .await;
+    assert!(
+        matches!(&told, Tell::Refused { reason, .. } if reason.contains("500")),
+        "{told:?}"
+    );
+    for n in (0..500).step_by(50) {
+        let (_, answer) = stage.get("/", &[("x-user", &format!("u{n}"))]).await;
+        assert!(answer.contains("ann GET"), "{answer}");
+    }
+    assert!(
+        stage
+            .get("/", &[("x-user", "u500")])
+            .await
+            .1
+            .contains("pods GET")
+    );
+    let Tell::Seen { claims, .. } = ann.ask(&Ask::Look { port: ann.port }).await else {
+        panic!()
+    };
+    assert_eq!(claims.len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_relay_does_not_know_it_says() {
+    let stage = Stage::set_up().await;
+    let mut ann = stage.kdev("ann", nobody().await).await;
+    for odd in [
+        json!({"do": "dance"}),
+        json!({"do": "attach", "port": 1}),
+        json!({"do": "attach", "port": ann.port, "claim": {
+            "id": "a", "owner": "ann", "session": ann.session, "since": 1,
+            "when": [{"weather": "rain"}]}}),
+        json!("what"),
+    ] {
+        let told = ann.raw(&odd).await;
+        assert!(
+            matches!(&told, Tell::Unknown { reason } if reason.contains("version")),
+            "{told:?}"
+        );
+    }
+    let told = ann.ask(&Ask::Look { port: 1 }).await;
+    assert!(matches!(told, Tell::Refused { .. }), "{told:?}");
+}
