@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::claims::Claims;
@@ -34,6 +35,9 @@ const MOST_CALLERS: i64 = 8192;
 /// Those of them that are read as HTTP, at some 20 KiB each while they wait. What comes beyond goes
 /// to the original pods as it is, so that at least these are reached.
 const MOST_WEB: usize = 2048;
+/// How long after its start a relay looks into what arrives on any port: the sessions that had claims
+/// at its predecessor are about to renew them, and callers' connections last longer than that takes.
+const YOUNG: Duration = Duration::from_secs(60);
 /// How requests are spread over the original pods. A pod that is new has its share when the
 /// connections from before are gone, so within 4 s.
 const TURNOVER: Turnover = Turnover {
@@ -54,6 +58,7 @@ pub(super) struct Inbound {
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
     places: Arc<Semaphore>,
+    began: Instant,
 }
 
 impl Inbound {
@@ -68,6 +73,7 @@ impl Inbound {
             metrics,
             tasks,
             places: Arc::new(Semaphore::new(MOST_WEB)),
+            began: Instant::now(),
         }
     }
 
@@ -121,9 +127,9 @@ impl Inbound {
     async fn serve(&self, caller: TcpStream, peer: SocketAddr, port: Arc<Port>) {
         let routes = port.routes();
         let place = self.places.clone().try_acquire_owned().ok();
-        // What still arrives on a port without claims is looked into only to be sent away.
-        let nobody = routes.is_empty() && !port.is_retired();
-        let Some(place) = place.filter(|_| !nobody) else {
+        // A port that nobody claims, of a Service with several, is none of the relay's business.
+        let looked_into = port.is_claimed() || port.is_retired() || self.began.elapsed() < YOUNG;
+        let Some(place) = place.filter(|_| looked_into) else {
             drop(routes);
             let caller = Prefixed::new(bytes::Bytes::new(), caller);
             return self.to_pods(caller, None, &port).await;
@@ -172,7 +178,13 @@ impl Inbound {
         let dial = async {
             let io: BoxIo = match global {
                 // One that is away is waited for once it is known what for.
-                Some(entry) if !entry.session.is_live() => std::future::pending().await,
+                Some(entry) if !entry.session.is_live() => {
+                    return Err(DialError::Unreachable {
+                        target: target.to_string(),
+                        reason: format!("the kdev of {} is silent", entry.claim.owner),
+                        fix: String::new(),
+                    });
+                }
                 Some(entry) => {
                     let laptop = Laptop::of(entry, Speaks::Any);
                     Box::new(laptop.open(&target, Some(peer)).await?)

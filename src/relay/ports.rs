@@ -24,6 +24,8 @@ pub(super) struct Port {
     retire: Notify,
     /// Whether the last caller whose protocol was not known spoke first.
     caller_first: AtomicBool,
+    /// Whether anybody ever had a claim on it.
+    claimed: AtomicBool,
 }
 
 /// Where requests on a port go.
@@ -109,6 +111,7 @@ impl Port {
             retired: AtomicBool::new(false),
             retire: Notify::new(),
             caller_first: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
         }
     }
 
@@ -134,7 +137,14 @@ impl Port {
     /// Where they go from now on.
     pub(super) fn set(&self, claims: &[Arc<Entry>]) {
         let routes = Arc::new(Routes::new(claims));
+        self.claimed.fetch_or(!claims.is_empty(), Ordering::Relaxed);
         *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
+
+    /// Whether anybody ever had a claim on it: there may be one again, which connections of now
+    /// then come under.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Relaxed)
     }
 
     /// Whether the last caller whose protocol was not known spoke first.
@@ -193,11 +203,6 @@ impl Routes {
             rules: rules(false),
             mirrors: rules(true),
         }
-    }
-
-    /// Whether nobody has a claim.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.mirrors.is_empty()
     }
 }
 

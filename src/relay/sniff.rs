@@ -20,6 +20,10 @@ const LINE_LIMIT: Duration = Duration::from_secs(10);
 /// see whether these do.
 const HEAD_START: Duration = Duration::from_millis(20);
 
+/// How long a caller has to speak where nobody else can: what waits for the other side to begin must
+/// not wait for ever.
+const ALONE: Duration = Duration::from_secs(2);
+
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spoken {
@@ -106,12 +110,12 @@ where
     let mut dial = std::pin::pin!(async {
         match dial {
             Some(dial) => dial.await.ok(),
-            None => None,
+            None => std::future::pending().await,
         }
     });
     let mut line = std::pin::pin!(tokio::time::sleep(LINE_LIMIT));
     let (mut dialling, mut other, mut replied) = (true, None::<P>, BytesMut::new());
-    let mut begun = false;
+    let (mut begun, mut alone) = (!said.is_empty(), false);
     let spoken = loop {
         let found = spoken(&said);
         if let Some(found) = found.filter(|_| !said.is_empty()) {
@@ -134,14 +138,19 @@ where
                     line.as_mut().reset(tokio::time::Instant::now() + LINE_LIMIT);
                 }
             }
-            dialled = &mut dial, if dialling => (dialling, other) = (false, dialled),
+            dialled = &mut dial, if dialling => {
+                (dialling, alone, other) = (false, dialled.is_none(), dialled);
+                if alone && !begun {
+                    line.as_mut().reset(tokio::time::Instant::now() + ALONE);
+                }
+            }
             // Nothing is waited for where the other side speaks, but for a frame's first bytes.
             read = reply(&mut other, &mut replied) => {
                 if !read || settings(&replied).is_none() && !may_be_settings(&replied) {
                     break Spoken::Other;
                 }
             }
-            () = &mut line, if begun || !replied.is_empty() => break Spoken::Other,
+            () = &mut line, if begun || alone || !replied.is_empty() => break Spoken::Other,
         }
     };
     let caller_first = !said.is_empty();

@@ -357,3 +357,19 @@ async fn who_is_still_here_after_the_end_is_sent_away() {
         "{answer}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_from_before_a_claim_come_under_it() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut caller = stage.caller().await;
+    let ask = b"GET / HTTP/1.1\r\nHost: x\r\nx-user: ann\r\n\r\n";
+    caller.write_all(ask).await.unwrap();
+    let answer = read_until(&mut caller, "body: 0\n").await;
+    assert!(answer.contains("pods GET /"), "{answer}");
+    let mut ann = stage.kdev("ann", app("ann").await).await;
+    ann.mine("ann").await;
+    caller.write_all(ask).await.unwrap();
+    let answer = read_until(&mut caller, "body: 0\n").await;
+    assert!(answer.contains("ann GET /"), "{answer}");
+}

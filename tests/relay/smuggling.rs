@@ -176,6 +176,26 @@ async fn what_the_pods_get_has_one_length() {
             assert!(got.ends_with("2\r\nhi\r\n0\r\n\r\n"), "{got}");
         }
     }
+    // The target's host goes before the header's.
+    let asking =
+        stage.raw("GET http://web.shop/a HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n");
+    let serving = async {
+        let (mut pod, _) = pods.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            pod.read_buf(&mut read).await.unwrap();
+        }
+        pod.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        String::from_utf8(read).unwrap().to_lowercase()
+    };
+    let (_, got) = tokio::join!(asking, serving);
+    assert!(got.starts_with("get /a http/1.1\r\n"), "{got}");
+    assert!(
+        got.contains("\r\nhost: web.shop\r\n") && !got.contains("other"),
+        "{got}"
+    );
     // HTTP/2 in disguise is not let through, so that all requests are seen.
     let asking = stage.raw("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
     let serving = async {
