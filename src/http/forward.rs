@@ -24,7 +24,7 @@ use super::turnover::Turnover;
 use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
-use crate::io::Io;
+use crate::io::BoxIo;
 use crate::task::Tasks;
 
 /// Port of an `http` URI that names none (RFC 9110, 4.2.1).
@@ -210,7 +210,7 @@ impl<D: Dial> Forwarder<D> {
             }
         };
         via::form(&mut request, via.as_ref()).map_err(Unanswered::for_good)?;
-        let (mut sender, connection) = match handshake(io).await {
+        let (mut sender, connection) = match handshake(Box::new(io)).await {
             Ok(both) => both,
             Err(error) => return Err(Unanswered::unsent(target, &error, request)),
         };
@@ -244,12 +244,12 @@ impl<D: Dial> Forwarder<D> {
     }
 }
 
-/// Speaks HTTP/1 on a stream.
-pub(super) async fn handshake<I: Io>(
-    io: I,
+/// Speaks HTTP/1 on a stream, of whichever kind: what hyper does for each kind is 200 KB of code.
+pub(super) async fn handshake(
+    io: BoxIo,
 ) -> hyper::Result<(
     http1::SendRequest<RequestBody>,
-    http1::Connection<TokioIo<I>, RequestBody>,
+    http1::Connection<TokioIo<BoxIo>, RequestBody>,
 )> {
     http1::Builder::new()
         .preserve_header_case(true)

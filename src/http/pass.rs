@@ -23,7 +23,7 @@ use super::request::RequestBody;
 use super::{Body, Failure};
 use crate::addr::Target;
 use crate::dial::Dial;
-use crate::io::Io;
+use crate::io::BoxIo;
 use crate::task::Executor;
 
 /// Bytes of a stream that may be on the way from an HTTP/2 origin.
@@ -292,7 +292,7 @@ impl<D: Dial> Forwarder<D> {
                                     });
                                 }
                             };
-                            let sender = match self.adopt_second(target, io, 1).await {
+                            let sender = match self.adopt_second(target, Box::new(io), 1).await {
                                 Ok(sender) => sender,
                                 Err(error) => {
                                     return Err(Unanswered::unsent(target, &error, request));
@@ -328,10 +328,10 @@ impl<D: Dial> Forwarder<D> {
     ///
     /// # Errors
     /// When the stream breaks.
-    async fn adopt_second<I: Io>(
+    async fn adopt_second(
         &self,
         target: &Target,
-        io: I,
+        io: BoxIo,
         served: u32,
     ) -> hyper::Result<hyper::client::conn::http2::SendRequest<RequestBody>> {
         let (sender, connection) =
@@ -353,7 +353,7 @@ impl<D: Dial> Forwarder<D> {
 
     /// Takes a stream to `target` that is open already, for requests of HTTP/2 (`second`) or
     /// HTTP/1 that come.
-    pub async fn adopt<I: Io>(&self, target: &Target, io: I, second: bool) {
+    pub async fn adopt(&self, target: &Target, io: BoxIo, second: bool) {
         if second {
             // One that breaks is as if it had never been there.
             let _ = self.adopt_second(target, io, 0).await;

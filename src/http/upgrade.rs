@@ -3,7 +3,7 @@
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
-use crate::io::{Io, Prefixed};
+use crate::io::{BoxIo, Io, Prefixed};
 
 /// The stream that hyper spoke HTTP on, with what it read too far in front. `None` where the
 /// stream below is no `T`.
@@ -18,9 +18,8 @@ pub fn reclaim<T: Io>(upgraded: Upgraded) -> Option<Prefixed<T>> {
 pub struct Upstream(pub(super) OnUpgrade);
 
 impl Upstream {
-    /// The stream behind the 101 response, ready to be joined with the app's. `T` is what the
-    /// dial returned.
-    pub async fn stream<T: Io>(self) -> Option<Prefixed<T>> {
+    /// The stream behind the 101 response, ready to be joined with the app's.
+    pub async fn stream(self) -> Option<Prefixed<BoxIo>> {
         reclaim(self.0.await.ok()?)
     }
 }

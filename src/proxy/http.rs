@@ -69,7 +69,7 @@ pub(super) async fn serve<T: Io, D: Dial>(session: &Session<D>, app: App<T>, tru
     };
     match to {
         To::Dialled(upstream) => session.join(app, upstream).await,
-        To::Upgraded(upstream) => match upstream.stream::<D::Io>().await {
+        To::Upgraded(upstream) => match upstream.stream().await {
             Some(upstream) => session.join(app, upstream).await,
             None => debug!("the origin left before its upgraded stream began"),
         },

@@ -58,11 +58,11 @@ impl Web {
             match (&entry, global) {
                 (None, None) => {
                     let pods = &self.inbound.pods;
-                    pods.adopt(&self.target, io, self.second).await;
+                    pods.adopt(&self.target, Box::new(io), self.second).await;
                 }
                 (Some(entry), Some(global)) if Arc::ptr_eq(entry, &global) => {
                     let line = entry.lines(&self.inbound.tasks).of(self.second);
-                    line.adopt(&self.target, io, self.second).await;
+                    line.adopt(&self.target, Box::new(io), self.second).await;
                 }
                 _ => {}
             }

@@ -19,14 +19,12 @@ use tracing::debug;
 
 use super::KEEP_ACCEPTING;
 use super::inbound::Inbound;
-use super::origin::Pod;
 use super::pace::{Busy, Pace, Paced};
 use super::ports::{Entry, Port};
 use crate::addr::Target;
 use crate::http::{Body, MAX_BUFFER, MAX_HEAD, Passing, Upstream, reclaim};
 use crate::io::{BoxIo, Prefixed};
 use crate::task::Executor;
-use crate::tunnel::Stream;
 
 /// How long a connection may wait for its next request. Longer than servers and load balancers let
 /// theirs wait, so that it is these that close, who know best when.
@@ -154,17 +152,12 @@ impl Web {
         };
         // No more heads come, and so no limit for them.
         let _busy = self.pace.busy();
-        match to {
-            Switched::Laptop(upstream) => {
-                if let Some(app) = upstream.stream::<Stream>().await {
-                    self.inbound.joined(caller, app, true).await;
-                }
-            }
-            Switched::Pod(upstream) => {
-                if let Some(pod) = upstream.stream::<Pod>().await {
-                    self.inbound.joined(caller, pod, false).await;
-                }
-            }
+        let (upstream, to_kdev) = match to {
+            Switched::Laptop(upstream) => (upstream, true),
+            Switched::Pod(upstream) => (upstream, false),
+        };
+        if let Some(upstream) = upstream.stream().await {
+            self.inbound.joined(caller, upstream, to_kdev).await;
         }
     }
 
