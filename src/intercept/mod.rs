@@ -2,9 +2,11 @@
 //!
 //! * [`claim`]: who wants which of a Service's traffic
 //! * [`redirect`]: the seam to the cluster, which brings the traffic and gives it back
+//! * [`reverse`]: the tunnels by which the relay brings requests to the apps
 
 pub mod claim;
 pub mod redirect;
+pub mod reverse;
 
 pub use claim::{Claim, Judge, Verdict};
 pub use redirect::{Change, Landing, Left, Redirect, RedirectError, Redirected, Wanted};

@@ -180,9 +180,14 @@ impl Joined {
     pub(super) fn obey(&self, ask: Ask) -> Tell {
         let refused = |port: u16, id: String, reason: String| Tell::Refused { port, id, reason };
         match ask {
-            Ask::Attach { port, claim, over } => {
+            Ask::Attach {
+                port,
+                claim,
+                over,
+                log,
+            } => {
                 let id = claim.id.clone();
-                match self.attach(port, *claim, over.as_deref()) {
+                match self.attach(port, *claim, over.as_deref(), log) {
                     Ok(()) => Tell::Attached { port, id },
                     Err(reason) => refused(port, id, reason),
                 }
@@ -217,7 +222,13 @@ impl Joined {
         }
     }
 
-    fn attach(&self, number: u16, claim: Claim, over: Option<&str>) -> Result<(), String> {
+    fn attach(
+        &self,
+        number: u16,
+        claim: Claim,
+        over: Option<&str>,
+        log: bool,
+    ) -> Result<(), String> {
         claim.check().map_err(|invalid| invalid.to_string())?;
         let port = self.port(number)?;
         if claim.session != self.session.id {
@@ -277,7 +288,7 @@ impl Joined {
                 state.oust(number, entry, over.unwrap_or(&claim.owner));
             }
         }
-        let entry = Arc::new(Entry::new(claim, self.session.clone(), port));
+        let entry = Arc::new(Entry::new(claim, self.session.clone(), port, log));
         let claims = state.claims.entry(number).or_default();
         claims.retain(|one| !in_its_way.iter().any(|(gone, _)| Arc::ptr_eq(gone, one)));
         claims.push(entry);

@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) claim: Claim,
     /// Whose it is.
     pub(super) session: Arc<Session>,
+    /// Whether its session wants to know of each request.
+    pub(super) log: bool,
     /// What the port had accepted before.
     accepted_before: u64,
     /// What fulfilled it.
@@ -208,10 +210,11 @@ impl Routes {
 
 impl Entry {
     /// A claim from now on; `port` is where it stands.
-    pub(super) fn new(claim: Claim, session: Arc<Session>, port: &Port) -> Self {
+    pub(super) fn new(claim: Claim, session: Arc<Session>, port: &Port, log: bool) -> Self {
         Self {
             claim,
             session,
+            log,
             accepted_before: port.counts().0,
             requests: Count::new(),
             lines: OnceLock::new(),

@@ -162,6 +162,7 @@ impl Stage {
                     port,
                     claim,
                     over: None,
+                    log: false,
                 };
                 write(&mut to, &ask).await.unwrap();
                 told.send(tells.next().await.unwrap().unwrap()).unwrap();

@@ -22,6 +22,9 @@ pub enum Ask {
         /// Claims that are in its way go; who does that, for their owners.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         over: Option<String>,
+        /// Whether each of its requests is told, as [`Tell::Served`].
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        log: bool,
     },
     /// End a claim of this session. Answered by [`Tell::Detached`], also where there is none.
     Detach {
@@ -91,6 +94,20 @@ pub enum Tell {
         id: String,
         /// Who did it, in their own words.
         by: String,
+    },
+    /// A request of a claim was answered, or could not be. Comes unasked, where it was asked for
+    /// with the claim, and is left out where kdev does not keep up.
+    Served {
+        /// The claim.
+        id: String,
+        /// The method; empty for a connection that is no HTTP.
+        method: String,
+        /// The path, without the query, cut where it is long.
+        path: String,
+        /// The status that the caller got; 0 for a connection that is no HTTP.
+        status: u16,
+        /// From the request's arrival to the head of its answer, in microseconds.
+        took: u64,
     },
     /// What arrived on a port.
     Seen {

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, ext, server};
 use http::{Method, Request, Response};
+use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::budget::Share;
 use super::cause::refusal;
-use super::health::Vitals;
+use super::health::{Health, Vitals};
 use super::life::{Ended, Watched};
 use super::link::{
     CLAIM_HEADER, Caller, MAX_HEADERS, MAX_STREAMS, PEER_HEADER, Protocol, RESET_STREAMS,
@@ -31,6 +32,7 @@ pub struct Listener<T: Io> {
     pulse: Pulse,
     backlog: Arc<Backlog>,
     streams: Arc<AtomicUsize>,
+    vitals: Arc<Vitals>,
     ended: Option<Ended>,
 }
 
@@ -57,12 +59,13 @@ pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
         .await
         .map_err(broken)?;
     let (pings, vitals) = (connection.ping_pong(), Arc::new(Vitals::new()));
-    let pulse = Pulse::new(pings, life, share, backlog.clone(), vitals);
+    let pulse = Pulse::new(pings, life, share, backlog.clone(), vitals.clone());
     Ok(Listener {
         connection,
         pulse,
         backlog,
         streams: Arc::default(),
+        vitals,
         ended: None,
     })
 }
@@ -84,7 +87,9 @@ impl<T: Io> Listener<T> {
                 Poll::Ready(Beat::Window(window)) => self.connection.set_target_window_size(window),
                 Poll::Pending => {}
             }
-            let (request, respond) = match self.connection.poll_accept(cx) {
+            let accepted = self.connection.poll_accept(cx);
+            self.pulse.heard();
+            let (request, respond) = match accepted {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return self.end(Ended::Closed),
                 Poll::Ready(Some(Err(error))) => return self.end(Ended::Broken(error.to_string())),
@@ -97,7 +102,7 @@ impl<T: Io> Listener<T> {
     }
 
     fn end(&mut self, ended: Ended) -> Poll<Option<Incoming>> {
-        self.backlog.release();
+        self.pulse.release();
         self.ended = Some(ended);
         Poll::Ready(None)
     }
@@ -111,6 +116,12 @@ impl<T: Io> Listener<T> {
     #[must_use]
     pub fn ended(&self) -> Ended {
         self.ended.clone().unwrap_or(Ended::Closed)
+    }
+
+    /// Follows how it is doing.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Health> {
+        self.vitals.follow()
     }
 
     /// How many of its streams live.

@@ -147,6 +147,7 @@ async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeErr
             port: 20_000,
             claim: Box::new(claim),
             over: Some("the test's next door".to_owned()),
+            log: false,
         };
         write(&mut to, &ask).await.unwrap();
         Reader::new(from).next::<Tell>().await.unwrap().unwrap()

@@ -15,6 +15,7 @@ fn over(claim: kdev::rule::Claim, port: u16, by: Option<&str>) -> Ask {
         port,
         claim: Box::new(claim),
         over: by.map(str::to_owned),
+        log: false,
     }
 }
 
@@ -305,6 +306,7 @@ async fn a_service_has_500_claims_and_each_gets_its_own() {
             port: stage.first + 1,
             claim,
             over: None,
+            log: false,
         })
         .await;
     assert!(

@@ -205,7 +205,14 @@ impl Kdev {
     pub async fn attach(&mut self, claim: Claim) -> Tell {
         let (port, claim) = (self.port, Box::new(claim));
         let over = None;
-        self.ask(&Ask::Attach { port, claim, over }).await
+        let log = false;
+        self.ask(&Ask::Attach {
+            port,
+            claim,
+            over,
+            log,
+        })
+        .await
     }
 
     /// Claims requests with `x-user: VALUE`.

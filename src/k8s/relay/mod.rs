@@ -8,7 +8,7 @@ mod transport;
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub use self::carrier::Carrier;
 use self::transport::{Choice, ToRelay};
@@ -17,8 +17,10 @@ use super::install::{NAME, NAME_LABEL};
 use super::portforward::PortForward;
 use super::{Catalog, Client, ClientError, listing};
 use crate::dial::DialError;
+use crate::intercept::reverse::{Event, Reverse};
 use crate::task::Tasks;
-use crate::tunnel::pool::{Pool, Probe, Replicas, Trouble};
+use crate::tunnel::Role;
+use crate::tunnel::pool::{Pool, Probe, Replicas, Transport, Trouble};
 
 /// What selects the relay's pods.
 pub(super) fn selector() -> String {
@@ -35,6 +37,33 @@ pub fn start(
     only: Option<Carrier>,
     tasks: &Tasks,
 ) -> Pool {
+    let (transport, replicas) = way(client, catalog, pods, only, tasks, Role::Forward);
+    Pool::start(transport, replicas)
+}
+
+/// Keeps reverse tunnels to that relay, likewise. What happens is told to `events`.
+#[must_use]
+pub fn reverse(
+    client: &Client,
+    catalog: &Catalog,
+    pods: &PortForward,
+    only: Option<Carrier>,
+    tasks: &Tasks,
+    events: mpsc::Sender<Event>,
+) -> Reverse {
+    let (transport, replicas) = way(client, catalog, pods, only, tasks, Role::Reverse);
+    Reverse::start(transport, replicas, events)
+}
+
+/// The way to the relay's replicas, for tunnels of `role`, and which there are.
+fn way(
+    client: &Client,
+    catalog: &Catalog,
+    pods: &PortForward,
+    only: Option<Carrier>,
+    tasks: &Tasks,
+    role: Role,
+) -> (impl Transport, watch::Receiver<Replicas>) {
     let namespace = client.namespace().to_owned();
     let found = watch::Sender::new(Replicas::default());
     let replicas = found.subscribe();
@@ -45,8 +74,8 @@ pub fn start(
         found,
     ));
     let choice = only.map_or_else(|| Choice::Best(catalog.clone()), Choice::Only);
-    let transport = ToRelay::new(client.clone(), pods.clone(), namespace, choice);
-    Pool::start(transport, replicas)
+    let transport = ToRelay::new(client.clone(), pods.clone(), namespace, choice, role);
+    (transport, replicas)
 }
 
 /// What is said where no relay is installed.
@@ -80,7 +109,7 @@ pub fn describe(namespace: &str) -> String {
 /// # Errors
 /// Why not.
 pub async fn readable(client: &Client) -> Result<(), DialError> {
-    let read = secret::read(client, client.namespace()).await;
+    let read = secret::read(client, client.namespace(), Role::Forward).await;
     read.map(drop).map_err(|trouble| trouble.error)
 }
 
@@ -100,6 +129,7 @@ pub async fn probe(
         pods.clone(),
         namespace,
         Choice::Only(carrier),
+        Role::Forward,
     );
     crate::tunnel::pool::probe(&transport, replica).await
 }
@@ -120,6 +150,7 @@ pub async fn to_one(
         pods.clone(),
         namespace.to_owned(),
         Choice::Forward,
+        Role::Forward,
     );
     let (_, replicas) = watch::channel(Replicas::of([replica]));
     let pool = Pool::start(transport, replicas);

@@ -9,10 +9,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::dial::DialError;
-use crate::k8s::install::NAME;
+use crate::k8s::install::{INTERCEPT_SECRET, NAME};
 use crate::k8s::{Client, ClientError, access};
-use crate::tunnel::Secret;
 use crate::tunnel::pool::Trouble;
+use crate::tunnel::{Role, Secret};
 
 /// The key in the Secret's data.
 const KEY: &str = "key";
@@ -30,19 +30,21 @@ struct Object {
     data: BTreeMap<String, String>,
 }
 
-/// The forward Secret of one namespace, read when it is needed.
+/// The Secret of one namespace that admits tunnels of a role, read when it is needed.
 #[derive(Debug)]
-pub(super) struct ForwardSecret {
+pub(super) struct RoleSecret {
     client: Client,
     namespace: String,
+    role: Role,
     read: Mutex<Option<(Instant, Secret)>>,
 }
 
-impl ForwardSecret {
-    pub(super) fn new(client: Client, namespace: String) -> Self {
+impl RoleSecret {
+    pub(super) fn new(client: Client, namespace: String, role: Role) -> Self {
         Self {
             client,
             namespace,
+            role,
             read: Mutex::default(),
         }
     }
@@ -55,7 +57,7 @@ impl ForwardSecret {
         {
             return Ok(secret.clone());
         }
-        let reading = read(&self.client, &self.namespace);
+        let reading = read(&self.client, &self.namespace, self.role);
         let secret = match &*kept {
             None => reading.await?,
             Some((_, old)) => match timeout(ASK_AGAIN, reading).await {
@@ -69,13 +71,17 @@ impl ForwardSecret {
     }
 }
 
-/// Reads the Secret that admits forward tunnels to the relay in `namespace`.
-pub(super) async fn read(client: &Client, namespace: &str) -> Result<Secret, Trouble> {
-    let path = format!("/api/v1/namespaces/{namespace}/secrets/{NAME}");
-    let what = format!("Secret {NAME} in namespace {namespace}");
+/// Reads the Secret that admits tunnels of `role` to the relay in `namespace`.
+pub(super) async fn read(client: &Client, namespace: &str, role: Role) -> Result<Secret, Trouble> {
+    let name = match role {
+        Role::Forward => NAME,
+        Role::Reverse => INTERCEPT_SECRET,
+    };
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+    let what = format!("Secret {name} in namespace {namespace}");
     let object: Object = match client.get(&path).await {
         Ok(object) => object,
-        Err(error) => return Err(explain(error, namespace, what)),
+        Err(error) => return Err(explain(error, namespace, name, what)),
     };
     let key = object.data.get(KEY);
     let key = key.and_then(|key| base64::engine::general_purpose::STANDARD.decode(key).ok());
@@ -88,14 +94,14 @@ pub(super) async fn read(client: &Client, namespace: &str) -> Result<Secret, Tro
     })
 }
 
-fn explain(error: ClientError, namespace: &str, what: String) -> Trouble {
+fn explain(error: ClientError, namespace: &str, name: &str, what: String) -> Trouble {
     match error {
         ClientError::Status {
             code: 403, message, ..
         } => Trouble::lasting(access::denied(
             &message,
             "get",
-            &format!("secrets/{NAME}"),
+            &format!("secrets/{name}"),
             namespace,
         )),
         ClientError::Status { code: 404, .. } => Trouble::lasting(DialError::NotFound {

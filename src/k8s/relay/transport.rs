@@ -11,21 +11,21 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::carrier::Carrier;
-use super::secret::ForwardSecret;
+use super::secret::RoleSecret;
 use crate::addr::Namespaced;
 use crate::dial::DialError;
 use crate::io::Io;
 use crate::k8s::portforward::{Form, PodStream, PortForward};
 use crate::k8s::{Catalog, Client, UpgradeError, access};
 use crate::tunnel::pool::{Carried, Transport, Trouble};
-use crate::tunnel::{POD_TUNNEL_PORT, TUNNEL_PORT, UPGRADE_PROTOCOL};
+use crate::tunnel::{POD_TUNNEL_PORT, Role, TUNNEL_PORT, UPGRADE_PROTOCOL};
 
 /// Opens streams to the tunnel ports of one namespace's relay.
 pub(super) struct ToRelay {
     client: Client,
     pods: PortForward,
     namespace: String,
-    secret: ForwardSecret,
+    secret: RoleSecret,
     choice: Choice,
 }
 
@@ -47,9 +47,10 @@ impl ToRelay {
         pods: PortForward,
         namespace: String,
         choice: Choice,
+        role: Role,
     ) -> Self {
         Self {
-            secret: ForwardSecret::new(client.clone(), namespace.clone()),
+            secret: RoleSecret::new(client.clone(), namespace.clone(), role),
             client,
             pods,
             namespace,

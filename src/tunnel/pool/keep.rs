@@ -8,33 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::attempt::{
+    FIRST_PAUSE, GOOD_TUNNEL, Greeted, LASTING_PAUSE, STARTING, greet, hedged, longer, unreachable,
+};
 use super::load::Load;
-use super::transport::{Carried, Transport, Trouble};
+use super::transport::{Transport, Trouble};
 use super::tunnels::{Shared, Tunnel};
-use crate::dial::DialError;
 use crate::io::{Io, Prefixed};
 use crate::task::Tasks;
-use crate::tunnel::{
-    Driver, Ended, HandshakeError, Health, Hello, RefusalCode, Role, connect, open,
-};
+use crate::tunnel::{Driver, Ended, Health, Role, open};
 
-/// Longest pause before the first try after a loss: just enough that a team's kdevs do not come
-/// back in one instant.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause between two tries where time may heal: new dials must work within 2 s after the
-/// path is back, connecting included.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Pause where somebody has to do something first.
-const LASTING_PAUSE: Duration = Duration::from_secs(10);
-/// How long after a tunnel was lost a refusal is taken for one that passes: an API server that has
-/// just started refuses what it will admit once it has read its roles, and a gateway before it may
-/// refuse what it cannot ask about.
-const STARTING: Duration = Duration::from_secs(30);
-/// A tunnel that lived so long was a good one: the next try comes at once.
-const GOOD_TUNNEL: Duration = Duration::from_secs(5);
-/// When a second attempt is made beside one that hangs, and again after each: packets that were
-/// sent into a path that was down are sent again later and later.
-const HEDGE_AFTER: Duration = Duration::from_millis(1500);
 /// How often it is looked for tunnels that nobody needs.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks without a stream after which a spare tunnel goes: 30 s, since bulk comes in rows.
@@ -95,7 +78,7 @@ async fn keep<T: Transport>(shared: Arc<Shared>, transport: Arc<T>, replica: Arc
             }
         }
         let began = Instant::now();
-        match hedged(&shared, &*transport, &replica).await {
+        match hedged(|| attempt(&shared, &*transport, &replica)).await {
             Ok((tunnel, driver)) => {
                 tracing::debug!(
                     %replica, carrier = tunnel.carrier, relay = tunnel.program,
@@ -129,35 +112,7 @@ async fn keep<T: Transport>(shared: Arc<Shared>, transport: Arc<T>, replica: Arc
     }
 }
 
-fn longer(pause: Option<Duration>) -> Duration {
-    let pause = pause.map_or(FIRST_PAUSE, |pause| pause * 2);
-    pause.clamp(FIRST_PAUSE, LONGEST_PAUSE)
-}
-
 type Made<T> = (Tunnel, Driver<Prefixed<T>>);
-
-/// Connects; beside an attempt that hangs others are made, the first that succeeds wins.
-async fn hedged<T: Transport>(
-    shared: &Shared,
-    transport: &T,
-    replica: &Arc<str>,
-) -> Result<Made<T::Io>, Trouble> {
-    let mut first = pin!(attempt(shared, transport, replica));
-    let others = async {
-        loop {
-            sleep(HEDGE_AFTER).await;
-            let again = attempt(shared, transport, replica);
-            if let Ok(Ok(made)) = timeout(HEDGE_AFTER, again).await {
-                return made;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        result = &mut first => result,
-        made = others => Ok(made),
-    }
-}
 
 /// Connects once.
 pub(super) async fn attempt<T: Transport>(
@@ -165,26 +120,16 @@ pub(super) async fn attempt<T: Transport>(
     transport: &T,
     replica: &Arc<str>,
 ) -> Result<Made<T::Io>, Trouble> {
-    let unreachable = |reason: String| DialError::Unreachable {
-        target: format!("relay {replica}"),
-        reason,
-        fix: String::new(),
-    };
     let Some(share) = shared.budget.share() else {
-        return Err(Trouble::passing(unreachable("too many tunnels".to_owned())));
+        return Err(unreachable(replica, "too many tunnels".to_owned()));
     };
-    let Carried {
+    let Greeted {
         io,
-        secret,
+        program,
         carrier,
-    } = transport.open(replica).await?;
-    let hello = Hello::new(Role::Forward, shared.session);
-    let (io, program) = connect(io, &hello, &secret)
-        .await
-        .map_err(|error| judge(error, unreachable))?;
+    } = greet(transport, replica, shared.session, Role::Forward).await?;
     let opened = open(io, share).await;
-    let (opener, driver) =
-        opened.map_err(|error| Trouble::passing(unreachable(error.to_string())))?;
+    let (opener, driver) = opened.map_err(|error| unreachable(replica, error.to_string()))?;
     let tunnel = Tunnel {
         replica: replica.clone(),
         opener,
@@ -196,25 +141,6 @@ pub(super) async fn attempt<T: Transport>(
         full: false.into(),
     };
     Ok((tunnel, driver))
-}
-
-/// Whether time may heal a failed handshake.
-fn judge(error: HandshakeError, unreachable: impl Fn(String) -> DialError) -> Trouble {
-    match &error {
-        // What carries the stream may say better why it ended.
-        HandshakeError::Io(io) => Trouble::passing(match DialError::from_io(io) {
-            Some(cause) => cause.clone(),
-            None => unreachable(error.to_string()),
-        }),
-        HandshakeError::TimedOut => Trouble::passing(unreachable(error.to_string())),
-        HandshakeError::Refused(refusal) if refusal.code == RefusalCode::Busy => {
-            Trouble::passing(unreachable(error.to_string()))
-        }
-        HandshakeError::Refused(_)
-        | HandshakeError::NotARelay
-        | HandshakeError::Impostor
-        | HandshakeError::Version { .. } => Trouble::lasting(unreachable(error.to_string())),
-    }
 }
 
 /// Moves the tunnel's bytes until it ends, and lets streams go there.

@@ -1,6 +1,7 @@
 //! kdev's side of the tunnels: one to each replica of the relay at once, more where bulk moves,
 //! made anew when they are lost. A lost tunnel costs nothing but its own streams.
 
+pub(crate) mod attempt;
 mod keep;
 mod load;
 mod probe;

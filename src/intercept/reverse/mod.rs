@@ -1,0 +1,342 @@
+//! kdev's side of the reverse tunnels: one to each replica of the relay at once, made anew when
+//! they are lost. Claims are registered in each of them; the streams that come out of them are
+//! joined with the apps.
+//!
+//! * [`Reverse`]: what a session does with them
+//! * [`line`]: one tunnel; [`keep`]: one to each replica
+//! * [`serve`]: a stream and its app
+
+mod keep;
+mod line;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::addr::Target;
+use crate::dial::DialError;
+use crate::rule::Claim;
+use crate::rule::control::{Ask, Tell};
+use crate::task::Tasks;
+use crate::tunnel::pool::{Replicas, Transport, Trouble};
+use crate::tunnel::{Budget, SessionId};
+
+/// Bytes that all reverse tunnels of a session may hold for apps that read slowly.
+const BUDGET: u32 = 64 << 20;
+/// Bytes of one stream that may be on the way: see the forward tunnels.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Apps that have stopped reading and fill a tunnel.
+const FILLED_BY: u32 = 8;
+/// How long a replica may take for an answer to what it is asked.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Asks that wait for one tunnel.
+const ASKS: usize = 64;
+
+/// What happens in the reverse tunnels.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A request or a connection came for the claim with this id.
+    Served(Served),
+    /// The app of a claim could not be reached.
+    AppDown {
+        /// The claim.
+        id: String,
+        /// What happened, with the app's address.
+        error: DialError,
+    },
+    /// Somebody ended a claim.
+    Ousted {
+        /// The claim.
+        id: String,
+        /// Who, in their own words.
+        by: String,
+    },
+    /// A replica does not register a claim that the others know, after a tunnel was lost.
+    Refused {
+        /// The claim.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The last tunnel was lost.
+    Away,
+    /// There is one again.
+    Back,
+}
+
+/// A request of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The claim.
+    pub id: String,
+    /// The method; empty for a connection that is no HTTP.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The status that the caller got; 0 for a connection that is no HTTP.
+    pub status: u16,
+    /// From the request's arrival at the relay to the head of its answer; for a connection that is
+    /// no HTTP how long it was open.
+    pub took: Duration,
+}
+
+/// A claim and where its requests go.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The relay's port that it is on.
+    pub port: u16,
+    /// The claim.
+    pub claim: Claim,
+    /// The app.
+    pub app: Target,
+    /// Whether each of its requests becomes an [`Event::Served`].
+    pub log: bool,
+}
+
+/// Reverse tunnels to all replicas of a relay. Cloning is shallow.
+#[derive(Clone, Debug)]
+pub struct Reverse {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    session: SessionId,
+    budget: Budget,
+    /// The tunnels, and the streams of callers.
+    tasks: Tasks,
+    /// What makes tunnels, and ends at once.
+    keepers: Tasks,
+    replicas: watch::Receiver<Replicas>,
+    state: Mutex<State>,
+    /// Counts changes, for those who wait for one.
+    changes: watch::Sender<u64>,
+    events: mpsc::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// By id.
+    standing: BTreeMap<String, Arc<Standing>>,
+    lines: Vec<Line>,
+    troubles: BTreeMap<Arc<str>, Trouble>,
+}
+
+/// A tunnel that is open.
+#[derive(Clone, Debug)]
+struct Line {
+    number: u64,
+    replica: Arc<str>,
+    asks: mpsc::Sender<Asked>,
+}
+
+/// A question to a relay, and whom to give the answer.
+type Asked = (Ask, oneshot::Sender<Tell>);
+
+impl Reverse {
+    /// Keeps a tunnel over `transport` to each of `replicas`, from now on until it is closed. What
+    /// happens is told to `events`, and lost where nobody takes it. Call it inside a runtime.
+    pub fn start<T: Transport>(
+        transport: T,
+        replicas: watch::Receiver<Replicas>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let tasks = Tasks::new();
+        let shared = Arc::new(Shared {
+            session: SessionId::random(),
+            budget: Budget::new(BUDGET).with_streams(STREAM_WINDOW, FILLED_BY),
+            keepers: tasks.child(),
+            tasks,
+            replicas,
+            state: Mutex::default(),
+            changes: watch::Sender::new(0),
+            events,
+        });
+        let follow = keep::follow(shared.clone(), Arc::new(transport));
+        shared.keepers.spawn(follow);
+        Self { shared }
+    }
+
+    /// Which kdev this is to the relay, for its whole life.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.shared.session
+    }
+
+    /// Waits until there is a tunnel to each replica that can have one, for at most `limit`.
+    ///
+    /// # Errors
+    /// Why there is none at all: at once where somebody has to do something about it.
+    pub async fn ready(&self, limit: Duration) -> Result<(), DialError> {
+        let mut changes = self.shared.changes.subscribe();
+        let mut replicas = self.shared.replicas.clone();
+        let deadline = Instant::now() + limit;
+        loop {
+            changes.mark_unchanged();
+            let looked = self.shared.look(&replicas.borrow_and_update());
+            match looked {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(trouble) if !trouble.passing => return Err(trouble.error),
+                Err(_) => {}
+            }
+            let changed = async {
+                tokio::select! {
+                    changed = changes.changed() => drop(changed),
+                    // Whoever looks for them may be gone, and then nothing more will be known.
+                    Ok(()) = replicas.changed() => {}
+                }
+            };
+            if timeout_at(deadline, changed).await.is_err() {
+                return match self.shared.look(&self.shared.replicas.borrow()) {
+                    _ if !self.shared.lock().lines.is_empty() => Ok(()),
+                    Err(trouble) => Err(trouble.error),
+                    Ok(_) => Err(DialError::Cluster {
+                        reason: format!("no tunnel to the relay within {} s", limit.as_secs()),
+                        fix: "`kdev doctor` says why".to_owned(),
+                    }),
+                };
+            }
+        }
+    }
+
+    /// Registers a claim in all tunnels, those to come included. Where `over` says who does it,
+    /// claims that are in its way go: the record in the cluster is what decides who has what.
+    ///
+    /// # Errors
+    /// Why a replica does not take it, in its words.
+    pub async fn attach(&self, standing: Standing, over: Option<String>) -> Result<(), String> {
+        let (id, port) = (standing.claim.id.clone(), standing.port);
+        let ask = Ask::Attach {
+            port,
+            claim: Box::new(standing.claim.clone()),
+            over,
+            log: standing.log,
+        };
+        self.shared
+            .lock()
+            .standing
+            .insert(id.clone(), Arc::new(standing));
+        let mut taken = false;
+        for tell in self.ask(&ask).await {
+            match tell {
+                Tell::Attached { .. } => taken = true,
+                Tell::Refused { reason, .. } | Tell::Unknown { reason } => {
+                    self.detach(port, &id).await;
+                    return Err(reason);
+                }
+                _ => {}
+            }
+        }
+        match taken {
+            true => Ok(()),
+            false => {
+                self.detach(port, &id).await;
+                Err("no replica of the relay has answered".to_owned())
+            }
+        }
+    }
+
+    /// Ends a claim in all tunnels: from now on its requests go to the original pods.
+    pub async fn detach(&self, port: u16, id: &str) {
+        // Its streams are looked up here, so it goes last: what is on the way is still served.
+        let ask = Ask::Detach {
+            port,
+            id: id.to_owned(),
+        };
+        self.ask(&ask).await;
+        self.shared.lock().standing.remove(id);
+    }
+
+    /// What the replicas know of a port.
+    pub async fn look(&self, port: u16) -> Vec<Tell> {
+        self.ask(&Ask::Look { port }).await
+    }
+
+    /// Ends somebody else's claim, in the name of `by`.
+    pub async fn oust(&self, port: u16, id: &str, by: &str) {
+        let ask = Ask::Oust {
+            port,
+            id: id.to_owned(),
+            by: by.to_owned(),
+        };
+        self.ask(&ask).await;
+    }
+
+    /// Asks whoever is still connected to a port to move: its Service leads to its own pods again.
+    pub async fn retire(&self, port: u16) {
+        self.ask(&Ask::Retire { port }).await;
+    }
+
+    /// Ends all claims at once, lets the streams of callers end within `limit`, and closes the
+    /// tunnels.
+    pub async fn close(&self, limit: Duration) {
+        self.shared.keepers.kill();
+        let _ = timeout(limit, self.ask(&Ask::Bye)).await;
+        let lines = std::mem::take(&mut self.shared.lock().lines);
+        // Each tunnel ends its control stream when nobody can ask any more.
+        drop(lines);
+        self.shared.tasks.shutdown(limit).await;
+    }
+
+    /// The answers of all replicas; one that is gone or says nothing gives none.
+    async fn ask(&self, ask: &Ask) -> Vec<Tell> {
+        let lines = self.shared.lock().lines.clone();
+        let answers = lines.into_iter().map(|line| async move {
+            let (give, answer) = oneshot::channel();
+            let asked = async {
+                line.asks.send((ask.clone(), give)).await.ok()?;
+                answer.await.ok()
+            };
+            timeout(ANSWER, asked).await.ok().flatten()
+        });
+        join_all(answers).await.into_iter().flatten().collect()
+    }
+}
+
+impl Shared {
+    /// Whether each replica that can have a tunnel has one.
+    fn look(&self, replicas: &Replicas) -> Result<bool, Trouble> {
+        if let Some(none) = &replicas.none {
+            return Err(none.clone());
+        }
+        let state = self.lock();
+        let has = |name: &Arc<str>| state.lines.iter().any(|line| line.replica == *name);
+        let mut all = !replicas.names.is_empty();
+        let mut lasting = None;
+        for name in &replicas.names {
+            if has(name) {
+                continue;
+            }
+            match state.troubles.get(name).filter(|trouble| !trouble.passing) {
+                Some(trouble) => lasting = Some(trouble.clone()),
+                None => all = false,
+            }
+        }
+        match lasting {
+            Some(trouble) if all && state.lines.is_empty() => Err(trouble),
+            _ => Ok(all),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Whoever shows them and does not keep up misses some; nothing waits for a terminal.
+        let _ = self.events.try_send(event);
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
