@@ -8,6 +8,7 @@
 //! * [`registry`]: the sessions of this machine, each answering on a socket of its own
 //! * [`doctor`]: what works here, and what to do about the rest
 //! * [`install`]: the relay in a namespace: install, upgrade, uninstall
+//! * [`intercept`]: a Service's requests come to an app of this laptop
 //! * [`intercepts`]: those that others have, and what they left
 //! * [`demo`]: the main jobs against a simulated cluster
 
@@ -19,6 +20,7 @@ pub mod doctor;
 pub mod env;
 pub mod forward;
 pub mod install;
+pub mod intercept;
 pub mod intercepts;
 pub mod registry;
 pub mod resolve;

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use super::connect::{listen, serve_laptop};
+use super::intercept::{Intercepts, Planned};
 use super::registry::{self, Lease, Lends, Listening};
 use super::signals::Ending;
 use super::{Session, share};
@@ -32,8 +33,13 @@ pub trait Observer {
 
 /// What opening a session is called while it goes on.
 const CONNECTING: &str = "Connecting to the cluster";
+/// What beginning an intercept is called.
+const INTERCEPTING: &str = "Intercepting";
+/// The variable that says where a command shall listen.
+const PORT: &str = "PORT";
 
-/// Runs `argv` with a way into the cluster and gives its exit code.
+/// Runs `argv` with a way into the cluster and gives its exit code. With a `plan`, Services are
+/// intercepted meanwhile.
 ///
 /// # Errors
 /// When the cluster cannot be reached, or the command cannot work with kdev. A command that does
@@ -41,23 +47,34 @@ const CONNECTING: &str = "Connecting to the cluster";
 pub async fn run(
     config: &Config,
     argv: &[OsString],
+    plan: Option<&Planned>,
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     match container::detect(argv)? {
         Detected::Command { note } => {
             note.iter().for_each(|note| observer.note(note));
-            run_command(config, argv, observer).await
+            run_command(config, argv, plan, observer).await
         }
-        Detected::Container(run) => run_container(config, &run, observer).await,
+        Detected::Container(run) => {
+            if plan.is_some_and(|plan| plan.port.is_some()) {
+                anyhow::bail!(
+                    "say --to PORT, the port of this laptop that the container publishes"
+                );
+            }
+            run_container(config, &run, plan, observer).await
+        }
     }
 }
 
 async fn run_command(
     config: &Config,
     argv: &[OsString],
+    plan: Option<&Planned>,
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
+    // What is intercepted is the session's own.
     if !config.own_session
+        && plan.is_none()
         && let Some((lease, lends)) = share::borrow(config).await
     {
         return run_borrowed(config, argv, lease, &lends, observer).await;
@@ -71,18 +88,23 @@ async fn run_command(
     let registration = session.register("run", vec![listening(&address.to_string())], None);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
     let settings = settings(&session, proxy);
-    let variables = share::variables(config, &settings, &share::inherited());
+    let mut variables = share::variables(config, &settings, &share::inherited());
     note_dropped(&variables, observer);
     note_replaced_proxy(&session.proxies, observer);
+    let port = plan.and_then(|plan| plan.port);
+    let port = port.map(|port| (PORT.to_owned(), port.to_string()));
+    variables.set.extend(port);
     let Some(command) = Command::new(argv, variables.set) else {
         anyhow::bail!("there is no command to run; write it after --");
     };
+    let (session, intercepts) = intercepting(session, config, plan, observer).await?;
     session.client.release_terminal();
     let code = match Child::spawn(command) {
         Ok(mut child) => child.wait().await?,
         Err(error) => not_started(&error, observer),
     };
     drop(registration);
+    give_back(intercepts, observer).await?;
     session.close(Duration::ZERO).await;
     Ok(code)
 }
@@ -137,6 +159,7 @@ async fn run_borrowed(
 async fn run_container(
     config: &Config,
     run: &ContainerRun,
+    request: Option<&Planned>,
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     // Before the cluster: what the engine refuses costs no login.
@@ -169,6 +192,7 @@ async fn run_container(
     let variables = plan.variables(&settings);
     note_dropped(&variables, observer);
     let (command, started) = plan.command(&id, &variables.set)?;
+    let (session, intercepts) = intercepting(session, config, request, observer).await?;
     session.client.release_terminal();
     let mut code = match Child::spawn(command) {
         Ok(mut child) => child.wait().await?,
@@ -185,8 +209,44 @@ async fn run_container(
         };
     }
     drop(registration);
+    give_back(intercepts, observer).await?;
     session.close(Duration::ZERO).await;
     Ok(code)
+}
+
+/// Begins what is planned, if anything; where that fails the session is closed.
+async fn intercepting(
+    session: Session,
+    config: &Config,
+    plan: Option<&Planned>,
+    observer: &impl Observer,
+) -> anyhow::Result<(Session, Option<Intercepts>)> {
+    let Some(plan) = plan else {
+        return Ok((session, None));
+    };
+    let starting = plan.start(&session, config);
+    match observer.during(INTERCEPTING, starting).await {
+        Ok(intercepts) => Ok((session, Some(intercepts))),
+        Err(error) => {
+            session.close(Duration::ZERO).await;
+            Err(error)
+        }
+    }
+}
+
+/// Ends what was intercepted while a command ran. A signal skips what is left of it.
+async fn give_back(intercepts: Option<Intercepts>, observer: &impl Observer) -> anyhow::Result<()> {
+    let Some(mut intercepts) = intercepts else {
+        return Ok(());
+    };
+    let mut ending = Ending::listen()?;
+    intercepts.stop();
+    tokio::select! {
+        _ = intercepts.ended() => {}
+        _ = ending.next() => observer.note("`kdev restore` does what is left"),
+    }
+    intercepts.abandon().await;
+    Ok(())
 }
 
 /// Serves the containers of this session, and whoever knows its password.

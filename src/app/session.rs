@@ -132,6 +132,11 @@ impl Session {
         &self.routes
     }
 
+    /// What serves the session's own needs, and goes last.
+    pub(super) fn background(&self) -> &Tasks {
+        &self.background
+    }
+
     /// The cluster's DNS domain.
     #[must_use]
     pub fn domain(&self) -> &ClusterDomain {

@@ -8,6 +8,7 @@ mod env;
 mod flags;
 mod forward;
 mod install;
+mod intercept;
 mod list;
 mod logging;
 mod man;
@@ -37,6 +38,7 @@ Examples:
   kdev connect                               a proxy for anything else, until Ctrl-C
   kdev resolve web.shop:80                   where a name leads, and why
   kdev install -n dev                        the relay, into one namespace: reaches what a pod reaches
+  kdev intercept orders --to 8080 --mine     your requests of a Service come to this laptop
   kdev list -A                               who intercepts which Service
 
 Service names are SERVICE (in the kubeconfig's namespace), SERVICE.NAMESPACE or any longer form.
@@ -56,6 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Intercept(intercept::InterceptArgs),
     Forward(forward::ForwardArgs),
     Connect(connect::ConnectArgs),
     Env(env::EnvArgs),
@@ -88,6 +91,7 @@ impl Cli {
     fn given(&self) -> Given {
         let own = match &self.command {
             Command::Run(args) => args.given(),
+            Command::Intercept(args) => args.given(),
             Command::Connect(args) => args.given(),
             Command::Env(args) => args.given(),
             Command::Forward(args) => args.given(),
@@ -138,6 +142,7 @@ pub fn main() -> ExitCode {
     };
     let failure = match &cli.command {
         Command::Run(_) => run::EXIT_KDEV_FAILED,
+        Command::Intercept(args) => args.failure(),
         _ => 1,
     };
     let place = Place::of_process();
@@ -174,6 +179,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, &config).await,
+            Command::Intercept(args) => intercept::run(args, &config).await,
             Command::Forward(args) => forward::run(args, &config).await,
             Command::Connect(args) => connect::run(args, &config).await,
             Command::Env(args) => env::run(args, &config).await,

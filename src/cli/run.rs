@@ -4,8 +4,10 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use super::intercept::{self, TermFlags};
 use super::{SettingFlags, output};
 use crate::app;
+use crate::app::intercept::{Asked, Planned, owner};
 use crate::config::{Config, Given, on};
 
 /// The exit code when kdev itself failed, as `docker run` has it: a child's own code is passed
@@ -19,6 +21,7 @@ Examples:
   kdev run -n shop -- npm start                    bare names mean Services of namespace shop
   kdev run -- docker run -d my/api                 kdev stays until the container ends
   kdev run --host-loopback -- docker run my/api    the container may reach 127.0.0.1 of this laptop
+  kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   and gets its requests
 
 The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need.
 Names that are not the cluster's are dialled from this laptop as always. Programs that know no
@@ -35,6 +38,11 @@ Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev i
 pub(super) struct RunArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::RUN }>,
+    /// Have a Service's requests come to this port meanwhile; repeatable (see `kdev intercept`)
+    #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
+    intercept: Vec<Asked>,
+    #[command(flatten)]
+    terms: TermFlags,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -53,11 +61,20 @@ impl RunArgs {
 }
 
 pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
-    app::run::run(config, &args.command, &Terminal).await
+    let plan = match args.intercept.is_empty() {
+        true => None,
+        false => Some(Planned {
+            asked: args.intercept,
+            terms: args.terms.terms(&owner(config))?,
+            tell: intercept::beside(),
+            port: None,
+        }),
+    };
+    app::run::run(config, &args.command, plan.as_ref(), &Terminal).await
 }
 
 /// The terminal, or what stands in its place.
-struct Terminal;
+pub(super) struct Terminal;
 
 impl app::run::Observer for Terminal {
     fn note(&self, text: &str) {

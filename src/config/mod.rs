@@ -63,6 +63,8 @@ pub struct Config {
     pub resolve_in_cluster: Vec<String>,
     /// These three, read.
     pub routes: Routes,
+    /// Whose intercepts these are; this machine's user where nobody says.
+    pub owner: Option<String>,
     /// How long a credential plugin may take.
     pub login_timeout: Option<Duration>,
     /// The form of the log.
@@ -94,6 +96,7 @@ impl Config {
             host_loopback: _,
             proxy_auth_helper,
             own_session: _,
+            owner: _,
             login_timeout: _,
             cluster_domain,
             also_proxy: _,

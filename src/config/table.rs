@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via};
 use crate::k8s::relay::Carrier;
+use crate::rule::LONGEST_OWNER;
 use crate::upstream::Helper;
 
 /// The commands that have a setting's flag.
@@ -21,6 +22,8 @@ pub mod on {
     pub const FORWARD: u8 = 16;
     /// `kdev resolve`.
     pub const RESOLVE: u8 = 32;
+    /// `kdev intercept`.
+    pub const INTERCEPT: u8 = 64;
 }
 
 const NO_FLAG_NEEDED: &str = "a free port of 127.0.0.1";
@@ -121,7 +124,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "How streams reach the cluster",
         fallback: Fallback::Is("auto"),
         project: Project::May,
-        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.via = match value.text() {
                 "direct" => Via::Direct,
@@ -147,7 +150,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "What carries the tunnels to the relay",
         fallback: Fallback::Is("auto"),
         project: Project::May,
-        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD,
         set: |config, value| {
             config.carrier = Carrier::from_id(value.text());
             Ok(())
@@ -161,7 +164,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Where the proxy listens; in a file, that of `connect`",
         fallback: Fallback::Means(NO_FLAG_NEEDED),
         project: Project::May,
-        on: on::RUN | on::CONNECT,
+        on: on::RUN | on::INTERCEPT | on::CONNECT,
         set: |config, value| {
             let address = address(value)?;
             if !address.ip().is_loopback() {
@@ -234,7 +237,7 @@ pub static SETTINGS: &[Setting] = &[
                .suffix, address or CIDR, each with an optional :PORT; repeatable",
         fallback: Fallback::Means("what the cluster has"),
         project: Project::May,
-        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.also_proxy = value.list().to_vec();
             config.read_routes()
@@ -249,7 +252,7 @@ pub static SETTINGS: &[Setting] = &[
                --also-proxy: the more specific rule wins",
         fallback: Fallback::Means("what the cluster has not"),
         project: Project::May,
-        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.never_proxy = value.list().to_vec();
             config.read_routes()
@@ -264,7 +267,7 @@ pub static SETTINGS: &[Setting] = &[
                alone; repeatable",
         fallback: Fallback::Means("what the cluster has"),
         project: Project::May,
-        on: on::RUN | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.resolve_in_cluster = value.list().to_vec();
             config.read_routes()
@@ -280,9 +283,29 @@ pub static SETTINGS: &[Setting] = &[
         project: Project::MayNot(
             "it lets a container reach what listens on this machine for you alone",
         ),
-        on: on::RUN,
+        on: on::RUN | on::INTERCEPT,
         set: |config, value| {
             config.host_loopback = value.is_on();
+            Ok(())
+        },
+    },
+    Setting {
+        key: "owner",
+        short: None,
+        value_name: "NAME",
+        kind: Kind::Text,
+        help: "Whose intercepts these are, for the team; --mine means what stands before its @",
+        fallback: Fallback::Means("USER@HOST"),
+        project: Project::MayNot("it says who you are"),
+        on: on::RUN | on::INTERCEPT,
+        set: |config, value| {
+            let text = value.text().trim();
+            if text.is_empty() || text.len() > LONGEST_OWNER || text.contains(char::is_control) {
+                return Err(format!(
+                    "{text:?} is no name: one line of at most {LONGEST_OWNER} bytes"
+                ));
+            }
+            config.owner = Some(text.to_owned());
             Ok(())
         },
     },

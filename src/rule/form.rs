@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, Kind};
-use super::{Conditions, Invalid};
+use super::{Conditions, Invalid, MINE_HEADER};
 
 /// The JSON of a condition. A kind that a version does not know is an error there, never
 /// "matches everything".
@@ -90,6 +90,36 @@ impl fmt::Display for Conditions {
             write!(f, "{space}{condition}")?;
         }
         Ok(())
+    }
+}
+
+impl Conditions {
+    /// Flags of curl and a path for a request that fulfils them, as far as they say what it looks
+    /// like: a regular expression is left to whoever knows one that it matches.
+    #[must_use]
+    pub fn as_curl(&self) -> (String, &str) {
+        let (mut flags, mut path) = (String::new(), "/");
+        for condition in self.iter() {
+            match &condition.0 {
+                Kind::Header(name, value) => {
+                    flags += &format!(" -H {}", quoted(&format!("{name}: {value}")));
+                }
+                Kind::HeaderMatches(name, pattern) => {
+                    flags += &format!(" -H {}", quoted(&format!("{name}: <{}>", pattern.as_str())));
+                }
+                Kind::Mine(value) => {
+                    flags += &format!(" -H {}", quoted(&format!("{MINE_HEADER}: {value}")));
+                }
+                Kind::Baggage(key, value) => {
+                    flags += &format!(" -H {}", quoted(&format!("baggage: {key}={value}")));
+                }
+                Kind::Path(exact) => path = exact,
+                Kind::PathPrefix(prefix) if path == "/" => path = prefix,
+                Kind::PathPrefix(_) | Kind::PathMatches(_) => {}
+                Kind::Method(method) => flags += &format!(" -X {method}"),
+            }
+        }
+        (flags, path)
     }
 }
 

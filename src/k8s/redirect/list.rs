@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::object::text;
+use super::object::{port_name, port_number, text};
 use super::origin::{self, SELECTOR};
 use super::site::Site;
 use crate::intercept::claim::Claim;
@@ -28,6 +28,39 @@ pub struct Intercepted {
     pub given_back: Option<u64>,
     /// Why the claims cannot be read.
     pub unreadable: Option<String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name; may be empty where it is the only one.
+    pub name: String,
+    /// Its number.
+    pub port: u16,
+    /// What it says is spoken there.
+    pub app_protocol: Option<String>,
+    /// Whether it is one of TCP.
+    pub tcp: bool,
+}
+
+/// The ports of a Service in the client's namespace.
+///
+/// # Errors
+/// When there is no such Service, or it may not be read.
+pub async fn ports(client: &Client, service: &str) -> Result<Vec<ServicePort>, RedirectError> {
+    let site = Site {
+        client: client.clone(),
+        namespace: client.namespace().to_owned(),
+    };
+    let live = site.service(service).await?;
+    let live = live.ok_or_else(|| super::engage::no_service(&site, service))?;
+    let read = |port: &Value| ServicePort {
+        name: port_name(port).to_owned(),
+        port: port_number(port),
+        app_protocol: port["appProtocol"].as_str().map(str::to_owned),
+        tcp: port["protocol"].as_str().is_none_or(|it| it == "TCP"),
+    };
+    Ok(super::object::ports(&live["spec"]).map(read).collect())
 }
 
 /// Where to look.

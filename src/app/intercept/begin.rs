@@ -1,0 +1,221 @@
+//! How an intercept begins.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{anyhow, bail};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::live::Live;
+use super::{Asked, Begun, Event, Teller, Terms};
+use crate::addr::{Host, Target};
+use crate::dial::{Answer, Dial as _, DialRelay as _, Laptop};
+use crate::intercept::record::{Life, judge, overlapping, record};
+use crate::intercept::reverse::{Reverse, Standing};
+use crate::intercept::{Redirect as _, RedirectError, Redirected as _, Wanted};
+use crate::k8s::Client;
+use crate::k8s::redirect::Redirector;
+use crate::k8s::redirect::list::{Intercepted, Scope, ServicePort, list, ports};
+use crate::rule::control::Tell;
+use crate::rule::{AppProtocol, Claim};
+use crate::tunnel::pool::Pool;
+
+/// How long one's own former kdev is waited for, which the relay may not know yet to be gone: the
+/// end of a port-forward comes a second late.
+const GHOST: Duration = Duration::from_secs(4);
+/// How often it is looked whether it is gone.
+const GHOST_LOOK: Duration = Duration::from_millis(400);
+/// How long the cluster may take until the Service's address leads to the relay.
+const LANDED: Duration = Duration::from_secs(6);
+/// Pause between two looks.
+const LANDED_LOOK: Duration = Duration::from_millis(50);
+/// How long the app may take to show that it listens.
+const APP: Duration = Duration::from_secs(1);
+
+/// What all intercepts of one kdev share.
+pub(super) struct Site {
+    pub(super) client: Client,
+    pub(super) redirector: Redirector,
+    pub(super) reverse: Reverse,
+    pub(super) relay: Option<Pool>,
+    pub(super) owner: String,
+    pub(super) terms: Terms,
+    pub(super) tell: Teller,
+}
+
+impl Site {
+    pub(super) fn note(&self, text: String) {
+        (self.tell)(Event::Note(text));
+    }
+
+    /// Begins one.
+    pub(super) async fn begin(&self, asked: &Asked) -> anyhow::Result<Live> {
+        let service = &asked.service.service;
+        let ports = ports(&self.client, service).await?;
+        let port = asked.service.choose(&ports).map_err(|why| anyhow!(why))?;
+        let claim = self.claim(port);
+        let mut guard = self.redirect(service, port, &claim).await?;
+        let landing = guard.landings().iter().find(|l| l.port == port.port);
+        let Some(landing) = landing.map(|landing| landing.landing) else {
+            let _ = guard.restore().await;
+            bail!(
+                "port {} of Service {service} went away meanwhile",
+                port.port
+            );
+        };
+        if let Err(why) = self.landed(service, port.port, landing).await {
+            self.note(why);
+        }
+        let standing = Standing {
+            port: landing,
+            claim: claim.clone(),
+            app: asked.app.clone(),
+            log: self.terms.log,
+        };
+        let by = Some(self.owner.clone());
+        if let Err(why) = self.reverse.attach(standing.clone(), by).await {
+            if let Err(error) = guard.restore().await {
+                tracing::warn!(%error, "the claim stays until `kdev restore`");
+            }
+            bail!("the relay does not take the intercept: {why}");
+        }
+        let others = self.others(service).await.map(|found| found.claims);
+        let begun = Begun {
+            service: service.clone(),
+            namespace: self.client.namespace().to_owned(),
+            port: port.port,
+            overlaps: overlapping(port.port, &claim, &others.unwrap_or_default()),
+            claim,
+            app: asked.app.clone(),
+            down: down(&asked.app).await,
+        };
+        (self.tell)(Event::Live(Box::new(begun)));
+        Ok(Live::new(asked.clone(), standing, guard))
+    }
+
+    fn claim(&self, port: &ServicePort) -> Claim {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = since.map_or(0, |since| since.as_millis());
+        let said = AppProtocol::of_port(port.app_protocol.as_deref(), Some(&port.name));
+        Claim {
+            id: id(),
+            owner: self.owner.clone(),
+            session: self.reverse.session(),
+            conditions: self.terms.conditions.clone(),
+            since: u64::try_from(since).unwrap_or(u64::MAX),
+            mirror: self.terms.mirror,
+            fallback: self.terms.fallback,
+            protocol: self.terms.protocol.unwrap_or(said),
+        }
+    }
+
+    /// Has the Service's traffic come to the relay.
+    async fn redirect(
+        &self,
+        service: &str,
+        port: &ServicePort,
+        claim: &Claim,
+    ) -> anyhow::Result<crate::k8s::redirect::Guard> {
+        let until = Instant::now() + GHOST;
+        loop {
+            let others = self.others(service).await;
+            let lives = match &others {
+                Some(found) => lives(&self.reverse, found).await,
+                None => BTreeMap::new(),
+            };
+            let own = others.iter().flat_map(|found| &found.claims);
+            let own = own.filter(|other| other.owner == claim.owner).count() > 0;
+            let wanted = Wanted {
+                service: service.to_owned(),
+                claim: record(port.port, claim),
+                judge: judge(port.port, claim.clone(), lives, self.terms.take_over),
+                force: self.terms.force,
+            };
+            match self.redirector.redirect(wanted).await {
+                Err(RedirectError::Conflict(_)) if own && Instant::now() < until => {
+                    sleep(GHOST_LOOK).await;
+                }
+                Err(RedirectError::Conflict(why)) => {
+                    bail!("Service {service}, port {}: {why}", port.port)
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// What is on record for a Service.
+    pub(super) async fn others(&self, service: &str) -> Option<Intercepted> {
+        let scope = Scope::Namespace(self.client.namespace().to_owned());
+        let all = list(&self.client, &scope).await.ok()?;
+        all.into_iter().find(|found| found.service == service)
+    }
+
+    /// Waits until a connection to the Service's own address arrives at the relay.
+    async fn landed(&self, service: &str, port: u16, landing: u16) -> Result<(), String> {
+        let Some(relay) = &self.relay else {
+            return Ok(());
+        };
+        let target = Target::new(Host::Name(service.into()), port);
+        let before = self.accepted(landing).await;
+        let until = Instant::now() + LANDED;
+        while Instant::now() < until {
+            let dial = relay.dial_relay(&target, Answer::Awaited);
+            drop(timeout(APP, dial).await);
+            if self.accepted(landing).await > before {
+                return Ok(());
+            }
+            sleep(LANDED_LOOK).await;
+        }
+        Err(format!(
+            "connections to Service {service} did not arrive at the relay within {} s, so some \
+             nodes of the cluster may still send them to its pods",
+            LANDED.as_secs()
+        ))
+    }
+
+    async fn accepted(&self, landing: u16) -> u64 {
+        let seen = self.reverse.look(landing).await.into_iter();
+        let counts = seen.map(|tell| match tell {
+            Tell::Seen { accepted, .. } => accepted,
+            _ => 0,
+        });
+        counts.sum()
+    }
+}
+
+/// How the kdevs of all claims on a Service are doing, by id.
+pub(crate) async fn lives(reverse: &Reverse, found: &Intercepted) -> BTreeMap<String, Life> {
+    let mut lives = BTreeMap::new();
+    for (_, landing) in &found.landings {
+        for tell in reverse.look(*landing).await {
+            let Tell::Seen { claims, .. } = tell else {
+                continue;
+            };
+            for seen in claims {
+                let life = if seen.live { Life::Live } else { Life::Silent };
+                let known = lives.entry(seen.id).or_insert(life);
+                *known = life.max(*known);
+            }
+        }
+    }
+    lives
+}
+
+/// Letters that are not taken for one another.
+const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
+/// Letters of an id: few enough to type, and of a billion kinds.
+const LETTERS_OF_ID: usize = 6;
+
+fn id() -> String {
+    let letter = |_| LETTERS[rand::random_range(0..LETTERS.len())] as char;
+    (0..LETTERS_OF_ID).map(letter).collect()
+}
+
+/// Why the app does not answer, if it does not.
+async fn down(app: &Target) -> Option<String> {
+    match timeout(APP, Laptop { loopback: true }.dial(app)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("{app} does not answer")),
+    }
+}

@@ -1,0 +1,240 @@
+//! All intercepts of one kdev, until they end.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{join_all, select_all};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::begin::Site;
+use super::live::{Fate, Live};
+use super::{Asked, Event};
+use crate::intercept::{Change, reverse};
+
+/// How long open streams may go on once all is given back.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often an intercept that waits for the relay is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How long the same words about an app are not said again.
+const SAID: Duration = Duration::from_secs(10);
+
+/// All intercepts of one kdev.
+pub(super) struct Driver {
+    site: Site,
+    lives: Vec<Live>,
+    /// Those that wait for the relay.
+    waiting: Vec<Asked>,
+    events: mpsc::Receiver<reverse::Event>,
+    until: Option<Instant>,
+    said: HashMap<String, Instant>,
+    last: Option<String>,
+}
+
+/// What happens next.
+enum Next {
+    Stop,
+    Elapsed,
+    Change(usize, Change),
+    Event(reverse::Event),
+    Again,
+}
+
+impl Driver {
+    /// Begins all, or none.
+    ///
+    /// # Errors
+    /// Why one could not begin.
+    pub(super) async fn begin(
+        site: Site,
+        asked: &[Asked],
+        events: mpsc::Receiver<reverse::Event>,
+    ) -> anyhow::Result<Self> {
+        let until = site.terms.lasts.map(|lasts| Instant::now() + lasts);
+        let mut driver = Self {
+            site,
+            lives: Vec::new(),
+            waiting: Vec::new(),
+            events,
+            until,
+            said: HashMap::new(),
+            last: None,
+        };
+        for one in asked {
+            match driver.site.begin(one).await {
+                Ok(live) => driver.lives.push(live),
+                Err(error) => {
+                    driver.end().await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(driver)
+    }
+
+    /// Goes on until `stop`, or until all have ended, and gives back what is there; with the
+    /// reason where nobody stopped it.
+    pub(super) async fn run(mut self, stop: oneshot::Receiver<()>) -> Option<String> {
+        let mut stop = stop.fuse();
+        let reason = loop {
+            if self.lives.is_empty() && self.waiting.is_empty() {
+                break self.last.take().or_else(|| Some("it has ended".to_owned()));
+            }
+            match self.next(&mut stop).await {
+                Next::Stop => break None,
+                Next::Elapsed => {
+                    self.site.note("the time is over".to_owned());
+                    break None;
+                }
+                Next::Change(place, change) => {
+                    let fate = self.lives[place].meet(&self.site, change).await;
+                    self.decide(place, fate).await;
+                }
+                Next::Event(event) => self.hear(event).await,
+                Next::Again => self.again().await,
+            }
+        };
+        self.end().await;
+        reason
+    }
+
+    async fn next(
+        &mut self,
+        stop: &mut (impl Future<Output = Result<(), oneshot::error::RecvError>> + Unpin),
+    ) -> Next {
+        let until = self.until;
+        let elapsed = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+        };
+        let again = async {
+            match self.waiting.is_empty() {
+                true => pending().await,
+                false => sleep(AGAIN).await,
+            }
+        };
+        let changes = self.lives.iter_mut().enumerate();
+        let changes =
+            changes.map(|(place, live)| async move { (place, live.changed().await) }.boxed());
+        let changes: Vec<_> = changes.collect();
+        let change = async {
+            match changes.is_empty() {
+                true => pending().await,
+                false => select_all(changes).await.0,
+            }
+        };
+        tokio::select! {
+            biased;
+            // A handle that was dropped means the same.
+            _ = stop => Next::Stop,
+            () = elapsed => Next::Elapsed,
+            (place, change) = change => Next::Change(place, change),
+            event = self.events.recv() => match event {
+                Some(event) => Next::Event(event),
+                None => Next::Stop,
+            },
+            () = again => Next::Again,
+        }
+    }
+
+    async fn decide(&mut self, place: usize, fate: Fate) {
+        let reason = match fate {
+            Fate::Lives => return,
+            Fate::Waits(why) => {
+                let live = self.lives.swap_remove(place);
+                self.waiting.push(live.asked);
+                self.site.note(why);
+                return;
+            }
+            Fate::Over(reason) => reason,
+        };
+        let live = self.lives.swap_remove(place);
+        self.site
+            .reverse
+            .detach(live.standing.port, live.id())
+            .await;
+        (self.site.tell)(Event::Ended {
+            id: live.id().to_owned(),
+            service: live.service().to_owned(),
+            reason: reason.clone(),
+        });
+        self.last = Some(format!(
+            "the intercept of {} is over: {reason}",
+            live.service()
+        ));
+    }
+
+    async fn hear(&mut self, event: reverse::Event) {
+        let place = |id: &str| self.lives.iter().position(|live| live.id() == id);
+        match event {
+            reverse::Event::Served(served) => {
+                if let Some(place) = place(&served.id) {
+                    let service = self.lives[place].service().to_owned();
+                    (self.site.tell)(Event::Request { service, served });
+                }
+            }
+            reverse::Event::AppDown { id, error } => {
+                let Some(place) = place(&id) else { return };
+                let what = match self.site.terms.fallback {
+                    true => "the original pods answer",
+                    false => "callers get a 502",
+                };
+                let service = self.lives[place].service();
+                self.say(format!(
+                    "a request of {service} found no app: {error}; {what}"
+                ));
+            }
+            reverse::Event::Ousted { id, by } => {
+                if let Some(place) = place(&id) {
+                    // Where it was the last one, the Service is nobody's now.
+                    self.lives[place].give_back_quickly(&self.site).await;
+                    let fate = Fate::Over(format!("{by} ended it"));
+                    self.decide(place, fate).await;
+                }
+            }
+            reverse::Event::Refused { id, reason } => {
+                if let Some(place) = place(&id) {
+                    let fate = self.lives[place].insist(&self.site, &reason).await;
+                    self.decide(place, fate).await;
+                }
+            }
+            reverse::Event::Away => self.say(
+                "the way to the relay is lost; your requests wait for it for 2 s, then get a 503"
+                    .to_owned(),
+            ),
+            reverse::Event::Back => self.say("the way to the relay is back".to_owned()),
+        }
+    }
+
+    /// Says something that was not said a moment ago.
+    fn say(&mut self, text: String) {
+        let now = Instant::now();
+        self.said.retain(|_, at| now - *at < SAID);
+        if self.said.insert(text.clone(), now).is_none() {
+            self.site.note(text);
+        }
+    }
+
+    /// Begins again what waits for the relay.
+    async fn again(&mut self) {
+        for asked in std::mem::take(&mut self.waiting) {
+            match self.site.begin(&asked).await {
+                Ok(live) => self.lives.push(live),
+                Err(error) => {
+                    tracing::debug!(%error, service = asked.service.service, "not yet again");
+                    self.waiting.push(asked);
+                }
+            }
+        }
+    }
+
+    async fn end(self) {
+        let site = &self.site;
+        join_all(self.lives.into_iter().map(|live| live.end(site))).await;
+        self.site.reverse.close(GRACE).await;
+    }
+}

@@ -1,0 +1,220 @@
+//! An intercept that is live: what others do to it, and how it ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Asked;
+use super::begin::Site;
+use crate::intercept::reverse::Standing;
+use crate::intercept::{Change, Left, Redirected as _};
+use crate::k8s::redirect::Guard;
+use crate::rule::control::Tell;
+
+/// How long after it was brought back a Service that is set back again is left alone: whoever does
+/// that will go on.
+const SET_BACK_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is asked whether late callers still come.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// One intercept.
+pub(super) struct Live {
+    pub(super) asked: Asked,
+    pub(super) standing: Standing,
+    guard: Guard,
+    brought_back: Option<Instant>,
+}
+
+/// What becomes of an intercept.
+pub(super) enum Fate {
+    /// It goes on.
+    Lives,
+    /// It is over, because of this.
+    Over(String),
+    /// It begins again once the relay is back.
+    Waits(String),
+}
+
+impl Live {
+    pub(super) fn new(asked: Asked, standing: Standing, guard: Guard) -> Self {
+        Self {
+            asked,
+            standing,
+            guard,
+            brought_back: None,
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.standing.claim.id
+    }
+
+    pub(super) fn service(&self) -> &str {
+        &self.asked.service.service
+    }
+
+    /// Waits for the next thing that somebody else did. Dropping the future loses nothing.
+    pub(super) async fn changed(&mut self) -> Change {
+        self.guard.changed().await
+    }
+
+    /// Does what is to be done about it.
+    pub(super) async fn meet(&mut self, site: &Site, change: Change) -> Fate {
+        let service = self.service().to_owned();
+        match change {
+            Change::Drifted(how) => self.drifted(site, &how).await,
+            Change::ClaimGone(by) => {
+                let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+                Fate::Over(format!("it was ended{by}"))
+            }
+            Change::ServiceGone => Fate::Over(format!("Service {service} was deleted")),
+            Change::NamespaceGone => Fate::Over("its namespace is being deleted".to_owned()),
+            Change::RightsGone => {
+                Fate::Over("you may not read it any more, and so not keep it".to_owned())
+            }
+            Change::RelayGone => {
+                self.give_back_quickly(site).await;
+                Fate::Over(format!(
+                    "the relay was uninstalled; Service {service} has its own pods again"
+                ))
+            }
+            Change::RelayDown => {
+                self.give_back_quickly(site).await;
+                Fate::Waits(format!(
+                    "no replica of the relay is ready, so Service {service} has its own pods \
+                     again until one is"
+                ))
+            }
+            Change::RelayBack => Fate::Lives,
+        }
+    }
+
+    async fn drifted(&mut self, site: &Site, how: &str) -> Fate {
+        let service = self.service().to_owned();
+        let again = self.brought_back.replace(Instant::now());
+        if again.is_some_and(|at| at.elapsed() < SET_BACK_AGAIN) {
+            self.give_back_quickly(site).await;
+            return Fate::Over(format!(
+                "Service {service} was set back twice ({how}); whoever does that (helm, Argo CD, \
+                 Flux, a pipeline) would go on"
+            ));
+        }
+        site.note(format!(
+            "Service {service} was set back ({how}); bringing it again"
+        ));
+        match self.guard.again().await {
+            Ok(()) => self.moved(site).await,
+            Err(error) => {
+                self.give_back_quickly(site).await;
+                Fate::Over(format!(
+                    "it was set back ({how}) and cannot be kept: {error}"
+                ))
+            }
+        }
+    }
+
+    /// The port may arrive elsewhere now.
+    async fn moved(&mut self, site: &Site) -> Fate {
+        let landings = self.guard.landings();
+        let port = landings
+            .iter()
+            .find(|landing| Some(landing.port) == self.port());
+        let Some(landing) = port.map(|port| port.landing) else {
+            self.give_back_quickly(site).await;
+            return Fate::Over("the Service has no such port any more".to_owned());
+        };
+        if landing != self.standing.port {
+            site.reverse.detach(self.standing.port, self.id()).await;
+            self.standing.port = landing;
+            let by = Some(site.owner.clone());
+            if let Err(why) = site.reverse.attach(self.standing.clone(), by).await {
+                self.give_back_quickly(site).await;
+                return Fate::Over(format!("the relay does not take it any more: {why}"));
+            }
+        }
+        site.note(format!(
+            "Service {} comes to the relay again",
+            self.service()
+        ));
+        Fate::Lives
+    }
+
+    /// The Service's port.
+    fn port(&self) -> Option<u16> {
+        let (port, _) = crate::intercept::record::recorded(self.guard.claim()).ok()?;
+        Some(port)
+    }
+
+    /// Registers the claim again at a replica that refused it, where it is still on record; else
+    /// gives the reason why it is over.
+    pub(super) async fn insist(&mut self, site: &Site, reason: &str) -> Fate {
+        let Some(found) = site.others(self.service()).await else {
+            // Who cannot ask now is told by the watch.
+            return Fate::Lives;
+        };
+        if !found.claims.iter().any(|claim| claim.id == self.id()) {
+            return Fate::Over(reason.to_owned());
+        }
+        let by = Some(site.owner.clone());
+        match site.reverse.attach(self.standing.clone(), by).await {
+            Ok(()) => Fate::Lives,
+            Err(why) => {
+                self.give_back_quickly(site).await;
+                Fate::Over(why)
+            }
+        }
+    }
+
+    /// Its requests go to the original pods, and the Service to them as well where no claim of
+    /// others is on it. Late callers are left to the next kdev.
+    pub(super) async fn give_back_quickly(&mut self, site: &Site) -> Option<Left> {
+        site.reverse.detach(self.standing.port, self.id()).await;
+        match self.guard.restore().await {
+            Ok(left) => Some(left),
+            Err(error) => {
+                site.note(format!(
+                    "Service {} was not given back: {error}; `kdev restore` does it",
+                    self.service()
+                ));
+                None
+            }
+        }
+    }
+
+    /// The same, and clears up once no late caller comes any more.
+    pub(super) async fn end(mut self, site: &Site) {
+        let Some(Left::Last) = self.give_back_quickly(site).await else {
+            return;
+        };
+        let landings: Vec<u16> = self.guard.landings().iter().map(|l| l.landing).collect();
+        for landing in &landings {
+            site.reverse.retire(*landing).await;
+        }
+        site.note(format!(
+            "Service {} has its own pods again; clearing up when no late caller has come for 10 s \
+             (Ctrl-C leaves that to `kdev restore`)",
+            self.service()
+        ));
+        let (idle, began) = (AtomicU64::new(0), Instant::now());
+        let looking = async {
+            loop {
+                let mut since = began.elapsed();
+                for landing in &landings {
+                    for tell in site.reverse.look(*landing).await {
+                        if let Tell::Seen { ago: Some(ago), .. } = tell {
+                            since = since.min(Duration::from_millis(ago));
+                        }
+                    }
+                }
+                let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                idle.store(since, Ordering::Relaxed);
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = self.guard.sweep(|| Duration::from_millis(idle.load(Ordering::Relaxed))) => {}
+            () = looking => {}
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Intercepts of one kdev: a Service's requests, or some of them, come to an app of this laptop
+//! until it ends; then the Service is as it was.
+//!
+//! * [`asked`]: what a user asks for; [`owner`](mod@owner): whose it is
+//! * [`begin`]: how one begins; [`live`]: how it goes on and ends
+//! * [`drive`]: all of one kdev together; [`alone`]: without a command beside them
+
+mod alone;
+mod asked;
+mod begin;
+mod drive;
+mod live;
+mod owner;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::alone::{Alone, End, free_port};
+pub use self::asked::{Asked, Source, Terms, app_at};
+use self::begin::Site;
+use self::drive::Driver;
+pub use self::owner::{mine, owner};
+use super::Session;
+use crate::addr::Target;
+use crate::config::Config;
+use crate::intercept::reverse::Served;
+use crate::k8s::redirect::{Redirector, through_tunnels};
+use crate::k8s::relay;
+use crate::rule::Claim;
+use crate::task::Tasks;
+
+/// How long the first tunnels may take.
+const FIRST_TUNNELS: Duration = Duration::from_secs(15);
+/// Events that wait to be shown.
+const EVENTS: usize = 1024;
+
+/// What a user hears of intercepts.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// One is live.
+    Live(Box<Begun>),
+    /// A request of one was answered.
+    Request {
+        /// The Service.
+        service: String,
+        /// The request.
+        served: Served,
+    },
+    /// Something that the user should know.
+    Note(String),
+    /// One has ended by itself.
+    Ended {
+        /// The claim.
+        id: String,
+        /// The Service.
+        service: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An intercept that is live.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The Service.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its port.
+    pub port: u16,
+    /// The claim.
+    pub claim: Claim,
+    /// The app.
+    pub app: Target,
+    /// Claims of others that a request may fulfil as well.
+    pub overlaps: Vec<Claim>,
+    /// Why the app does not answer yet, where it does not.
+    pub down: Option<String>,
+}
+
+/// Told what happens; called from the tasks that do it, so it should not wait.
+pub type Teller = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What is intercepted while a command runs.
+#[derive(Clone)]
+pub struct Planned {
+    /// The Services, and the apps for their requests.
+    pub asked: Vec<Asked>,
+    /// Which requests, and how.
+    pub terms: Terms,
+    /// Who hears of it.
+    pub tell: Teller,
+    /// The port that the command is told to listen on.
+    pub port: Option<u16>,
+}
+
+impl Planned {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// Why one could not begin; none has then.
+    pub(in crate::app) async fn start(
+        &self,
+        session: &Session,
+        config: &Config,
+    ) -> anyhow::Result<Intercepts> {
+        let tell = self.tell.clone();
+        Intercepts::start(session, config, &self.asked, &self.terms, tell).await
+    }
+}
+
+/// Intercepts that are live.
+pub struct Intercepts {
+    stop: Option<oneshot::Sender<()>>,
+    done: oneshot::Receiver<Option<String>>,
+    tasks: Tasks,
+}
+
+impl Intercepts {
+    /// Begins all that is asked for, or none, as intercepts of `session`.
+    ///
+    /// # Errors
+    /// Why one could not begin; those before it are given back.
+    pub async fn start(
+        session: &Session,
+        config: &Config,
+        asked: &[Asked],
+        terms: &Terms,
+        tell: Teller,
+    ) -> anyhow::Result<Self> {
+        let (client, pods) = (&session.client, &session.pods);
+        let (events, heard) = mpsc::channel(EVENTS);
+        let background = session.background();
+        let reverse = relay::reverse(
+            client,
+            &session.catalog,
+            pods,
+            config.carrier,
+            background,
+            events,
+        );
+        let namespace = client.namespace();
+        let ask = through_tunnels(client, pods, namespace);
+        let site = Site {
+            client: client.clone(),
+            redirector: Redirector::new(client, namespace, ask, background),
+            reverse,
+            relay: session.relay.clone(),
+            owner: owner(config),
+            terms: terms.clone(),
+            tell,
+        };
+        if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
+            site.reverse.close(Duration::ZERO).await;
+            return Err(error.into());
+        }
+        let driver = Driver::begin(site, asked, heard).await?;
+        let (tasks, (stop, stopped), (ended, done)) =
+            (Tasks::new(), oneshot::channel(), oneshot::channel());
+        tasks.spawn(async move {
+            // Whoever waited is gone.
+            let _ = ended.send(driver.run(stopped).await);
+        });
+        Ok(Self {
+            stop: Some(stop),
+            done,
+            tasks,
+        })
+    }
+
+    /// Completes when all have ended, and were given back where they had to be; with the reason
+    /// where they were not stopped. Dropping the future loses nothing.
+    pub async fn ended(&mut self) -> Option<String> {
+        match (&mut self.done).await {
+            Ok(reason) => reason,
+            Err(_) => Some("it was broken off".to_owned()),
+        }
+    }
+
+    /// Asks for the end: see [`Intercepts::ended`].
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // They have ended by themselves.
+            let _ = stop.send(());
+        }
+    }
+
+    /// Ends at once; what is not given back yet is left to `kdev restore`.
+    pub async fn abandon(self) {
+        self.tasks.shutdown(Duration::ZERO).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! `kdev intercept`, and the flags that `kdev run` shares with it.
+
+mod printer;
+mod terms;
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use self::printer::{Out, Printer};
+pub(super) use self::terms::TermFlags;
+use super::run::{EXIT_KDEV_FAILED, Terminal};
+use super::{SettingFlags, output, signalled};
+use crate::addr::Target;
+use crate::app;
+use crate::app::intercept::{Asked, Planned, Source, app_at, owner};
+use crate::config::{Config, Given, on};
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev intercept orders --to 8080                          all its requests come to localhost:8080
+  kdev intercept orders --to 8080 --header 'x-user: ada'   only those with this header
+  kdev intercept orders --to 8080 --mine                   only yours: x-kdev: YOU, or baggage kdev=YOU
+  kdev intercept orders:grpc --to 9090 --path-prefix /shop.Cart
+  kdev intercept orders --to 8080 --mirror                 copies; callers get the pods' answers
+  kdev intercept orders -- npm start                       the command listens on $PORT
+  kdev intercept orders --to 8080 --for 2h --quiet
+  kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders
+
+All conditions must hold. Without any the intercept is global, and takes connections that are no
+HTTP too. Who intercepts what shows `kdev list`; nothing of a Service's own changes but what it
+selects, and all of it is given back at the end. It takes the relay (`kdev install`) and the role
+`edit` in the Service's namespace.
+
+Exit code: 130 after Ctrl-C, 0 when the time of --for is over, 1 when it failed or was ended by
+others; after -- the command's own.";
+
+/// Have a Service's requests come to an app of this laptop, until Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct InterceptArgs {
+    #[command(flatten)]
+    settings: SettingFlags<{ on::INTERCEPT }>,
+    /// The Service and its port: a number or a name; the only one, or `http`, where none is said
+    #[arg(value_name = "SERVICE[:PORT]")]
+    service: Source,
+    /// The app, on this laptop where no host is said; a free port, given to the command as $PORT,
+    /// where there is a command
+    #[arg(long, value_name = "[HOST:]PORT", value_parser = app_at, required_unless_present = "command")]
+    to: Option<Target>,
+    #[command(flatten)]
+    terms: TermFlags,
+    /// Do not print each request
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print events as JSON, one per line
+    #[arg(long, conflicts_with = "command")]
+    json: bool,
+    /// A command to run meanwhile, which sees the cluster; the intercept ends with it
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+impl InterceptArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
+
+    /// The exit code when kdev itself failed.
+    pub(super) fn failure(&self) -> u8 {
+        match self.command.is_empty() {
+            true => 1,
+            false => EXIT_KDEV_FAILED,
+        }
+    }
+}
+
+pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<u8> {
+    let mut terms = args.terms.terms(&owner(config))?;
+    terms.log = !args.quiet;
+    let (to, port) = match args.to {
+        Some(to) => (to, None),
+        None => {
+            let port = app::intercept::free_port()?;
+            (
+                app_at(&port.to_string()).map_err(anyhow::Error::msg)?,
+                Some(port),
+            )
+        }
+    };
+    let out = match (args.json, args.command.is_empty()) {
+        (true, _) => Out::Json,
+        (false, true) => Out::Lines,
+        // Standard output is the command's.
+        (false, false) => Out::Beside,
+    };
+    let printer = Printer::new(out);
+    let plan = Planned {
+        asked: vec![Asked {
+            service: args.service,
+            app: to,
+        }],
+        terms,
+        tell: printer.teller(),
+        port,
+    };
+    if !args.command.is_empty() {
+        return app::run::run(config, &args.command, Some(&plan), &Terminal).await;
+    }
+    let starting = app::intercept::Alone::start(config, &plan);
+    let mut alone = output::progress("Intercepting", starting).await?;
+    printer.live();
+    match alone.until_end().await? {
+        app::intercept::End::Signal(number) => Ok(signalled(number)),
+        app::intercept::End::Elapsed => Ok(0),
+        app::intercept::End::Broken(reason) => anyhow::bail!("{reason}"),
+    }
+}
+
+/// What `kdev run --intercept` prints.
+pub(super) fn beside() -> app::intercept::Teller {
+    Printer::new(Out::Beside).teller()
+}

@@ -1,0 +1,162 @@
+//! What intercepts print while they go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use super::super::output;
+use crate::app::intercept::{Begun, Event, Teller};
+use crate::intercept::reverse::Served;
+
+/// Where to, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Out {
+    /// Sentences, on standard output.
+    Lines,
+    /// Sentences, on standard error: standard output is a command's.
+    Beside,
+    /// JSON, an event per line, on standard output.
+    Json,
+}
+
+/// Prints events.
+#[derive(Clone)]
+pub(super) struct Printer {
+    out: Out,
+    /// Whether a spinner may stand on the terminal.
+    starting: Arc<AtomicBool>,
+}
+
+impl Printer {
+    pub(super) fn new(out: Out) -> Self {
+        Self {
+            out,
+            starting: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    /// As intercepts take it.
+    pub(super) fn teller(&self) -> Teller {
+        let this = self.clone();
+        Arc::new(move |event| this.print(&event))
+    }
+
+    /// All have begun.
+    pub(super) fn live(&self) {
+        if self.starting.swap(false, Ordering::Relaxed) && self.out == Out::Lines {
+            self.line("Ctrl-C gives it back.");
+        }
+    }
+
+    fn print(&self, event: &Event) {
+        if self.out == Out::Json {
+            return self.line(&document(event).to_string());
+        }
+        match event {
+            Event::Live(begun) => self.line(describe(begun).trim_end()),
+            Event::Request { service, served } => self.line(&request(service, served)),
+            Event::Note(text) => output::note(text),
+            Event::Ended {
+                service, reason, ..
+            } => output::note(&format!("the intercept of {service} is over: {reason}")),
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match self.out {
+            // That nobody reads it is no reason to end an intercept.
+            Out::Lines | Out::Json => drop(output::line(text)),
+            Out::Beside => text.lines().for_each(output::note),
+        }
+    }
+}
+
+fn describe(begun: &Begun) -> String {
+    let Begun {
+        service,
+        namespace,
+        port,
+        claim,
+        app,
+        overlaps,
+        down,
+    } = begun;
+    let what = match (claim.mirror, claim.conditions.is_everything()) {
+        (true, true) => "copies of all requests go".to_owned(),
+        (true, false) => format!("copies of requests with {} go", claim.conditions),
+        (false, true) => "all requests come".to_owned(),
+        (false, false) => format!("requests with {} come", claim.conditions),
+    };
+    let (flags, path) = claim.conditions.as_curl();
+    let mut text = format!(
+        "{service}.{namespace} port {port}: {what} to {app} (claim {}, {})\n\
+         \x20 try   kdev run -n {namespace} -- curl{flags} http://{service}:{port}{path}\n",
+        claim.id, claim.owner
+    );
+    if let Some(down) = down {
+        text += &format!("  app   does not answer yet ({down}): start it, or mend --to\n");
+    }
+    for other in overlaps {
+        text += &format!(
+            "  also  a request may be one of {}'s as well ({}, claim {}): more conditions go \
+             first, then the older\n",
+            other.owner, other.conditions, other.id
+        );
+    }
+    if !claim.mirror {
+        text += "  old   connections from before stay with their pods until they close; --drain \
+                 replaces the pods one by one\n";
+    }
+    text
+}
+
+fn request(service: &str, served: &Served) -> String {
+    let millis = served.took.as_secs_f64() * 1e3;
+    if served.method.is_empty() {
+        return format!("{service}  connection closed after {millis:.0} ms");
+    }
+    let Served {
+        method,
+        path,
+        status,
+        ..
+    } = served;
+    format!("{service}  {method} {path}  {status}  {millis:.1} ms")
+}
+
+fn document(event: &Event) -> Value {
+    match event {
+        Event::Live(begun) => {
+            let conditions = begun.claim.conditions.iter();
+            let conditions: Vec<String> = conditions.map(ToString::to_string).collect();
+            json!({
+                "event": "live",
+                "id": begun.claim.id,
+                "service": begun.service,
+                "namespace": begun.namespace,
+                "port": begun.port,
+                "target": begun.app.to_string(),
+                "owner": begun.claim.owner,
+                "conditions": conditions,
+                "mirror": begun.claim.mirror,
+                "app_error": begun.down,
+            })
+        }
+        Event::Request { service, served } => json!({
+            "event": "request",
+            "id": served.id,
+            "service": service,
+            "method": served.method,
+            "path": served.path,
+            "status": served.status,
+            "ms": served.took.as_secs_f64() * 1e3,
+        }),
+        Event::Note(text) => json!({"event": "note", "text": text}),
+        Event::Ended {
+            id,
+            service,
+            reason,
+        } => json!({"event": "ended", "id": id, "service": service, "reason": reason}),
+    }
+}

@@ -1,0 +1,139 @@
+//! Which requests an intercept takes, as flags.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::app::intercept::{Terms, mine};
+use crate::rule::{AppProtocol, Condition, Conditions, Invalid};
+
+/// Which requests, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Which requests")]
+pub(in crate::cli) struct TermFlags {
+    /// Requests with this header: 'NAME: VALUE', or 'NAME~=REGEX' for the whole value; repeatable
+    #[arg(long, value_name = "HEADER", value_parser = read(Condition::header))]
+    header: Vec<Condition>,
+    /// Requests of this path
+    #[arg(long, value_name = "PATH", value_parser = read(Condition::path))]
+    path: Vec<Condition>,
+    /// Requests whose path begins with these segments
+    #[arg(long, value_name = "PATH", value_parser = read(Condition::path_prefix))]
+    path_prefix: Vec<Condition>,
+    /// Requests whose whole path matches
+    #[arg(long, value_name = "REGEX", value_parser = read(Condition::path_regex))]
+    path_regex: Vec<Condition>,
+    /// Requests of this method
+    #[arg(long, value_name = "METHOD", value_parser = read(Condition::method))]
+    method: Vec<Condition>,
+    /// Requests with this member of the W3C header `baggage`
+    #[arg(long, value_name = "NAME=VALUE", value_parser = read(Condition::baggage))]
+    baggage: Vec<Condition>,
+    /// Your requests: header `x-kdev: YOU` or baggage `kdev=YOU` (see --owner)
+    #[arg(long)]
+    mine: bool,
+    /// Send copies: callers get the original pods' answers, the app's are dropped
+    #[arg(long, conflicts_with = "fallback")]
+    mirror: bool,
+    /// Let the original pods answer while the app does not
+    #[arg(long)]
+    fallback: bool,
+    /// End after this time (30s, 10m, 2h)
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    lasts: Option<Duration>,
+    /// What callers speak, where the Service does not say: auto, http, h1, h2c, grpc, tcp
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<AppProtocol>,
+    /// End intercepts of others that are in the way; their owners are told
+    #[arg(long)]
+    take_over: bool,
+    /// Do what is merely unwise: session affinity, local traffic policy, GitOps, a mesh
+    #[arg(long)]
+    force: bool,
+    /// Replace the Service's pods one by one, so that connections from before come along
+    #[arg(long)]
+    drain: bool,
+}
+
+type Reader = fn(&str) -> Result<Condition, Invalid>;
+
+/// Clap takes functions of a text alone.
+fn read(reader: Reader) -> impl Fn(&str) -> Result<Condition, Invalid> + Clone + Send + Sync {
+    move |text| reader(text)
+}
+
+/// Longest time, so that a slip of the finger is noticed: a month.
+const LONGEST: u64 = 31 * 24 * 3600;
+
+fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time: write 30s, 10m or 2h, up to 31 days");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = number
+        .checked_mul(unit)
+        .filter(|s| (1..=LONGEST).contains(s));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+impl TermFlags {
+    /// What they say; `owner` is whose requests --mine means.
+    ///
+    /// # Errors
+    /// When the conditions make no sense together.
+    pub(in crate::cli) fn terms(&self, owner: &str) -> anyhow::Result<Terms> {
+        let lists = [
+            &self.header,
+            &self.path,
+            &self.path_prefix,
+            &self.path_regex,
+            &self.method,
+            &self.baggage,
+        ];
+        let mut all: Vec<Condition> = lists.into_iter().flatten().cloned().collect();
+        if self.mine {
+            all.push(Condition::mine(mine(owner))?);
+        }
+        Ok(Terms {
+            conditions: Conditions::new(all)?,
+            mirror: self.mirror,
+            fallback: self.fallback,
+            protocol: self.protocol,
+            take_over: self.take_over,
+            force: self.force,
+            drain: self.drain,
+            log: true,
+            lasts: self.lasts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(time("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(time("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in [
+            "",
+            "2",
+            "h",
+            "0s",
+            "1w",
+            "99d",
+            "-1s",
+            "1.5h",
+            "9999999999999999999h",
+        ] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+}
