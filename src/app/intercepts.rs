@@ -1,20 +1,135 @@
-//! The intercepts that others have, and what they left: `kdev list`, `kdev restore`.
+//! The intercepts that there are, whoever made them, and what they left: `kdev list`, `kdev leave`,
+//! `kdev restore`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::intercept::{Seen, owner, seen};
 use crate::config::Config;
 use crate::intercept::Claim;
+use crate::intercept::record::{Life, recorded};
+use crate::intercept::reverse::Reverse;
+use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::redirect::list::{Intercepted, Scope};
 use crate::k8s::redirect::sweep::Put;
 use crate::k8s::redirect::{list, sweep};
-use crate::k8s::{Client, discovery};
+use crate::k8s::{Client, discovery, relay};
 use crate::task::Tasks;
+
+/// How long a relay may take until it can be asked.
+const ASK: Duration = Duration::from_secs(5);
+/// How long saying goodbye to it may take.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// An intercepted Service, and what its relay knows of the claims.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What is on record.
+    pub on_record: Intercepted,
+    /// What the relay knows, by claim; `None` where it could not be asked.
+    pub seen: Option<BTreeMap<String, Seen>>,
+}
+
+impl Found {
+    /// How the kdev of a claim is doing; `None` where that could not be asked.
+    #[must_use]
+    pub fn life(&self, claim: &Claim) -> Option<Life> {
+        let seen = self.seen.as_ref()?;
+        Some(seen.get(&claim.id).map_or(Life::Gone, |seen| seen.life))
+    }
+}
 
 /// The intercepted Services of the session's namespace, or with `all` of all that the user may see.
 ///
 /// # Errors
 /// When the cluster cannot be asked, or the user may look nowhere.
-pub async fn list(config: &Config, all: bool) -> anyhow::Result<Vec<Intercepted>> {
-    let (client, _tasks) = connect(config).await?;
-    Ok(list::list(&client, &scope(&client, all)).await?)
+pub async fn list(config: &Config, all: bool) -> anyhow::Result<Vec<Found>> {
+    let place = Place::open(config).await?;
+    let found = place.find(all).await?;
+    place.close().await;
+    Ok(found)
+}
+
+/// What to end.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    /// A claim's id, or a Service.
+    pub what: Option<String>,
+    /// All in the namespace.
+    pub all: bool,
+    /// Also those of others, who are told.
+    pub force: bool,
+}
+
+/// Ends intercepts. Calls `tell` after each Service.
+///
+/// # Errors
+/// When there is no such intercept, it is somebody else's, or the cluster refuses.
+pub async fn leave(
+    config: &Config,
+    what: &Leave,
+    tell: &mut (dyn FnMut(&Put) + Send),
+) -> anyhow::Result<Vec<Put>> {
+    let place = Place::open(config).await?;
+    let by = owner(config);
+    let found = place.find(false).await?;
+    let chosen = choose(&found, what, &by, place.client.namespace());
+    let ids: BTreeSet<String> = match chosen {
+        Ok(ids) => ids,
+        Err(why) => {
+            place.close().await;
+            bail!(why);
+        }
+    };
+    // Its requests go to the original pods from here on, and its kdev learns who did it.
+    place
+        .oust(&found, &by, |claim| ids.contains(&claim.id))
+        .await;
+    let meant = |found: &Intercepted| found.claims.iter().any(|claim| ids.contains(&claim.id));
+    let ends = |_: &Intercepted, claim: &Claim| ids.contains(&claim.id);
+    let scope = place.scope(false);
+    let done = sweep::put_back(&place.client, &scope, &by, false, &meant, &ends, tell).await;
+    place.close().await;
+    Ok(done?)
+}
+
+/// The ids of the claims that are meant.
+fn choose(
+    found: &[Found],
+    what: &Leave,
+    by: &str,
+    namespace: &str,
+) -> Result<BTreeSet<String>, String> {
+    let all = found
+        .iter()
+        .flat_map(|one| one.on_record.claims.iter().map(move |claim| (one, claim)));
+    let meant: Vec<(&Found, &Claim)> = match &what.what {
+        Some(text) => all
+            .filter(|(one, claim)| claim.id == *text || one.on_record.service == *text)
+            .collect(),
+        None => all.collect(),
+    };
+    let is_own = |claim: &Claim| claim.owner == by;
+    let ids: BTreeSet<String> = meant
+        .iter()
+        .filter(|(_, claim)| what.force || is_own(claim))
+        .map(|(_, claim)| claim.id.clone())
+        .collect();
+    if !ids.is_empty() || (what.all && what.what.is_none() && meant.is_empty()) {
+        return Ok(ids);
+    }
+    match meant.first() {
+        Some((one, claim)) => Err(format!(
+            "intercept {} of {} is {}'s; `kdev leave {} --force` ends it and tells them",
+            claim.id, one.on_record.service, claim.owner, claim.id
+        )),
+        None => Err(format!(
+            "there is no intercept {} in namespace {namespace}; `kdev list -A` shows all",
+            what.what.as_deref().unwrap_or("of yours")
+        )),
+    }
 }
 
 /// What to put back.
@@ -28,8 +143,8 @@ pub struct Restore {
     pub force: bool,
 }
 
-/// Gives Services back that nobody claims any more, and cleans up after them. Calls `tell` after
-/// each.
+/// Gives Services back that nobody claims any more, and cleans up after them: claims that the relay
+/// has forgotten are nobody's. Calls `tell` after each.
 ///
 /// # Errors
 /// When the cluster cannot be asked or refuses. What was done stays.
@@ -38,25 +153,199 @@ pub async fn restore(
     what: &Restore,
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> anyhow::Result<Vec<Put>> {
-    let (client, _tasks) = connect(config).await?;
-    let scope = scope(&client, what.all);
-    let by = client.about().user.clone();
+    let place = Place::open(config).await?;
+    let by = owner(config);
+    let found = place.find(what.all).await?;
     let meant = |found: &Intercepted| what.service.as_ref().is_none_or(|s| *s == found.service);
-    let ends = |_: &Intercepted, _: &Claim| what.force;
-    Ok(sweep::put_back(&client, &scope, &by, false, &meant, &ends, tell).await?)
+    if what.force {
+        let meant: Vec<Found> = found
+            .iter()
+            .filter(|f| meant(&f.on_record))
+            .cloned()
+            .collect();
+        place.oust(&meant, &by, |_| true).await;
+    }
+    let gone: BTreeSet<&str> = found
+        .iter()
+        .flat_map(|one| one.on_record.claims.iter().map(move |claim| (one, claim)))
+        .filter(|(one, claim)| one.life(claim) == Some(Life::Gone) && !begins(claim))
+        .map(|(_, claim)| claim.id.as_str())
+        .collect();
+    let ends = |_: &Intercepted, claim: &Claim| what.force || gone.contains(claim.id.as_str());
+    let scope = place.scope(what.all);
+    let done = sweep::put_back(&place.client, &scope, &by, false, &meant, &ends, tell).await;
+    place.close().await;
+    Ok(done?)
 }
 
-fn scope(client: &Client, all: bool) -> Scope {
-    match all {
-        true => Scope::All,
-        false => Scope::Namespace(client.namespace().to_owned()),
+/// How long a claim is on record before the relay knows it.
+const BEGINNING: Duration = Duration::from_secs(30);
+
+/// Whether a claim may just be beginning.
+fn begins(claim: &Claim) -> bool {
+    let Ok((_, claim)) = recorded(claim) else {
+        return false;
+    };
+    let since = std::time::UNIX_EPOCH + Duration::from_millis(claim.since);
+    // One of the future is of a laptop whose clock is wrong.
+    since.elapsed().is_ok_and(|age| age < BEGINNING)
+}
+
+/// The cluster, and the relays that were asked.
+struct Place {
+    client: Client,
+    pods: PortForward,
+    relays: tokio::sync::Mutex<BTreeMap<String, Option<Reverse>>>,
+    _tasks: Tasks,
+}
+
+impl Place {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let tasks = Tasks::new();
+        let client = Client::connect_in(config.kube.clone(), config.environment(), &tasks).await?;
+        // Anybody may ask for the version: tells a broken way from a missing permission.
+        discovery::version(&client).await?;
+        let pods = PortForward::new(client.clone(), KnownForm::default());
+        Ok(Self {
+            client,
+            pods,
+            relays: tokio::sync::Mutex::default(),
+            _tasks: tasks,
+        })
+    }
+
+    fn scope(&self, all: bool) -> Scope {
+        match all {
+            true => Scope::All,
+            false => Scope::Namespace(self.client.namespace().to_owned()),
+        }
+    }
+
+    /// All that is on record, with what the relays know.
+    async fn find(&self, all: bool) -> anyhow::Result<Vec<Found>> {
+        let mut every = Vec::new();
+        for on_record in list::list(&self.client, &self.scope(all)).await? {
+            let seen = match on_record.claims.is_empty() {
+                true => Some(BTreeMap::new()),
+                false => self.ask(&on_record).await,
+            };
+            every.push(Found { on_record, seen });
+        }
+        Ok(every)
+    }
+
+    /// What the relay of a Service knows; nothing at all where none runs, so that nobody's claims
+    /// can be alive.
+    async fn ask(&self, found: &Intercepted) -> Option<BTreeMap<String, Seen>> {
+        let namespace = &found.namespace;
+        let mut relays = self.relays.lock().await;
+        if !relays.contains_key(namespace) {
+            let reverse = match relay::reverse_at(&self.client, &self.pods, namespace).await {
+                Ok(None) => return Some(BTreeMap::new()),
+                Ok(Some(reverse)) => reverse,
+                Err(error) => {
+                    tracing::debug!(%error, namespace, "the relay cannot be asked");
+                    relays.insert(namespace.clone(), None);
+                    return None;
+                }
+            };
+            let reverse = match reverse.ready(ASK).await {
+                Ok(()) => Some(reverse),
+                Err(error) => {
+                    tracing::debug!(%error, namespace, "the relay cannot be asked");
+                    reverse.close(Duration::ZERO).await;
+                    None
+                }
+            };
+            relays.insert(namespace.clone(), reverse);
+        }
+        let reverse = relays.get(namespace).and_then(Option::as_ref)?;
+        Some(seen(reverse, found).await)
+    }
+
+    /// Ends claims at their relays, whose owners are told that `by` did it.
+    async fn oust(&self, found: &[Found], by: &str, which: impl Fn(&Claim) -> bool) {
+        let relays = self.relays.lock().await;
+        for one in found {
+            let found = &one.on_record;
+            let Some(reverse) = relays.get(&found.namespace).and_then(Option::as_ref) else {
+                continue;
+            };
+            for claim in found.claims.iter().filter(|claim| which(claim)) {
+                for (_, landing) in &found.landings {
+                    reverse.oust(*landing, &claim.id, by).await;
+                }
+            }
+        }
+    }
+
+    async fn close(&self) {
+        for reverse in self.relays.lock().await.values().flatten() {
+            reverse.close(GOODBYE).await;
+        }
+        self.pods.close(GOODBYE).await;
     }
 }
 
-async fn connect(config: &Config) -> anyhow::Result<(Client, Tasks)> {
-    let tasks = Tasks::new();
-    let client = Client::connect_in(config.kube.clone(), config.environment(), &tasks).await?;
-    // Anybody may ask for the version: tells a broken way from a missing permission.
-    discovery::version(&client).await?;
-    Ok((client, tasks))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(service: &str, claims: &[(&str, &str)]) -> Found {
+        let claims = claims.iter().map(|(id, owner)| Claim {
+            id: (*id).to_owned(),
+            owner: (*owner).to_owned(),
+            rule: serde_json::Map::new(),
+        });
+        Found {
+            on_record: Intercepted {
+                namespace: "shop".to_owned(),
+                service: service.to_owned(),
+                origin: "kdev-20000".to_owned(),
+                landings: Vec::new(),
+                claims: claims.collect(),
+                given_back: None,
+                unreadable: None,
+            },
+            seen: None,
+        }
+    }
+
+    #[test]
+    fn ones_own_go_and_those_of_others_by_force() {
+        let all = [
+            found("orders", &[("a", "ada"), ("b", "bob")]),
+            found("web", &[("c", "bob")]),
+        ];
+        let leave = |what: Option<&str>, all_of_them, force| {
+            let what = Leave {
+                what: what.map(str::to_owned),
+                all: all_of_them,
+                force,
+            };
+            choose(&all, &what, "ada", "shop").map(|ids| ids.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(leave(Some("orders"), false, false).unwrap(), ["a"]);
+        assert_eq!(leave(Some("orders"), false, true).unwrap(), ["a", "b"]);
+        assert_eq!(leave(None, true, false).unwrap(), ["a"]);
+        assert_eq!(leave(None, true, true).unwrap(), ["a", "b", "c"]);
+        assert_eq!(leave(Some("c"), false, true).unwrap(), ["c"]);
+        let refused = leave(Some("c"), false, false).unwrap_err();
+        assert!(
+            refused.contains("bob's") && refused.contains("--force"),
+            "{refused}"
+        );
+        let none = leave(Some("x"), false, false).unwrap_err();
+        assert!(none.contains("no intercept x"), "{none}");
+        let nothing = choose(
+            &[],
+            &Leave {
+                all: true,
+                ..Leave::default()
+            },
+            "ada",
+            "shop",
+        );
+        assert!(nothing.unwrap().is_empty());
+    }
 }

@@ -79,6 +79,7 @@ impl InterceptArgs {
 pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<u8> {
     let mut terms = args.terms.terms(&owner(config))?;
     terms.log = !args.quiet;
+    terms.patient = !args.command.is_empty();
     let (to, port) = match args.to {
         Some(to) => (to, None),
         None => {

@@ -1,13 +1,16 @@
 //! `kdev list`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::output;
-use crate::app::intercepts;
+use crate::app::intercept::Seen;
+use crate::app::intercepts::{self, Found};
 use crate::config::Config;
 use crate::intercept::Claim;
-use crate::k8s::redirect::list::Intercepted;
+use crate::intercept::record::{Life, recorded};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,27 +50,57 @@ pub(super) async fn run(args: ListArgs, config: &Config) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn document(found: &Intercepted) -> Value {
-    let landings = found.landings.iter();
+fn document(found: &Found) -> Value {
+    let record = &found.on_record;
+    let landings = record.landings.iter();
     let ports: Vec<Value> = landings
         .map(|(name, port)| json!({"name": name, "relay_port": port}))
         .collect();
+    let claims: Vec<Value> = record
+        .claims
+        .iter()
+        .map(|claim| entry(found, claim))
+        .collect();
     json!({
-        "namespace": found.namespace,
-        "service": found.service,
-        "origin": found.origin,
+        "namespace": record.namespace,
+        "service": record.service,
+        "origin": record.origin,
         "ports": ports,
-        "claims": found.claims,
-        "given_back": found.given_back,
+        "claims": claims,
+        "given_back": record.given_back,
+        "unreadable": record.unreadable,
     })
 }
 
-fn describe(found: &Intercepted) -> String {
-    let mut text = format!("{}.{}\n", found.service, found.namespace);
-    for claim in &found.claims {
-        text += &format!("  {:<12} {}{}\n", claim.id, claim.owner, rule(claim));
+fn entry(found: &Found, claim: &Claim) -> Value {
+    let seen = found.seen.as_ref().and_then(|seen| seen.get(&claim.id));
+    let known = recorded(claim).ok();
+    let conditions = known.as_ref().map(|(_, known)| {
+        let all = known.conditions.iter();
+        all.map(ToString::to_string).collect::<Vec<_>>()
+    });
+    json!({
+        "id": claim.id,
+        "owner": claim.owner,
+        "port": known.as_ref().map(|(port, _)| port),
+        "conditions": conditions,
+        "mirror": known.as_ref().map(|(_, known)| known.mirror),
+        "since_ms": known.as_ref().map(|(_, known)| known.since),
+        "state": found.life(claim).map(Life::name),
+        "requests": seen.map(|seen| seen.requests),
+        "last_request_ms_ago": seen.and_then(|seen| seen.last).map(|last| {
+            u64::try_from(last.as_millis()).unwrap_or(u64::MAX)
+        }),
+    })
+}
+
+fn describe(found: &Found) -> String {
+    let record = &found.on_record;
+    let mut text = format!("{}.{}\n", record.service, record.namespace);
+    for claim in &record.claims {
+        text += &line(found, claim);
     }
-    match (&found.unreadable, found.claims.is_empty()) {
+    match (&record.unreadable, record.claims.is_empty()) {
         (Some(why), _) => text += &format!("  {why}\n"),
         (None, true) => text += "  traces of an intercept; `kdev restore` takes them away\n",
         (None, false) => {}
@@ -75,15 +108,44 @@ fn describe(found: &Intercepted) -> String {
     text
 }
 
-/// What a claim says besides whose it is.
-fn rule(claim: &Claim) -> String {
-    let said = claim.rule.iter().map(|(key, value)| match value {
-        Value::String(text) => format!("{key}={text}"),
-        value => format!("{key}={value}"),
-    });
-    let said: Vec<String> = said.collect();
-    match said.is_empty() {
-        true => String::new(),
-        false => format!(": {}", said.join(" ")),
+/// A claim: its id, whose, which requests, since when, the last one, and how its kdev is doing.
+fn line(found: &Found, claim: &Claim) -> String {
+    let what = match recorded(claim) {
+        Ok((port, known)) => {
+            let mirror = if known.mirror { "copies of " } else { "" };
+            let since = UNIX_EPOCH + Duration::from_millis(known.since);
+            let age = since.elapsed().unwrap_or_default();
+            format!(
+                "port {port}: {mirror}{}, for {}",
+                known.conditions,
+                ago(age)
+            )
+        }
+        Err(why) => format!("of another version of kdev ({why})"),
+    };
+    let seen = found.seen.as_ref().and_then(|seen| seen.get(&claim.id));
+    let last = match seen {
+        Some(Seen {
+            last: Some(last), ..
+        }) => format!(", last request {} ago", ago(*last)),
+        Some(_) => ", no request yet".to_owned(),
+        None => String::new(),
+    };
+    let life = match found.life(claim) {
+        Some(life @ Life::Live) => life.name().to_owned(),
+        Some(life @ Life::Silent) => format!("{}: `kdev leave {} --force`", life.name(), claim.id),
+        Some(life @ Life::Gone) => format!("{}: `kdev restore`", life.name()),
+        None => "the relay cannot be asked".to_owned(),
+    };
+    format!("  {}  {}  {what}{last}  ({life})\n", claim.id, claim.owner)
+}
+
+/// A time as people say it.
+fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
     }
 }

@@ -9,6 +9,7 @@ mod flags;
 mod forward;
 mod install;
 mod intercept;
+mod leave;
 mod list;
 mod logging;
 mod man;
@@ -69,6 +70,7 @@ enum Command {
     Upgrade(install::UpgradeArgs),
     Uninstall(uninstall::UninstallArgs),
     List(list::ListArgs),
+    Leave(leave::LeaveArgs),
     Restore(restore::RestoreArgs),
     Config(settings::ConfigArgs),
     Completions(complete::CompletionsArgs),
@@ -102,6 +104,7 @@ impl Cli {
             | Command::Upgrade(_)
             | Command::Uninstall(_)
             | Command::List(_)
+            | Command::Leave(_)
             | Command::Restore(_)
             | Command::Config(_)
             | Command::Completions(_)
@@ -190,6 +193,7 @@ pub fn main() -> ExitCode {
             Command::Upgrade(args) => install::upgrade(args, &config).await,
             Command::Uninstall(args) => uninstall::run(args, &config).await,
             Command::List(args) => list::run(args, &config).await,
+            Command::Leave(args) => leave::run(args, &config).await,
             Command::Restore(args) => restore::run(args, &config).await,
             Command::Config(args) => settings::run(args, given, &place),
             Command::Completions(args) => complete::run(&args),

@@ -70,7 +70,7 @@ fn describe(put: &Put) -> String {
     }
 }
 
-fn document(put: &Put) -> Value {
+pub(super) fn document(put: &Put) -> Value {
     let others = match put.left {
         Left::Others(count) => count,
         Left::Last | Left::Nothing => 0,

@@ -7,7 +7,7 @@ use clap::Args;
 use super::intercept::{self, TermFlags};
 use super::{SettingFlags, output};
 use crate::app;
-use crate::app::intercept::{Asked, Planned, owner};
+use crate::app::intercept::{Asked, Planned, Terms, owner};
 use crate::config::{Config, Given, on};
 
 /// The exit code when kdev itself failed, as `docker run` has it: a child's own code is passed
@@ -65,7 +65,10 @@ pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
         true => None,
         false => Some(Planned {
             asked: args.intercept,
-            terms: args.terms.terms(&owner(config))?,
+            terms: Terms {
+                patient: true,
+                ..args.terms.terms(&owner(config))?
+            },
             tell: intercept::beside(),
             port: None,
         }),

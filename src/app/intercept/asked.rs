@@ -50,6 +50,8 @@ pub struct Terms {
     pub drain: bool,
     /// Whether each request is told.
     pub log: bool,
+    /// Whether a command is about to start the app: until it first answers, the original pods do.
+    pub patient: bool,
     /// When it ends by itself.
     pub lasts: Option<Duration>,
 }

@@ -7,17 +7,19 @@ use anyhow::{anyhow, bail};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::live::Live;
+use super::seen::seen;
 use super::{Asked, Begun, Event, Teller, Terms};
 use crate::addr::{Host, Target};
 use crate::dial::{Answer, Dial as _, DialRelay as _, Laptop};
-use crate::intercept::record::{Life, judge, overlapping, record};
+use crate::intercept::record::{judge, overlapping, record};
 use crate::intercept::reverse::{Reverse, Standing};
 use crate::intercept::{Redirect as _, RedirectError, Redirected as _, Wanted};
 use crate::k8s::Client;
-use crate::k8s::redirect::Redirector;
 use crate::k8s::redirect::list::{Intercepted, Scope, ServicePort, list, ports};
+use crate::k8s::redirect::{Redirector, drain};
 use crate::rule::control::Tell;
 use crate::rule::{AppProtocol, Claim};
+use crate::task::Tasks;
 use crate::tunnel::pool::Pool;
 
 /// How long one's own former kdev is waited for, which the relay may not know yet to be gone: the
@@ -41,6 +43,8 @@ pub(super) struct Site {
     pub(super) owner: String,
     pub(super) terms: Terms,
     pub(super) tell: Teller,
+    /// What goes on beside the intercepts, and ends with the session.
+    pub(super) tasks: Tasks,
 }
 
 impl Site {
@@ -66,12 +70,15 @@ impl Site {
         if let Err(why) = self.landed(service, port.port, landing).await {
             self.note(why);
         }
-        let standing = Standing {
+        let down = down(&asked.app).await;
+        let starting = self.terms.patient && down.is_some() && !claim.mirror;
+        let mut standing = Standing {
             port: landing,
             claim: claim.clone(),
             app: asked.app.clone(),
             log: self.terms.log,
         };
+        standing.claim.fallback |= starting;
         let by = Some(self.owner.clone());
         if let Err(why) = self.reverse.attach(standing.clone(), by).await {
             if let Err(error) = guard.restore().await {
@@ -87,10 +94,13 @@ impl Site {
             overlaps: overlapping(port.port, &claim, &others.unwrap_or_default()),
             claim,
             app: asked.app.clone(),
-            down: down(&asked.app).await,
+            down: down.filter(|_| !starting),
         };
         (self.tell)(Event::Live(Box::new(begun)));
-        Ok(Live::new(asked.clone(), standing, guard))
+        if self.terms.drain {
+            self.drain(guard.origin());
+        }
+        Ok(Live::new(asked.clone(), standing, guard, starting))
     }
 
     fn claim(&self, port: &ServicePort) -> Claim {
@@ -119,10 +129,11 @@ impl Site {
         let until = Instant::now() + GHOST;
         loop {
             let others = self.others(service).await;
-            let lives = match &others {
-                Some(found) => lives(&self.reverse, found).await,
+            let seen = match &others {
+                Some(found) => seen(&self.reverse, found).await,
                 None => BTreeMap::new(),
             };
+            let lives = seen.into_iter().map(|(id, seen)| (id, seen.life)).collect();
             let own = others.iter().flat_map(|found| &found.claims);
             let own = own.filter(|other| other.owner == claim.owner).count() > 0;
             let wanted = Wanted {
@@ -141,6 +152,19 @@ impl Site {
                 other => return Ok(other?),
             }
         }
+    }
+
+    /// Replaces the Service's pods one by one.
+    fn drain(&self, origin: &str) {
+        let (client, origin, tell) = (self.client.clone(), origin.to_owned(), self.tell.clone());
+        let note = move |text: String| tell(Event::Note(text));
+        self.tasks.spawn(async move {
+            let each = |pod: &str| note(format!("pod {pod} is replaced"));
+            match drain(&client, &origin, each).await {
+                Ok(()) => note("all pods were replaced".to_owned()),
+                Err(error) => note(format!("connections from before may stay: {error}")),
+            }
+        });
     }
 
     /// What is on record for a Service.
@@ -183,24 +207,6 @@ impl Site {
     }
 }
 
-/// How the kdevs of all claims on a Service are doing, by id.
-pub(crate) async fn lives(reverse: &Reverse, found: &Intercepted) -> BTreeMap<String, Life> {
-    let mut lives = BTreeMap::new();
-    for (_, landing) in &found.landings {
-        for tell in reverse.look(*landing).await {
-            let Tell::Seen { claims, .. } = tell else {
-                continue;
-            };
-            for seen in claims {
-                let life = if seen.live { Life::Live } else { Life::Silent };
-                let known = lives.entry(seen.id).or_insert(life);
-                *known = life.max(*known);
-            }
-        }
-    }
-    lives
-}
-
 /// Letters that are not taken for one another.
 const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
 /// Letters of an id: few enough to type, and of a billion kinds.
@@ -212,7 +218,7 @@ fn id() -> String {
 }
 
 /// Why the app does not answer, if it does not.
-async fn down(app: &Target) -> Option<String> {
+pub(super) async fn down(app: &Target) -> Option<String> {
     match timeout(APP, Laptop { loopback: true }.dial(app)).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),

@@ -18,6 +18,8 @@ use crate::intercept::{Change, reverse};
 const GRACE: Duration = Duration::from_secs(2);
 /// How often an intercept that waits for the relay is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether an app answers that a command is about to start.
+const STARTING: Duration = Duration::from_millis(250);
 /// How long the same words about an app are not said again.
 const SAID: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,7 @@ enum Next {
     Change(usize, Change),
     Event(reverse::Event),
     Again,
+    Starting,
 }
 
 impl Driver {
@@ -94,6 +97,11 @@ impl Driver {
                 }
                 Next::Event(event) => self.hear(event).await,
                 Next::Again => self.again().await,
+                Next::Starting => {
+                    for live in &mut self.lives {
+                        live.look(&self.site).await;
+                    }
+                }
             }
         };
         self.end().await;
@@ -117,6 +125,13 @@ impl Driver {
                 false => sleep(AGAIN).await,
             }
         };
+        let any_starts = self.lives.iter().any(|live| live.starting);
+        let starting = async {
+            match any_starts {
+                true => sleep(STARTING).await,
+                false => pending().await,
+            }
+        };
         let changes = self.lives.iter_mut().enumerate();
         let changes =
             changes.map(|(place, live)| async move { (place, live.changed().await) }.boxed());
@@ -138,6 +153,7 @@ impl Driver {
                 None => Next::Stop,
             },
             () = again => Next::Again,
+            () = starting => Next::Starting,
         }
     }
 
@@ -179,6 +195,9 @@ impl Driver {
             }
             reverse::Event::AppDown { id, error } => {
                 let Some(place) = place(&id) else { return };
+                if self.lives[place].starting {
+                    return;
+                }
                 let what = match self.site.terms.fallback {
                     true => "the original pods answer",
                     false => "callers get a 502",

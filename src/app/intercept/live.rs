@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Asked;
-use super::begin::Site;
+use super::begin::{Site, down};
 use crate::intercept::reverse::Standing;
 use crate::intercept::{Change, Left, Redirected as _};
 use crate::k8s::redirect::Guard;
@@ -24,6 +24,8 @@ pub(super) struct Live {
     pub(super) standing: Standing,
     guard: Guard,
     brought_back: Option<Instant>,
+    /// Whether the app has never answered yet, and the original pods do meanwhile.
+    pub(super) starting: bool,
 }
 
 /// What becomes of an intercept.
@@ -37,12 +39,13 @@ pub(super) enum Fate {
 }
 
 impl Live {
-    pub(super) fn new(asked: Asked, standing: Standing, guard: Guard) -> Self {
+    pub(super) fn new(asked: Asked, standing: Standing, guard: Guard, starting: bool) -> Self {
         Self {
             asked,
             standing,
             guard,
             brought_back: None,
+            starting,
         }
     }
 
@@ -52,6 +55,19 @@ impl Live {
 
     pub(super) fn service(&self) -> &str {
         &self.asked.service.service
+    }
+
+    /// Looks whether the app answers for the first time; from then on it is to answer by itself.
+    pub(super) async fn look(&mut self, site: &Site) {
+        if !self.starting || down(&self.asked.app).await.is_some() {
+            return;
+        }
+        self.starting = false;
+        self.standing.claim.fallback = site.terms.fallback;
+        let by = Some(site.owner.clone());
+        if let Err(why) = site.reverse.attach(self.standing.clone(), by).await {
+            tracing::debug!(why, "the original pods go on to answer for the app");
+        }
     }
 
     /// Waits for the next thing that somebody else did. Dropping the future loses nothing.

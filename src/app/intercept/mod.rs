@@ -1,7 +1,8 @@
 //! Intercepts of one kdev: a Service's requests, or some of them, come to an app of this laptop
 //! until it ends; then the Service is as it was.
 //!
-//! * [`asked`]: what a user asks for; [`owner`](mod@owner): whose it is
+//! * [`asked`]: what a user asks for; [`owner`](mod@owner): whose it is; [`seen`](mod@seen): what the
+//!   relay knows of it
 //! * [`begin`]: how one begins; [`live`]: how it goes on and ends
 //! * [`drive`]: all of one kdev together; [`alone`]: without a command beside them
 
@@ -11,6 +12,7 @@ mod begin;
 mod drive;
 mod live;
 mod owner;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ pub use self::asked::{Asked, Source, Terms, app_at};
 use self::begin::Site;
 use self::drive::Driver;
 pub use self::owner::{mine, owner};
+pub use self::seen::{Seen, seen};
 use super::Session;
 use crate::addr::Target;
 use crate::config::Config;
@@ -151,6 +154,7 @@ impl Intercepts {
             owner: owner(config),
             terms: terms.clone(),
             tell,
+            tasks: background.clone(),
         };
         if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
             site.reverse.close(Duration::ZERO).await;

@@ -109,6 +109,7 @@ impl TermFlags {
             force: self.force,
             drain: self.drain,
             log: true,
+            patient: false,
             lasts: self.lasts,
         })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::{Event, Served, Shared, Standing};
+use crate::addr::Target;
 use crate::dial::{Dial as _, DialError, Laptop};
 use crate::tunnel::{Incoming, Speaks, join};
 
@@ -50,7 +51,23 @@ pub(super) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>, mut inco
         id: standing.claim.id.clone(),
         error: error.clone(),
     });
-    incoming.refuse(&error);
+    incoming.refuse(&told(&error, &standing.app));
+}
+
+/// The failure in the relay's words, which knows the app as "it" and callers read.
+fn told(error: &DialError, app: &Target) -> DialError {
+    let target = String::new();
+    match error {
+        DialError::Refused { .. } => DialError::Refused {
+            target,
+            reason: format!("{app} on its owner's machine"),
+        },
+        error => DialError::Unreachable {
+            target,
+            reason: format!("on its owner's machine, {error}"),
+            fix: String::new(),
+        },
+    }
 }
 
 /// A claim that has just ended, or one that the relay has of another session.

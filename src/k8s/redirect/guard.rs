@@ -77,6 +77,12 @@ impl Guard {
         }
     }
 
+    /// The Service that leads to the original pods.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// What the news mean, if anything; `None` for those that are known. Asks again before it says
     /// so: a watch may tell of what was before this intercept.
     async fn judge(&mut self, seen: &Seen) -> Option<Change> {

@@ -6,9 +6,11 @@
 //! * [`origin`], [`block`]: the Service that leads from the relay to the original pods, and its ports
 //! * [`preflight`], [`rights`], [`keys`], [`reach`]: what is looked at before anything is changed
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
+//! * [`drain`](mod@drain): old connections come along
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
 
 mod block;
+mod drain;
 mod engage;
 mod events;
 mod fields;
@@ -30,6 +32,7 @@ mod watch;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+pub use self::drain::drain;
 pub use self::guard::Guard;
 pub use self::reach::{Ask, Asked, through_tunnels};
 use self::site::Site;

@@ -68,7 +68,7 @@ fn tell(replicas: &watch::Sender<Replicas>, found: Replicas) {
 
 /// The pods that are ready; where none is, those that run: a kubelet that restarts calls all of
 /// its pods not ready for a while.
-fn choose(pods: &[LabelledPod], namespace: &str) -> Replicas {
+pub(super) fn choose(pods: &[LabelledPod], namespace: &str) -> Replicas {
     let names = |fits: fn(&LabelledPod) -> bool| -> BTreeSet<Arc<str>> {
         let fit = pods.iter().filter(|pod| fits(pod));
         fit.map(|pod| pod.name.clone()).collect()

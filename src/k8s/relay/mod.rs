@@ -55,6 +55,33 @@ pub fn reverse(
     Reverse::start(transport, replicas, events)
 }
 
+/// Reverse tunnels to the relay's pods of this moment in `namespace`, for asking what it knows.
+/// Close it when it was asked. `None` where no pod of a relay runs there.
+///
+/// # Errors
+/// When its pods cannot be listed.
+pub async fn reverse_at(
+    client: &Client,
+    pods: &PortForward,
+    namespace: &str,
+) -> Result<Option<Reverse>, ClientError> {
+    let found = listing::labelled(client, namespace, &selector()).await?;
+    let names = find::choose(&found, namespace).names;
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let (_, replicas) = watch::channel(Replicas::of(names));
+    let (events, _) = mpsc::channel(1);
+    let transport = ToRelay::new(
+        client.clone(),
+        pods.clone(),
+        namespace.to_owned(),
+        Choice::Forward,
+        Role::Reverse,
+    );
+    Ok(Some(Reverse::start(transport, replicas, events)))
+}
+
 /// The way to the relay's replicas, for tunnels of `role`, and which there are.
 fn way(
     client: &Client,

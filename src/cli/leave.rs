@@ -1,0 +1,71 @@
+//! `kdev leave`.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{output, restore};
+use crate::app::intercepts::{self, Leave};
+use crate::config::Config;
+use crate::intercept::Left;
+use crate::k8s::redirect::sweep::Put;
+
+const EXAMPLES: &str = "\
+Examples:
+  kdev leave orders           your intercepts of this Service
+  kdev leave k7f3qa           one, by the id that `kdev list` shows
+  kdev leave --all            all of yours in the namespace
+  kdev leave k7f3qa --force   somebody else's, who is told that it was you
+
+An intercept ends by Ctrl-C in its own terminal as well.";
+
+/// End intercepts from another terminal
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct LeaveArgs {
+    /// A Service, or an intercept's id
+    #[arg(value_name = "ID|SERVICE", required_unless_present = "all")]
+    what: Option<String>,
+    /// All of yours in the namespace, or on the Service
+    #[arg(long)]
+    all: bool,
+    /// Also those of others, who are told
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON document at the end
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> {
+    let what = Leave {
+        what: args.what,
+        all: args.all,
+        force: args.force,
+    };
+    let spinner = output::Spinner::new("Waiting until nobody needs what is left");
+    let mut tell = |put: &Put| {
+        if !args.json {
+            spinner.above(|| {
+                for claim in &put.ended {
+                    // That nobody reads it is no reason to stop half-way.
+                    let _ =
+                        output::line(&format!("intercept {} of {} ended", claim.id, claim.owner));
+                }
+                let service = format!("{}.{}", put.service, put.namespace);
+                let _ = output::line(&match put.left {
+                    Left::Others(count) => format!("{service}: {count} of others stay"),
+                    Left::Last | Left::Nothing => format!("{service} has its own pods again"),
+                });
+            });
+        }
+    };
+    let leaving = intercepts::leave(config, &what, &mut tell);
+    let done = spinner.during(leaving).await?;
+    if args.json {
+        let all: Vec<Value> = done.iter().map(restore::document).collect();
+        output::line(&serde_json::to_string_pretty(&all)?)?;
+    } else if done.is_empty() {
+        output::line("Nothing of yours is intercepted.")?;
+    }
+    Ok(0)
+}
