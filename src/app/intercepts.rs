@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::bail;
+use tokio::time::{Instant, sleep};
 
 use super::intercept::{Seen, owner, seen};
 use crate::config::Config;
@@ -144,7 +145,8 @@ pub struct Restore {
 }
 
 /// Gives Services back that nobody claims any more, and cleans up after them: claims that the relay
-/// has forgotten are nobody's. Calls `tell` after each.
+/// has forgotten are nobody's, and those of one's own kdevs that are gone without a word. Calls
+/// `tell` after each.
 ///
 /// # Errors
 /// When the cluster cannot be asked or refuses. What was done stays.
@@ -155,8 +157,18 @@ pub async fn restore(
 ) -> anyhow::Result<Vec<Put>> {
     let place = Place::open(config).await?;
     let by = owner(config);
-    let found = place.find(what.all).await?;
     let meant = |found: &Intercepted| what.service.as_ref().is_none_or(|s| *s == found.service);
+    let mut found = place.find(what.all).await?;
+    let until = Instant::now() + DYING;
+    let is_own = |claim: &Claim| claim.owner == by;
+    let lives = |one: &Found| {
+        let mut own = one.on_record.claims.iter().filter(|claim| is_own(claim));
+        meant(&one.on_record) && own.any(|claim| one.life(claim) == Some(Life::Live))
+    };
+    while !what.force && found.iter().any(lives) && Instant::now() < until {
+        sleep(DYING_LOOK).await;
+        found = place.find(what.all).await?;
+    }
     if what.force {
         let meant: Vec<Found> = found
             .iter()
@@ -168,7 +180,11 @@ pub async fn restore(
     let gone: BTreeSet<&str> = found
         .iter()
         .flat_map(|one| one.on_record.claims.iter().map(move |claim| (one, claim)))
-        .filter(|(one, claim)| one.life(claim) == Some(Life::Gone) && !begins(claim))
+        .filter(|(one, claim)| match one.life(claim) {
+            Some(Life::Gone) => !begins(claim),
+            Some(Life::Silent) => is_own(claim),
+            Some(Life::Live) | None => false,
+        })
         .map(|(_, claim)| claim.id.as_str())
         .collect();
     let ends = |_: &Intercepted, claim: &Claim| what.force || gone.contains(claim.id.as_str());
@@ -178,6 +194,11 @@ pub async fn restore(
     Ok(done?)
 }
 
+/// How long it may take until the relay knows that a kdev was killed: the end of a port-forward
+/// comes a second late.
+const DYING: Duration = Duration::from_millis(2500);
+/// How often it is looked.
+const DYING_LOOK: Duration = Duration::from_millis(300);
 /// How long a claim is on record before the relay knows it.
 const BEGINNING: Duration = Duration::from_secs(30);
 

@@ -133,8 +133,8 @@ fn line(found: &Found, claim: &Claim) -> String {
     };
     let life = match found.life(claim) {
         Some(life @ Life::Live) => life.name().to_owned(),
-        Some(life @ Life::Silent) => format!("{}: `kdev leave {} --force`", life.name(), claim.id),
-        Some(life @ Life::Gone) => format!("{}: `kdev restore`", life.name()),
+        Some(life @ Life::Silent) => format!("{}, `kdev leave {}` ends it", life.name(), claim.id),
+        Some(life @ Life::Gone) => format!("{}, `kdev restore` ends it", life.name()),
         None => "the relay cannot be asked".to_owned(),
     };
     format!("  {}  {}  {what}{last}  ({life})\n", claim.id, claim.owner)
