@@ -171,7 +171,8 @@ impl Reverse {
         self.shared.session
     }
 
-    /// Waits until there is a tunnel to each replica that can have one, for at most `limit`.
+    /// Waits until there is a tunnel to each replica, or a failure to get one beside those that
+    /// there are, for at most `limit`.
     ///
     /// # Errors
     /// Why there is none at all: at once where somebody has to do something about it.
@@ -310,20 +311,17 @@ impl Shared {
         }
         let state = self.lock();
         let has = |name: &Arc<str>| state.lines.iter().any(|line| line.replica == *name);
-        let mut all = !replicas.names.is_empty();
-        let mut lasting = None;
-        for name in &replicas.names {
-            if has(name) {
-                continue;
-            }
-            match state.troubles.get(name).filter(|trouble| !trouble.passing) {
-                Some(trouble) => lasting = Some(trouble.clone()),
-                None => all = false,
+        let mut troubles = Vec::new();
+        for name in replicas.names.iter().filter(|name| !has(name)) {
+            match state.troubles.get(name) {
+                Some(trouble) => troubles.push(trouble),
+                None => return Ok(false),
             }
         }
-        match lasting {
-            Some(trouble) if all && state.lines.is_empty() => Err(trouble),
-            _ => Ok(all),
+        let lasting = troubles.iter().all(|trouble| !trouble.passing);
+        match troubles.first() {
+            Some(trouble) if state.lines.is_empty() && lasting => Err((*trouble).clone()),
+            _ => Ok(!state.lines.is_empty()),
         }
     }
 

@@ -24,6 +24,7 @@ pub(super) async fn follow(
     catalog: Catalog,
     namespace: String,
     replicas: watch::Sender<Replicas>,
+    fit: Fit,
 ) {
     let mut changes = catalog.changes();
     loop {
@@ -31,11 +32,11 @@ pub(super) async fn follow(
         let pause = match catalog.labelled(&namespace, (NAME_LABEL, NAME)) {
             Labelled::Syncing => None,
             Labelled::Pods(pods) => {
-                tell(&replicas, choose(&pods, &namespace));
+                tell(&replicas, choose(&pods, &namespace, fit));
                 None
             }
             Labelled::Forbidden => {
-                let (found, pause) = list(&client).await;
+                let (found, pause) = list(&client, fit).await;
                 if let Some(found) = found {
                     tell(&replicas, found);
                 }
@@ -66,14 +67,26 @@ fn tell(replicas: &watch::Sender<Replicas>, found: Replicas) {
     });
 }
 
-/// The pods that are ready; where none is, those that run: a kubelet that restarts calls all of
-/// its pods not ready for a while.
-pub(super) fn choose(pods: &[LabelledPod], namespace: &str) -> Replicas {
+/// Which pods get a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// Those that are ready; where none is, those that run: a kubelet that restarts calls all of
+    /// its pods not ready for a while.
+    Ready,
+    /// All that run: a new one shall know the claims before callers come to it.
+    Running,
+}
+
+/// The pods that are fit.
+pub(super) fn choose(pods: &[LabelledPod], namespace: &str, fit: Fit) -> Replicas {
     let names = |fits: fn(&LabelledPod) -> bool| -> BTreeSet<Arc<str>> {
         let fit = pods.iter().filter(|pod| fits(pod));
         fit.map(|pod| pod.name.clone()).collect()
     };
-    let mut chosen = names(|pod| pod.ready);
+    let mut chosen = match fit {
+        Fit::Ready => names(|pod| pod.ready),
+        Fit::Running => BTreeSet::new(),
+    };
     if chosen.is_empty() {
         chosen = names(|pod| pod.runs);
     }
@@ -89,10 +102,10 @@ pub(super) fn choose(pods: &[LabelledPod], namespace: &str) -> Replicas {
 }
 
 /// Asks once; what there is, if that could be said, and when to ask again.
-async fn list(client: &Client) -> (Option<Replicas>, Duration) {
+async fn list(client: &Client, fit: Fit) -> (Option<Replicas>, Duration) {
     let namespace = client.namespace();
     match super::pods(client).await {
-        Ok(pods) => (Some(choose(&pods, namespace)), LIST_INTERVAL),
+        Ok(pods) => (Some(choose(&pods, namespace, fit)), LIST_INTERVAL),
         Err(ClientError::Status {
             code: 403, message, ..
         }) => {
@@ -132,16 +145,19 @@ mod tests {
             pod("b", false, true),
             pod("c", false, false),
         ];
-        assert_eq!(names(&choose(&both, "shop")), ["a"]);
-        assert_eq!(names(&choose(&both[1..], "shop")), ["b"]);
+        assert_eq!(names(&choose(&both, "shop", Fit::Ready)), ["a"]);
+        assert_eq!(names(&choose(&both[1..], "shop", Fit::Ready)), ["b"]);
+        assert_eq!(names(&choose(&both, "shop", Fit::Running)), ["a", "b"]);
     }
 
     #[test]
     fn nothing_installed_lasts_and_nothing_running_passes() {
-        let none = choose(&[], "shop").none.unwrap();
+        let none = choose(&[], "shop", Fit::Ready).none.unwrap();
         let text = none.error.to_string();
         assert!(!none.passing && text.contains("kdev install"), "{text}");
-        let none = choose(&[pod("a", false, false)], "shop").none.unwrap();
+        let none = choose(&[pod("a", false, false)], "shop", Fit::Ready)
+            .none
+            .unwrap();
         let text = none.error.to_string();
         assert!(none.passing && text.contains("kubectl -n shop"), "{text}");
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 pub use self::carrier::Carrier;
+use self::find::Fit;
 use self::transport::{Choice, ToRelay};
 use super::catalog::LabelledPod;
 use super::install::{NAME, NAME_LABEL};
@@ -66,7 +67,7 @@ pub async fn reverse_at(
     namespace: &str,
 ) -> Result<Option<Reverse>, ClientError> {
     let found = listing::labelled(client, namespace, &selector()).await?;
-    let names = find::choose(&found, namespace).names;
+    let names = find::choose(&found, namespace, Fit::Ready).names;
     if names.is_empty() {
         return Ok(None);
     }
@@ -99,6 +100,10 @@ fn way(
         catalog.clone(),
         namespace.clone(),
         found,
+        match role {
+            Role::Forward => Fit::Ready,
+            Role::Reverse => Fit::Running,
+        },
     ));
     let choice = only.map_or_else(|| Choice::Best(catalog.clone()), Choice::Only);
     let transport = ToRelay::new(client.clone(), pods.clone(), namespace, choice, role);
