@@ -25,6 +25,7 @@ use crate::dial::{Dial as _, DialError};
 use crate::http::{Forwarder, Turnover};
 use crate::io::{BoxIo, Io, Prefixed, splice};
 use crate::rule::AppProtocol;
+use crate::rule::control::Tell;
 use crate::task::Tasks;
 use crate::tunnel::{Speaks, join};
 
@@ -187,7 +188,12 @@ impl Inbound {
                 }
                 Some(entry) => {
                     let laptop = Laptop::of(entry, Speaks::Any);
-                    Box::new(laptop.open(&target, Some(peer)).await?)
+                    let mut stream = laptop.open(&target, Some(peer)).await?;
+                    if entry.claim.fallback {
+                        // Once a caller is joined with it there is no way back to the pods.
+                        stream.opened().await?;
+                    }
+                    Box::new(stream)
                 }
                 None => Box::new(self.origin.dial(&target).await?),
             };
@@ -210,11 +216,32 @@ impl Inbound {
             return self.to_pods(caller, other, port).await;
         };
         entry.hit();
+        let began = Instant::now();
+        self.to_laptop(caller, other, &entry, peer, port).await;
+        if entry.log {
+            entry.session.tell(&Tell::Served {
+                id: entry.claim.id.clone(),
+                method: String::new(),
+                path: String::new(),
+                status: 0,
+                took: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            });
+        }
+    }
+
+    async fn to_laptop(
+        &self,
+        caller: Prefixed<TcpStream>,
+        other: Option<Prefixed<BoxIo>>,
+        entry: &Entry,
+        peer: SocketAddr,
+        port: &Port,
+    ) {
         if let Some(other) = other {
             return self.joined(caller, other, true).await;
         }
         let target = self.origin.target(port.number);
-        let laptop = Laptop::of(&entry, Speaks::Any);
+        let laptop = Laptop::of(entry, Speaks::Any);
         let mut opened = laptop.open(&target, Some(peer)).await;
         if entry.claim.fallback
             && let Ok(stream) = &mut opened

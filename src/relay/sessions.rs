@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::rule::control::Tell;
-use crate::tunnel::{Opener, SessionId};
+use crate::tunnel::{Health, Opener, SessionId};
 
 /// How long requests are held for a session whose last tunnel broke: it may be back at once, after
 /// an API server's restart for example. All that come meanwhile wait until the same moment, and
@@ -47,6 +47,17 @@ struct Tunnel {
 struct Down {
     since: Instant,
     hold: Instant,
+}
+
+impl Link {
+    /// The fittest first: kdev makes another tunnel where it does not trust the one that it has, and
+    /// what goes into one that is silent may never arrive.
+    fn by_fitness(&self) -> impl Iterator<Item = &Tunnel> {
+        let newest_first = || self.tunnels.iter().rev();
+        let is_sound = |tunnel: &&Tunnel| tunnel.opener.health() == Health::Sound;
+        let sound = newest_first().filter(is_sound);
+        sound.chain(newest_first().filter(move |tunnel| !is_sound(tunnel)))
+    }
 }
 
 impl Session {
@@ -104,7 +115,7 @@ impl Session {
         self.losses.load(Ordering::Acquire)
     }
 
-    /// The least busy tunnel, once there is one; `None` when nobody is to wait any longer.
+    /// A tunnel, once there is one; `None` when nobody is to wait any longer.
     pub(super) async fn opener(&self) -> Option<Opener> {
         let asked = Instant::now();
         loop {
@@ -113,10 +124,9 @@ impl Session {
             changed.as_mut().enable();
             let until = {
                 let link = self.lock();
-                let open = link.tunnels.iter().map(|tunnel| &tunnel.opener);
-                let open = open.filter(|opener| opener.takes_streams());
-                if let Some(least) = open.min_by_key(|opener| opener.streams()) {
-                    return Some(least.clone());
+                let mut open = link.by_fitness().map(|tunnel| &tunnel.opener);
+                if let Some(fittest) = open.find(|opener| opener.takes_streams()) {
+                    return Some(fittest.clone());
                 }
                 // One that has just ended, or is about to, is still among them.
                 link.down.map_or(asked + HOLD, |down| down.hold)
@@ -130,7 +140,7 @@ impl Session {
     /// Tells it something, through whichever tunnel takes it.
     pub(super) fn tell(&self, tell: &Tell) {
         let link = self.lock();
-        let mut tunnels = link.tunnels.iter();
+        let mut tunnels = link.by_fitness();
         // One that is away is told when it claims again.
         let _ = tunnels.any(|tunnel| tunnel.tell.try_send(tell.clone()).is_ok());
     }

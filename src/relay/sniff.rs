@@ -1,5 +1,7 @@
 //! What a caller speaks, by its first bytes, or that the other side speaks first.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
@@ -145,11 +147,17 @@ where
                 }
             }
             // Nothing is waited for where the other side speaks, but for a frame's first bytes.
-            read = reply(&mut other, &mut replied) => {
-                if !read || settings(&replied).is_none() && !may_be_settings(&replied) {
-                    break Spoken::Other;
+            read = reply(&mut other, &mut replied) => match read {
+                Ok(n) if n > 0 && (settings(&replied).is_some() || may_be_settings(&replied)) => {}
+                // Nobody is there, as if the dial had failed: a caller of HTTP can be told so.
+                Err(error) if DialError::from_io(&error).is_some() => {
+                    (alone, other) = (true, None);
+                    if !begun {
+                        line.as_mut().reset(tokio::time::Instant::now() + ALONE);
+                    }
                 }
-            }
+                _ => break Spoken::Other,
+            },
             () = &mut line, if begun || alone || !replied.is_empty() => break Spoken::Other,
         }
     };
@@ -166,10 +174,13 @@ fn may_be_settings(bytes: &[u8]) -> bool {
     bytes.first().is_none_or(|byte| *byte == 0) && bytes.get(3).is_none_or(|byte| *byte == 4)
 }
 
-/// Waits for what the other side says; false when it ends.
-async fn reply<P: AsyncRead + Unpin>(other: &mut Option<P>, replied: &mut BytesMut) -> bool {
+/// Waits for what the other side says.
+async fn reply<P>(other: &mut Option<P>, replied: &mut BytesMut) -> io::Result<usize>
+where
+    P: AsyncRead + Unpin,
+{
     match other {
-        Some(other) => matches!(other.read_buf(replied).await, Ok(n) if n > 0),
+        Some(other) => other.read_buf(replied).await,
         None => std::future::pending().await,
     }
 }

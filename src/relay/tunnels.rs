@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -227,7 +228,7 @@ async fn converse(
                         env!("CARGO_PKG_VERSION")
                     ),
                 },
-                None => return Ok(()),
+                None => return to.shutdown().await,
             },
             Some(tell) = tells.recv() => tell,
         };

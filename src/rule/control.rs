@@ -106,7 +106,8 @@ pub enum Tell {
         path: String,
         /// The status that the caller got; 0 for a connection that is no HTTP.
         status: u16,
-        /// From the request's arrival to the head of its answer, in microseconds.
+        /// From the request's arrival to the head of its answer, in microseconds; for a connection
+        /// that is no HTTP how long it was open.
         took: u64,
     },
     /// What arrived on a port.
