@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{ASKS, Asked, Event, Line, Served, Shared, Standing, serve};
+use super::{ASKS, Asked, Event, Line, Served, Shared, serve};
 use crate::io::Io;
 use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
@@ -60,7 +61,7 @@ pub(super) async fn run<T: Io>(shared: Arc<Shared>, replica: Arc<str>, mut liste
 
 fn take(shared: &Arc<Shared>, streams: &Tasks, incoming: Incoming) {
     let id = incoming.caller.claim.clone().unwrap_or_default();
-    let standing = shared.lock().standing.get(&id).cloned();
+    let standing = shared.lock().of(&id).cloned();
     match standing {
         Some(standing) => streams.spawn(serve::serve(shared.clone(), standing, incoming)),
         None => serve::refuse_unknown(incoming),
@@ -74,14 +75,23 @@ struct Entry {
 }
 
 impl Entry {
-    /// Enters it, in the place of an older one to the same replica, and gives what is to be
-    /// registered in it.
+    /// Enters it, in the place of an older one to the same replica, and gives what is to be said in
+    /// it first: which claims stand, and which do not any more.
     fn new(
         shared: &Arc<Shared>,
         replica: &Arc<str>,
-    ) -> (Self, mpsc::Receiver<Asked>, Vec<Arc<Standing>>) {
+    ) -> (Self, mpsc::Receiver<Asked>, Vec<(Ask, Waits)>) {
         let (asks, asked) = mpsc::channel(ASKS);
         let mut state = shared.lock();
+        if state.closed {
+            drop(state);
+            let shared = shared.clone();
+            return (
+                Self { shared, number: 0 },
+                asked,
+                vec![(Ask::Bye, Waits::Nobody)],
+            );
+        }
         state.next += 1;
         let (number, first) = (state.next, state.lines.is_empty());
         state.troubles.remove(replica);
@@ -91,7 +101,18 @@ impl Entry {
             replica: replica.clone(),
             asks,
         });
-        let standing = state.standing.values().cloned().collect();
+        let stand = state.standing.values().map(|standing| {
+            let ask = Ask::Attach {
+                port: standing.port,
+                claim: Box::new(standing.claim.clone()),
+                over: None,
+                log: standing.log,
+            };
+            (ask, Waits::Claim(standing.claim.id.clone()))
+        });
+        let left = state.left.iter().cloned();
+        let left = left.map(|(port, id)| (Ask::Detach { port, id }, Waits::Nobody));
+        let first_asks = left.chain(stand).collect();
         drop(state);
         if first && number > 1 {
             shared.tell(Event::Back);
@@ -100,7 +121,7 @@ impl Entry {
             shared: shared.clone(),
             number,
         };
-        (entry, asked, standing)
+        (entry, asked, first_asks)
     }
 }
 
@@ -118,55 +139,84 @@ impl Drop for Entry {
     }
 }
 
+/// Who waits for the answer to an ask.
+enum Waits {
+    /// Whoever asked.
+    Asker(oneshot::Sender<Tell>),
+    /// Nobody but the owner of this claim, which was registered before.
+    Claim(String),
+    /// Nobody at all.
+    Nobody,
+}
+
 /// Registers the claims that stand, then asks what is to be asked, until nobody can ask any more.
 async fn converse(shared: &Arc<Shared>, replica: &Arc<str>, stream: Stream) -> io::Result<()> {
-    let (entry, mut asks, standing) = Entry::new(shared, replica);
+    let (entry, mut asks, first) = Entry::new(shared, replica);
+    let mut entry = Some(entry);
     let (from, mut to) = tokio::io::split(stream);
     let mut tells = Reader::new(from);
-    // Whoever waits for the answers, in the order of the asks; nobody for what is registered again.
-    let mut waiting: VecDeque<Option<oneshot::Sender<Tell>>> = VecDeque::new();
-    for standing in standing {
-        let ask = Ask::Attach {
-            port: standing.port,
-            claim: Box::new(standing.claim.clone()),
-            over: None,
-            log: standing.log,
-        };
-        waiting.push_back(None);
+    // In the order of the asks.
+    let mut waiting = VecDeque::new();
+    for (ask, waits) in first {
+        waiting.push_back(waits);
         write(&mut to, &ask).await?;
     }
     shared.changed();
     loop {
         tokio::select! {
-            asked = asks.recv() => {
+            asked = asks.recv(), if entry.is_some() => {
                 let Some((ask, answer)) = asked else {
-                    drop(entry);
-                    return Ok(());
+                    // In order, and the relay ends it: it cuts callers off where this stream breaks.
+                    entry = None;
+                    to.shutdown().await?;
+                    continue;
                 };
-                waiting.push_back(Some(answer));
+                waiting.push_back(Waits::Asker(answer));
                 write(&mut to, &ask).await?;
             }
-            tell = tells.next::<Tell>() => match tell? {
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(Tell::Served { id, method, path, status, took }) => {
-                    let took = Duration::from_micros(took);
-                    shared.tell(Event::Served(Served { id, method, path, status, took }));
-                }
-                Some(Tell::Ousted { id, by, .. }) => {
-                    shared.lock().standing.remove(&id);
-                    shared.tell(Event::Ousted { id, by });
-                }
-                // A newer relay says what this kdev has not asked for.
-                Some(Tell::Other) => {}
-                Some(tell) => match (waiting.pop_front().flatten(), tell) {
-                    // Whoever asked may have given up.
-                    (Some(answer), tell) => drop(answer.send(tell)),
-                    (None, Tell::Refused { id, reason, .. }) => {
-                        shared.tell(Event::Refused { id, reason });
-                    }
-                    (None, _) => {}
-                },
+            tell = tells.next::<Tell>() => match tell {
+                Ok(Some(tell)) => hear(shared, &mut waiting, tell),
+                // However the relay ends it, once this side has.
+                Ok(None) | Err(_) if entry.is_none() => return Ok(()),
+                Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => return Err(error),
             },
         }
+    }
+}
+
+/// Passes on what the relay tells.
+fn hear(shared: &Shared, waiting: &mut VecDeque<Waits>, tell: Tell) {
+    match tell {
+        Tell::Served {
+            id,
+            method,
+            path,
+            status,
+            took,
+        } => shared.tell(Event::Served(Served {
+            id,
+            method,
+            path,
+            status,
+            took: Duration::from_micros(took),
+        })),
+        Tell::Ousted { id, by, .. } => {
+            // Each replica says it.
+            let known = shared.lock().standing.remove(&id).is_some();
+            if known {
+                shared.tell(Event::Ousted { id, by });
+            }
+        }
+        // A newer relay says what this kdev has not asked for.
+        Tell::Other => {}
+        tell => match (waiting.pop_front(), tell) {
+            // Whoever asked may have given up.
+            (Some(Waits::Asker(answer)), tell) => drop(answer.send(tell)),
+            (Some(Waits::Claim(id)), Tell::Refused { reason, .. } | Tell::Unknown { reason }) => {
+                shared.tell(Event::Refused { id, reason });
+            }
+            _ => {}
+        },
     }
 }

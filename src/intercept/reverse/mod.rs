@@ -9,10 +9,8 @@
 mod keep;
 mod line;
 mod serve;
-#[cfg(test)]
-mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +36,8 @@ const FILLED_BY: u32 = 8;
 const ANSWER: Duration = Duration::from_secs(5);
 /// Asks that wait for one tunnel.
 const ASKS: usize = 64;
+/// Claims that were detached and are remembered: more than a session has at a time.
+const MOST_LEFT: usize = 1024;
 
 /// What happens in the reverse tunnels.
 #[derive(Clone, Debug)]
@@ -126,6 +126,13 @@ struct State {
     next: u64,
     /// By id.
     standing: BTreeMap<String, Arc<Standing>>,
+    /// Those that are being detached: what is on the way to them is still served.
+    leaving: BTreeMap<String, Arc<Standing>>,
+    /// Ports and ids of those that were detached. A replica that had no tunnel at that time has
+    /// them still, and is told when it has one.
+    left: VecDeque<(u16, String)>,
+    /// The session ends: a tunnel that comes now is for nothing but saying so.
+    closed: bool,
     lines: Vec<Line>,
     troubles: BTreeMap<Arc<str>, Trouble>,
 }
@@ -200,10 +207,15 @@ impl Reverse {
                 return match self.shared.look(&self.shared.replicas.borrow()) {
                     _ if !self.shared.lock().lines.is_empty() => Ok(()),
                     Err(trouble) => Err(trouble.error),
-                    Ok(_) => Err(DialError::Cluster {
-                        reason: format!("no tunnel to the relay within {} s", limit.as_secs()),
-                        fix: "`kdev doctor` says why".to_owned(),
-                    }),
+                    Ok(_) => {
+                        let last = self.shared.trouble();
+                        let last = last.map_or_else(String::new, |error| format!(" ({error})"));
+                        let within = limit.as_secs();
+                        Err(DialError::Cluster {
+                            reason: format!("no tunnel to the relay within {within} s{last}"),
+                            fix: "`kdev doctor` says more".to_owned(),
+                        })
+                    }
                 };
             }
         }
@@ -222,10 +234,7 @@ impl Reverse {
             over,
             log: standing.log,
         };
-        self.shared
-            .lock()
-            .standing
-            .insert(id.clone(), Arc::new(standing));
+        self.shared.lock().stand(standing);
         let mut taken = false;
         for tell in self.ask(&ask).await {
             match tell {
@@ -248,13 +257,13 @@ impl Reverse {
 
     /// Ends a claim in all tunnels: from now on its requests go to the original pods.
     pub async fn detach(&self, port: u16, id: &str) {
-        // Its streams are looked up here, so it goes last: what is on the way is still served.
+        self.shared.lock().leave(port, id);
         let ask = Ask::Detach {
             port,
             id: id.to_owned(),
         };
         self.ask(&ask).await;
-        self.shared.lock().standing.remove(id);
+        self.shared.lock().leaving.remove(id);
     }
 
     /// What the replicas know of a port.
@@ -277,15 +286,19 @@ impl Reverse {
         self.ask(&Ask::Retire { port }).await;
     }
 
-    /// Ends all claims at once, lets the streams of callers end within `limit`, and closes the
-    /// tunnels.
+    /// Ends all claims at once, lets the streams of callers end, and closes the tunnels, all within
+    /// `limit`.
     pub async fn close(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         self.shared.keepers.kill();
-        let _ = timeout(limit, self.ask(&Ask::Bye)).await;
+        self.shared.lock().closed = true;
+        // A replica that is silent must not take the time that the others need to end in order.
+        let _ = timeout(limit / 2, self.ask(&Ask::Bye)).await;
         let lines = std::mem::take(&mut self.shared.lock().lines);
         // Each tunnel ends its control stream when nobody can ask any more.
         drop(lines);
-        self.shared.tasks.shutdown(limit).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.shared.tasks.shutdown(left).await;
     }
 
     /// The answers of all replicas; one that is gone or says nothing gives none.
@@ -325,6 +338,13 @@ impl Shared {
         }
     }
 
+    /// The last failure with any replica.
+    fn trouble(&self) -> Option<DialError> {
+        let state = self.lock();
+        let trouble = state.troubles.values().next();
+        trouble.map(|trouble| trouble.error.clone())
+    }
+
     fn tell(&self, event: Event) {
         // Whoever shows them and does not keep up misses some; nothing waits for a terminal.
         let _ = self.events.try_send(event);
@@ -336,5 +356,31 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A claim stands, in the place of one with the same id.
+    fn stand(&mut self, standing: Standing) {
+        let id = &standing.claim.id;
+        self.left.retain(|(_, left)| left != id);
+        self.standing.insert(id.clone(), Arc::new(standing));
+    }
+
+    /// A claim is not registered any more.
+    fn leave(&mut self, port: u16, id: &str) {
+        if let Some(standing) = self.standing.remove(id) {
+            self.leaving.insert(id.to_owned(), standing);
+        }
+        self.left.retain(|(_, left)| left != id);
+        if self.left.len() >= MOST_LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back((port, id.to_owned()));
+    }
+
+    /// The claim that a stream is for.
+    fn of(&self, id: &str) -> Option<&Arc<Standing>> {
+        self.standing.get(id).or_else(|| self.leaving.get(id))
     }
 }

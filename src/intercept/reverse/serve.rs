@@ -1,14 +1,13 @@
 //! A stream of a caller, and the app that answers it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Event, Served, Shared, Standing};
-use crate::addr::Target;
+use super::{Event, Shared, Standing};
 use crate::dial::{Dial as _, DialError, Laptop};
-use crate::tunnel::{Incoming, Speaks, join};
+use crate::tunnel::{Incoming, join};
 
 /// How long the app may take to accept a connection: it is on this machine, or near.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -21,7 +20,6 @@ pub(super) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>, mut inco
     };
     let error = match dialled {
         Ok(Ok(socket)) => {
-            let (speaks, began) = (incoming.caller.speaks, Instant::now());
             // The relay has given up meanwhile.
             let Ok(stream) = incoming.accept() else {
                 return;
@@ -29,15 +27,6 @@ pub(super) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>, mut inco
             let (_, result) = join(stream, socket).await;
             if let Err(error) = result {
                 tracing::debug!(%error, claim = standing.claim.id, "a stream broke");
-            }
-            if speaks == Speaks::Any && standing.log {
-                shared.tell(Event::Served(Served {
-                    id: standing.claim.id.clone(),
-                    method: String::new(),
-                    path: String::new(),
-                    status: 0,
-                    took: began.elapsed(),
-                }));
             }
             return;
         }
@@ -51,20 +40,32 @@ pub(super) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>, mut inco
         id: standing.claim.id.clone(),
         error: error.clone(),
     });
-    incoming.refuse(&told(&error, &standing.app));
+    incoming.refuse(&told(error));
 }
 
-/// The failure in the relay's words, which knows the app as "it" and callers read.
-fn told(error: &DialError, app: &Target) -> DialError {
-    let target = String::new();
+/// What the caller is told. The relay names nobody but its own port, so that the app's address has
+/// to be among the words.
+fn told(error: DialError) -> DialError {
     match error {
-        DialError::Refused { .. } => DialError::Refused {
+        DialError::Refused { target, reason } => {
+            let reason = match reason.is_empty() {
+                true => format!("nothing listens on {target}"),
+                false => format!("{target}: {reason}"),
+            };
+            DialError::Refused { target, reason }
+        }
+        DialError::Unreachable {
             target,
-            reason: format!("{app} on its owner's machine"),
+            reason,
+            fix,
+        } => DialError::Unreachable {
+            reason: format!("{target}: {reason}"),
+            target,
+            fix,
         },
-        error => DialError::Unreachable {
-            target,
-            reason: format!("on its owner's machine, {error}"),
+        other => DialError::Unreachable {
+            target: String::new(),
+            reason: other.to_string(),
             fix: String::new(),
         },
     }
