@@ -9,6 +9,8 @@
 
 mod balance;
 mod first;
+#[cfg(feature = "client")]
+mod reverse;
 mod second;
 mod sessions;
 mod smuggling;

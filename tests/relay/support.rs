@@ -1,6 +1,8 @@
 //! A relay, laptops with reverse tunnels to it, pods behind it, and callers.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,17 +24,22 @@ use kdev::tunnel::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
 pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where the relay listens; the pods are on [`LOCAL`], at the same ports.
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-const KEY: [u8; 32] = [2; 32];
+pub const KEY: [u8; 32] = [2; 32];
 
 pub struct Stage {
-    tunnels: SocketAddr,
+    /// Where the relay takes tunnels.
+    pub tunnels: SocketAddr,
     pub first: u16,
-    _folder: tempfile::TempDir,
+    ip: Ipv4Addr,
+    folder: tempfile::TempDir,
+    /// The relay's own threads, where it has some.
+    threads: Option<Runtime>,
 }
 
 /// A free port with some free ones after it, most likely: each test has a range of its own.
@@ -43,26 +50,34 @@ fn range() -> u16 {
     (10_000 + (process * 8 * 12 + next * 8) % 20_000) as u16
 }
 
+fn secrets() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for role in ["forward", "intercept"] {
+        std::fs::create_dir(folder.path().join(role)).unwrap();
+        std::fs::write(folder.path().join(role).join("key"), KEY).unwrap();
+    }
+    folder
+}
+
+fn relay(folder: &Path, ip: Ipv4Addr, first: u16, tunnels: SocketAddr) -> io::Result<Relay> {
+    let hosts = format!("127.0.0.1 kdev-{first}\n");
+    let settings = Settings {
+        tunnel: tunnels,
+        pod_tunnel: None,
+        http: None,
+        inbound: (ip.into(), first, 8),
+        secrets: folder.to_owned(),
+        policy: Policy::default(),
+    };
+    Relay::start(&settings, Names::of("nameserver 127.0.0.9\n", &hosts))
+}
+
 impl Stage {
     pub async fn set_up() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for role in ["forward", "intercept"] {
-            std::fs::create_dir(folder.path().join(role)).unwrap();
-            std::fs::write(folder.path().join(role).join("key"), KEY).unwrap();
-        }
+        let folder = secrets();
         loop {
             let first = range();
-            let hosts = format!("127.0.0.1 kdev-{first}\n");
-            let settings = Settings {
-                tunnel: (LOCAL, 0).into(),
-                pod_tunnel: None,
-                http: None,
-                inbound: (RELAY.into(), first, 8),
-                secrets: folder.path().to_owned(),
-                policy: Policy::default(),
-            };
-            let names = Names::of("nameserver 127.0.0.9\n", &hosts);
-            let Ok(relay) = Relay::start(&settings, names) else {
+            let Ok(relay) = relay(folder.path(), RELAY, first, (LOCAL, 0).into()) else {
                 continue;
             };
             let tunnels = relay.address().unwrap();
@@ -70,14 +85,77 @@ impl Stage {
             return Self {
                 tunnels,
                 first,
-                _folder: folder,
+                ip: RELAY,
+                folder,
+                threads: None,
             };
+        }
+    }
+
+    /// Another replica of the same relay, at an address of its own.
+    pub async fn replica(&self) -> Self {
+        let (folder, ip) = (secrets(), Ipv4Addr::new(127, 0, 0, 3));
+        let relay = relay(folder.path(), ip, self.first, (LOCAL, 0).into()).unwrap();
+        let tunnels = relay.address().unwrap();
+        tokio::spawn(relay.run(std::future::pending()));
+        Self {
+            tunnels,
+            first: self.first,
+            ip,
+            folder,
+            threads: None,
+        }
+    }
+
+    /// A relay that can be restarted.
+    pub async fn mortal() -> Self {
+        loop {
+            let mut stage = Self {
+                tunnels: (LOCAL, 0).into(),
+                first: range(),
+                ip: RELAY,
+                folder: secrets(),
+                threads: None,
+            };
+            if stage.launch().is_ok() {
+                return stage;
+            }
+        }
+    }
+
+    fn launch(&mut self) -> io::Result<()> {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let threads = threads.worker_threads(1).enable_all().build()?;
+        let within = threads.enter();
+        let started = relay(self.folder.path(), self.ip, self.first, self.tunnels);
+        drop(within);
+        let started = started.and_then(|relay| {
+            self.tunnels = relay.address()?;
+            threads.spawn(relay.run(std::future::pending()));
+            Ok(())
+        });
+        match started {
+            Ok(()) => self.threads = Some(threads),
+            Err(_) => threads.shutdown_background(),
+        }
+        started
+    }
+
+    /// Ends the relay, as by SIGKILL.
+    pub fn kill(&mut self) {
+        self.threads.take().unwrap().shutdown_background();
+    }
+
+    /// Starts it again: it knows nothing of before.
+    pub async fn revive(&mut self) {
+        while self.launch().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// A connection of a caller to the first port.
     pub async fn caller(&self) -> TcpStream {
-        TcpStream::connect((RELAY, self.first)).await.unwrap()
+        TcpStream::connect((self.ip, self.first)).await.unwrap()
     }
 
     /// What one GET is answered, on a connection of its own.
@@ -162,6 +240,15 @@ impl Stage {
             callers,
             frozen: Some(frozen),
             task,
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // One that is dropped within another runtime must not wait for its threads.
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
         }
     }
 }
