@@ -270,15 +270,14 @@ impl Place {
                     return None;
                 }
             };
-            let reverse = match reverse.ready(ASK).await {
-                Ok(()) => Some(reverse),
-                Err(error) => {
-                    tracing::debug!(%error, namespace, "the relay cannot be asked");
+            let asked = match reverse.tried(ASK).await {
+                true => Some(reverse),
+                false => {
                     reverse.close(Duration::ZERO).await;
                     None
                 }
             };
-            relays.insert(namespace.clone(), reverse);
+            relays.insert(namespace.clone(), asked);
         }
         let reverse = relays.get(namespace).and_then(Option::as_ref)?;
         Some(seen(reverse, found).await)

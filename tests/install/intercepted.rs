@@ -34,7 +34,8 @@ fn intercept(stage: &Stage, claims: &str) -> Value {
     web
 }
 
-const ADAS: &str = r#"[{"id": "a1", "owner": "ada", "port": "http"}]"#;
+const ADAS: &str = r#"[{"id": "a1", "owner": "ada", "port": 80, "since": 1,
+    "session": "00112233445566778899aabbccddeeff", "when": [{"header": ["x-user", "ada"]}]}]"#;
 
 fn is_as_before(stage: &Stage, web: &Value) {
     let after = stage.object("services", "web").unwrap();
@@ -76,12 +77,13 @@ async fn it_is_listed_and_restored() {
     for args in [&["list"][..], &["list", "-A"]] {
         let listed = stage.kdev(args).await.ok();
         assert!(
-            listed.contains("web.shop") && listed.contains("ada: port=http"),
+            listed.contains("web.shop") && listed.contains("port 80: --header 'x-user: ada'"),
             "{listed}"
         );
     }
     let listed = stage.kdev(&["list", "--json"]).await.json();
     assert_eq!(listed[0]["claims"][0]["id"], "a1");
+    assert_eq!(listed[0]["claims"][0]["owner"], "ada");
     assert_eq!(listed[0]["ports"][0]["relay_port"], 20000);
 
     // What somebody still claims is theirs.

@@ -221,6 +221,16 @@ impl Reverse {
         }
     }
 
+    /// Waits until each replica has a tunnel or has failed once, for at most `limit`; whether there
+    /// is a tunnel to any. For those who only ask, and do without the answer.
+    pub async fn tried(&self, limit: Duration) -> bool {
+        let mut changes = self.shared.changes.subscribe();
+        let tried = async { while !self.shared.is_tried() && changes.changed().await.is_ok() {} };
+        // What is there then is all that is asked.
+        let _ = timeout(limit, tried).await;
+        !self.shared.lock().lines.is_empty()
+    }
+
     /// Registers a claim in all tunnels, those to come included. Where `over` says who does it,
     /// claims that are in its way go: the record in the cluster is what decides who has what.
     ///
@@ -336,6 +346,15 @@ impl Shared {
             Some(trouble) if state.lines.is_empty() && lasting => Err((*trouble).clone()),
             _ => Ok(!state.lines.is_empty()),
         }
+    }
+
+    /// Whether each replica has a tunnel, or has failed to get one.
+    fn is_tried(&self) -> bool {
+        let (replicas, state) = (self.replicas.borrow(), self.lock());
+        replicas.names.iter().all(|name| {
+            let has = state.lines.iter().any(|line| line.replica == *name);
+            has || state.troubles.contains_key(name)
+        })
     }
 
     /// The last failure with any replica.
