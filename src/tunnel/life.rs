@@ -21,6 +21,9 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// The slowest line that is carried over, in bytes per second (1 Mbit/s): what was written may be
 /// so long on its way, and whatever answers it comes after that.
 const SLOWEST: u64 = 128 << 10;
+/// What is on its way for less than this delays nobody's answer: requests and pings go on being
+/// written to a peer that is gone.
+const QUEUED: Duration = Duration::from_millis(250);
 /// Longest that what was written counts as on its way.
 const LONGEST_WAY: Duration = Duration::from_secs(24);
 
@@ -47,6 +50,8 @@ struct Moves {
     squeezed: AtomicU64,
     /// Until when what was written is on its way, over the slowest line.
     under_way: AtomicU64,
+    /// The same when it last was much.
+    queued: AtomicU64,
 }
 
 impl Moves {
@@ -55,7 +60,11 @@ impl Moves {
         let takes = (bytes as u64).saturating_mul(1000) / SLOWEST;
         let until = self.under_way.load(Ordering::Relaxed).max(now) + takes;
         let longest = now + LONGEST_WAY.as_secs() * 1000;
-        self.under_way.store(until.min(longest), Ordering::Relaxed);
+        let until = until.min(longest);
+        self.under_way.store(until, Ordering::Relaxed);
+        if Duration::from_millis(until - now) >= QUEUED {
+            self.queued.store(until, Ordering::Relaxed);
+        }
     }
 
     fn now(&self) -> u64 {
@@ -76,12 +85,12 @@ impl Life {
         Duration::from_millis(self.0.now().saturating_sub(last))
     }
 
-    /// Whether the other end counts as dead: nothing came for [`DEAD_AFTER`], and nothing that was
-    /// written can be on its way any more. Queues between the two ends hold megabytes, and a peer
+    /// Whether the other end counts as dead: nothing came for [`DEAD_AFTER`], and nothing much that
+    /// was written can be on its way any more. Queues between the two ends hold megabytes, and a peer
     /// that only reads says nothing before it has got them.
     pub(super) fn is_over(&self) -> bool {
-        let under_way = self.0.under_way.load(Ordering::Relaxed);
-        let since = Duration::from_millis(self.0.now().saturating_sub(under_way));
+        let queued = self.0.queued.load(Ordering::Relaxed);
+        let since = Duration::from_millis(self.0.now().saturating_sub(queued));
         self.silence().min(since) >= DEAD_AFTER
     }
 }
@@ -102,6 +111,7 @@ impl<T> Watched<T> {
             received: AtomicU64::new(0),
             squeezed: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
         });
         let watched = Self {
             inner,

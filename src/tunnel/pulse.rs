@@ -14,9 +14,9 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::backlog::Backlog;
 use super::budget::Share;
 use super::health::{Health, Vitals};
-use super::life::{Life, PING_EVERY};
+use super::life::{DEAD_AFTER, Life, PING_EVERY};
 
-/// How often a silence is looked at that a ping did not end: death is noticed so much late at most.
+/// How often a silence is looked at that a ping did not end.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Least time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -91,7 +91,13 @@ impl Pulse {
             if self.life.is_over() {
                 return Poll::Ready(Beat::Dead);
             }
-            let next = Instant::now() + self.look_at(self.life.silence());
+            let silence = self.life.silence();
+            let pause = self.look_at(silence);
+            // Not a look too late; where something is still on its way, the usual ones do.
+            let left = DEAD_AFTER
+                .checked_sub(silence)
+                .filter(|left| !left.is_zero());
+            let next = Instant::now() + left.map_or(pause, |left| pause.min(left).max(LOOK_PAUSE));
             self.look.as_mut().reset(next);
         }
         Poll::Pending

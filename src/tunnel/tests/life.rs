@@ -20,6 +20,49 @@ async fn silence_is_death_within_six_seconds() {
     drop(far);
 }
 
+/// A pipe that loses all that comes after a while, as a peer that was stopped does.
+async fn cut_line(mut near: DuplexStream, mut far: DuplexStream, after: Duration) {
+    let whole = tokio::io::copy_bidirectional(&mut near, &mut far);
+    let _ = tokio::time::timeout(after, whole).await;
+    let _ = tokio::io::copy(&mut near, &mut tokio::io::sink()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_written_does_not_put_death_off() {
+    const GOOD: Duration = Duration::from_secs(3);
+    let tasks = Tasks::new();
+    let (near, middle) = duplex(1 << 16);
+    let (distant, far) = duplex(1 << 16);
+    tasks.spawn(cut_line(middle, distant, GOOD));
+    tasks.spawn(async move {
+        let mut listener = serve(far, Budget::new(BUDGET).share().unwrap())
+            .await
+            .unwrap();
+        while listener.next().await.is_some() {}
+    });
+    let began = tokio::time::Instant::now();
+    let (opener, driver) = open(near, Budget::new(BUDGET).share().unwrap())
+        .await
+        .unwrap();
+    let requests = async {
+        let target = target();
+        loop {
+            let stream = opener.open(&target, Protocol::Tcp);
+            let _ = tokio::time::timeout(Duration::from_millis(50), stream).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = driver.run() => Some(ended),
+        () = requests => None,
+        () = tokio::time::sleep(GOOD + 2 * DEAD_AFTER) => None,
+    };
+    assert_eq!(ended, Some(Ended::Silent));
+    let took = began.elapsed() - GOOD;
+    assert!(took <= DEAD_AFTER + Duration::from_millis(100), "{took:?}");
+    tasks.kill();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_tunnel_lives() {
     let tasks = Tasks::new();
