@@ -10,7 +10,7 @@ use clap::Args;
 use self::printer::{Out, Printer};
 pub(super) use self::terms::TermFlags;
 use super::run::{EXIT_KDEV_FAILED, Terminal};
-use super::{SettingFlags, output, signalled};
+use super::{SettingFlags, output};
 use crate::addr::Target;
 use crate::app;
 use crate::app::intercept::{Asked, Planned, Source, app_at, owner};
@@ -113,7 +113,7 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
     let mut alone = output::progress("Intercepting", starting).await?;
     printer.live();
     match alone.until_end().await? {
-        app::intercept::End::Signal(number) => Ok(signalled(number)),
+        app::intercept::End::Signal(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),
         app::intercept::End::Broken(reason) => anyhow::bail!("{reason}"),
     }
