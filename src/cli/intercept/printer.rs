@@ -130,6 +130,10 @@ fn document(event: &Event) -> Value {
         Event::Live(begun) => {
             let conditions = begun.claim.conditions.iter();
             let conditions: Vec<String> = conditions.map(ToString::to_string).collect();
+            let overlaps = begun.overlaps.iter().map(|other| {
+                json!({"id": other.id, "owner": other.owner,
+                       "conditions": other.conditions.to_string()})
+            });
             json!({
                 "event": "live",
                 "id": begun.claim.id,
@@ -140,6 +144,7 @@ fn document(event: &Event) -> Value {
                 "owner": begun.claim.owner,
                 "conditions": conditions,
                 "mirror": begun.claim.mirror,
+                "overlaps": overlaps.collect::<Vec<_>>(),
                 "app_error": begun.down,
             })
         }
