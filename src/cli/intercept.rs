@@ -10,7 +10,7 @@ use clap::Args;
 use self::printer::{Out, Printer};
 pub(super) use self::terms::TermFlags;
 use super::run::{EXIT_KDEV_FAILED, Terminal};
-use super::{SettingFlags, output};
+use super::{SettingFlags, complete, output};
 use crate::addr::Target;
 use crate::app;
 use crate::app::intercept::{Asked, Planned, Source, app_at, owner};
@@ -39,17 +39,13 @@ others; after -- the command's own.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct InterceptArgs {
-    #[command(flatten)]
-    settings: SettingFlags<{ on::INTERCEPT }>,
     /// The Service and its port: a number or a name; the only one, or `http`, where none is said
-    #[arg(value_name = "SERVICE[:PORT]")]
+    #[arg(value_name = "SERVICE[:PORT]", add = complete::targets())]
     service: Source,
     /// The app, on this laptop where no host is said; a free port, given to the command as $PORT,
     /// where there is a command
     #[arg(long, value_name = "[HOST:]PORT", value_parser = app_at, required_unless_present = "command")]
     to: Option<Target>,
-    #[command(flatten)]
-    terms: TermFlags,
     /// Do not print each request
     #[arg(short, long)]
     quiet: bool,
@@ -59,6 +55,10 @@ pub(super) struct InterceptArgs {
     /// A command to run meanwhile, which sees the cluster; the intercept ends with it
     #[arg(last = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
+    #[command(flatten)]
+    terms: TermFlags,
+    #[command(flatten, next_help_heading = "Session")]
+    settings: SettingFlags<{ on::INTERCEPT }>,
 }
 
 impl InterceptArgs {

@@ -41,8 +41,6 @@ pub(super) struct RunArgs {
     /// Have a Service's requests come to this port meanwhile; repeatable (see `kdev intercept`)
     #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
     intercept: Vec<Asked>,
-    #[command(flatten)]
-    terms: TermFlags,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -51,6 +49,8 @@ pub(super) struct RunArgs {
         value_name = "COMMAND"
     )]
     pub(super) command: Vec<OsString>,
+    #[command(flatten)]
+    terms: TermFlags,
 }
 
 impl RunArgs {
@@ -62,6 +62,11 @@ impl RunArgs {
 
 pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
     let plan = match args.intercept.is_empty() {
+        true if args.terms.is_any() => {
+            anyhow::bail!(
+                "which requests is said of an intercept; write --intercept SERVICE=PORT too"
+            )
+        }
         true => None,
         false => Some(Planned {
             asked: args.intercept,

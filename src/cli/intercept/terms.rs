@@ -83,6 +83,32 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 impl TermFlags {
+    /// Whether any is given.
+    pub(in crate::cli) fn is_any(&self) -> bool {
+        let Self {
+            header,
+            path,
+            path_prefix,
+            path_regex,
+            method,
+            baggage,
+            mine,
+            mirror,
+            fallback,
+            lasts,
+            protocol,
+            take_over,
+            force,
+            drain,
+        } = self;
+        let lists = [header, path, path_prefix, path_regex, method, baggage];
+        let switches = [mine, mirror, fallback, take_over, force, drain];
+        lists.iter().any(|list| !list.is_empty())
+            || switches.iter().any(|switch| **switch)
+            || lasts.is_some()
+            || protocol.is_some()
+    }
+
     /// What they say; `owner` is whose requests --mine means.
     ///
     /// # Errors
