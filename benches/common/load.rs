@@ -16,12 +16,15 @@ pub(crate) enum Via {
     Port(SocketAddr),
     /// A SOCKS5 proxy, and where to.
     Socks(SocketAddr, SocketAddr),
+    /// A Service's address, and lines that its requests have, with their ends.
+    #[allow(dead_code)] // Not all benches choose among requests.
+    With(SocketAddr, &'static str),
 }
 
 impl Via {
     pub(crate) async fn connect(&self) -> TcpStream {
         match self {
-            Self::Port(port) => {
+            Self::Port(port) | Self::With(port, _) => {
                 let stream = TcpStream::connect(port).await.unwrap();
                 stream.set_nodelay(true).unwrap();
                 stream
@@ -45,6 +48,16 @@ impl Via {
                 assert_eq!(answer[1], 0, "the proxy refused");
                 stream
             }
+        }
+    }
+}
+
+impl Via {
+    /// What its requests have beside their own lines.
+    pub(crate) fn lines(&self) -> &'static str {
+        match self {
+            Self::With(_, lines) => lines,
+            Self::Port(_) | Self::Socks(..) => "",
         }
     }
 }
@@ -128,7 +141,8 @@ pub(crate) async fn bulk_down(via: &Via, streams: u64, mib: u64) -> f64 {
         workers.spawn(async move {
             let mut stream = via.connect().await;
             let request = format!(
-                "GET /big HTTP/1.1\r\nHost: web\r\nRange: bytes=0-{}\r\n\r\n",
+                "GET /big HTTP/1.1\r\nHost: web\r\n{}Range: bytes=0-{}\r\n\r\n",
+                via.lines(),
                 each - 1
             );
             stream.write_all(request.as_bytes()).await.unwrap();
@@ -151,7 +165,10 @@ pub(crate) async fn bulk_up(via: &Via, mib: u64) -> f64 {
     let mut stream = via.connect().await;
     let length = mib << 20;
     let began = Instant::now();
-    let head = format!("PUT /upload HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "PUT /upload HTTP/1.1\r\nHost: web\r\n{}Content-Length: {length}\r\n\r\n",
+        via.lines()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = vec![0x5a; 256 << 10];
     for _ in 0..length / chunk.len() as u64 {

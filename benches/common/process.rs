@@ -96,7 +96,7 @@ impl Running {
         command
     }
 
-    /// Starts it, and finds where it listens in its first line.
+    /// Starts it, and finds where it listens in the first line that says so.
     pub(crate) async fn start(
         mut command: tokio::process::Command,
         address: impl Fn(&str) -> Option<SocketAddr>,
@@ -108,15 +108,26 @@ impl Running {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines
-            .next_line()
-            .await
-            .unwrap()
-            .expect("a line once it is ready");
-        let address = address(&first).unwrap_or_else(|| panic!("no address in {first:?}"));
+        let address = loop {
+            let line = lines.next_line().await.unwrap();
+            let line = line.expect("a line once it is ready");
+            match address(&line) {
+                Some(address) => break address,
+                None => eprintln!("{line}"),
+            }
+        };
         // kubectl writes a line per connection and stops when nobody reads them.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, address }
+    }
+
+    /// Ends it as Ctrl-C does, and waits until it has.
+    #[allow(dead_code)] // Who leaves nothing behind in the cluster is killed.
+    pub(crate) async fn interrupt(mut self) {
+        let pid = self.child.id().expect("it runs").try_into().unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        self.child.wait().await.unwrap();
     }
 
     fn proc(&self, file: &str) -> String {
