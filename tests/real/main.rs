@@ -3,6 +3,7 @@
 
 mod app;
 mod balance;
+mod callers;
 mod catalog;
 mod client;
 mod container;
@@ -17,6 +18,7 @@ mod garbage;
 mod hostile;
 mod install;
 mod installed;
+mod intercept;
 mod lab;
 mod logins;
 mod manifests;
@@ -34,5 +36,6 @@ mod run;
 mod sharing;
 mod site;
 mod slow;
+mod team;
 mod traffic;
 mod transcripts;

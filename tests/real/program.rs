@@ -1,6 +1,6 @@
 //! The program under test, started as a user starts it.
 
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::io::{Read, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -113,6 +113,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
 pub(crate) struct Running {
     child: Child,
     ready: Value,
+    out: Arc<Mutex<String>>,
     err: Arc<Mutex<String>>,
 }
 
@@ -131,25 +132,38 @@ impl Running {
 
     /// Starts what prints a line of JSON once it is ready.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let err = collect(child.stderr.take());
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (line, ready) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for text in out.lines().map_while(Result::ok) {
-                let _ = line.send(text);
+        let mut running = Self::spawn(command);
+        let begun = Instant::now();
+        running.ready = loop {
+            if let Some(first) = running.printed().into_iter().next() {
+                break first;
             }
-        });
-        let mut running = Self {
+            let ended = running.ended();
+            if ended.is_some() || begun.elapsed() > READY_LIMIT {
+                panic!("{command:?} is not ready: {ended:?}: {}", running.said());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        running
+    }
+
+    /// Starts what prints lines of JSON, and waits for nothing.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        Self {
+            out: collect(child.stdout.take()),
+            err: collect(child.stderr.take()),
             child,
             ready: Value::Null,
-            err,
-        };
-        match ready.recv_timeout(READY_LIMIT) {
-            Ok(line) => running.ready = serde_json::from_str(&line).unwrap(),
-            Err(e) => panic!("{command:?} is not ready: {e}: {}", running.said()),
         }
-        running
+    }
+
+    /// What it printed so far, but for a line that is not whole yet.
+    pub(crate) fn printed(&self) -> Vec<Value> {
+        let out = self.out.lock().unwrap();
+        let whole = out.rfind('\n').map_or("", |end| &out[..end]);
+        let lines = whole.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().unwrap()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -219,18 +233,23 @@ impl Running {
     }
 
     /// Ends it as Ctrl-C does, and looks whether it did so in order. Gives what it had said.
-    pub(crate) fn stop(mut self) -> String {
+    pub(crate) fn stop(self) -> String {
+        self.interrupt(0, END_LIMIT)
+    }
+
+    /// The same for what ends with `code`, and may take until `limit`.
+    pub(crate) fn interrupt(mut self, code: i32, limit: Duration) -> String {
         self.signal(Signal::SIGINT);
         let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
+        let ended = loop {
+            if let Some(ended) = self.ended() {
+                break ended;
             }
-            assert!(begun.elapsed() < END_LIMIT, "it does not end");
+            assert!(begun.elapsed() < limit, "it does not end");
             std::thread::sleep(Duration::from_millis(20));
         };
         let said = self.said();
-        assert_eq!(status.code(), Some(0), "{said}");
+        assert_eq!(ended, Some(code), "{said}");
         assert!(!said.contains("panicked"), "{said}");
         said
     }

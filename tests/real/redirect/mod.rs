@@ -12,7 +12,7 @@ use kdev::k8s::redirect::sweep::put_back;
 use serde_json::json;
 
 use self::stage::{Stage, alone, wanted};
-use crate::lab;
+use crate::{lab, team};
 
 /// Much longer than nobody may have come for before the last traces go.
 const IDLE: Duration = Duration::from_secs(60);
@@ -55,18 +55,18 @@ async fn there_and_back_loses_nothing_and_leaves_no_trace() {
             first.sweep(|| IDLE).await;
             second.sweep(|| IDLE).await;
         }
-        let said = load.sound();
+        let calls = load.sound();
         let came = stage.inbound() - came;
-        assert!(came > 100, "{came} of {said} by the relay");
+        assert!(came > 100, "{came} of {} by the relay", calls.0.len());
         let after = stage.objects();
         for (before, after) in before.iter().zip(&after) {
             assert_eq!(before, after);
         }
         assert_eq!(before.len(), after.len());
-        let slow = said["slow"].as_array().unwrap();
+        let slow = calls.slow();
         assert!(slow.len() <= 3, "{slow:?}");
         // The team goes on as if nothing had been: its next change is nobody else's business.
-        let text = std::fs::read_to_string(Stage::manifest().path()).unwrap();
+        let text = std::fs::read_to_string(team::manifest().path()).unwrap();
         let text = text.replace("targetPort: http}", "targetPort: 8080}");
         let text = text.replace(
             "selector: {app: orders}",
@@ -89,7 +89,7 @@ async fn a_plain_apply_in_the_middle_restores_by_itself() {
     let redirector = stage.redirector();
     let mut guard = redirector.redirect(wanted("orders", "a")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let manifest = Stage::manifest();
+    let manifest = team::manifest();
     let begun = Instant::now();
     let apply = ["apply", "-f", manifest.path().to_str().unwrap()];
     stage.place.site.kubectl(&apply).unwrap();

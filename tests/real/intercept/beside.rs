@@ -1,0 +1,135 @@
+//! Two people's requests beside everybody else's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::app::App;
+use super::pods::PODS;
+use super::session::{Intercept, LAG};
+use super::{assert_as_before, from_a_pod};
+use crate::callers::{Calls, Manner, PLAIN, plain};
+use crate::team::Team;
+
+/// How long both intercepts are live.
+const BESIDE: Duration = Duration::from_secs(20);
+
+pub(super) fn now() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs_f64()
+}
+
+/// Callers with a header, some 18 calls in a second.
+pub(super) const fn with(
+    name: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+) -> Manner {
+    Manner {
+        name,
+        headers,
+        threads: 2,
+        pause: Duration::from_millis(100),
+        kept: false,
+    }
+}
+
+/// When an intercept was started, live, interrupted and over.
+struct Times {
+    started: f64,
+    live: f64,
+    interrupted: f64,
+    over: f64,
+}
+
+/// Each request of `app`'s owner went there while the intercept was live, and to a pod without it; what
+/// falls together with a start or an end may go either way.
+fn assert_in_place(calls: &Calls, app: &App, times: &Times) {
+    let mut there = 0;
+    for call in calls.of(&app.owner) {
+        let end = call.begun + call.took;
+        let to_the_app = call.answer == app.name;
+        assert!(to_the_app || from_a_pod(&call.answer), "{call:?}");
+        if call.begun > times.live + LAG.as_secs_f64() && end < times.interrupted {
+            assert!(to_the_app, "{call:?}");
+            there += 1;
+        } else if end < times.started || call.begun > times.over {
+            assert!(!to_the_app, "{call:?}");
+        }
+    }
+    assert!(there > 100, "{there}");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn two_peoples_requests_beside_all_others() {
+    let team = Team::set_up("beside", "api", true);
+    let scale = ["scale", "deployment/orders", &format!("--replicas={PODS}")];
+    team.place.site.kubectl(&scale).unwrap();
+    let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
+    team.place.site.kubectl(&rollout).unwrap();
+    let before = team.objects();
+    let (ann, bob) = (App::of("ann"), App::of("bob"));
+    let [fresh, kept] = PLAIN;
+    let load = team.load_of(
+        "orders",
+        &[
+            fresh,
+            kept,
+            with("ann", &[("x-user", "ann")]),
+            with("bob", &[("x-user", "bob")]),
+            with("carol", &[("x-user", "carol")]),
+        ],
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    let started = now();
+    let start = |app, header| Intercept::live(&team, app, &["orders", "--header", header]);
+    let (anns, bobs) = std::thread::scope(|scope| {
+        let anns = scope.spawn(|| start(&ann, "x-user: ann"));
+        let bobs = start(&bob, "x-user: bob");
+        (anns.join().unwrap(), bobs)
+    });
+    let live = now();
+    std::thread::sleep(LAG);
+    // Connections from before stay with their pods, so what the relay makes of kept ones shows on others.
+    let later = team.load_of("orders", &[plain("later", 4, true)]);
+    std::thread::sleep(BESIDE);
+    let later = later.stop();
+    let interrupted = now();
+    anns.end();
+    bobs.end();
+    let over = now();
+    std::thread::sleep(Duration::from_secs(2));
+    let calls = load.sound();
+    later.assert_no_failure();
+    let times = Times {
+        started,
+        live,
+        interrupted,
+        over,
+    };
+    assert_in_place(&calls, &ann, &times);
+    assert_in_place(&calls, &bob, &times);
+    let others = ["fresh", "kept", "carol"];
+    let mut others = others.iter().flat_map(|manner| calls.of(manner));
+    assert!(others.all(|call| from_a_pod(&call.answer)));
+    let fresh = calls.of("fresh");
+    let fresh =
+        fresh.filter(|call| call.begun > live + LAG.as_secs_f64() && call.begun < interrupted);
+    assert_even(fresh.map(|call| call.answer.as_str()).collect());
+    assert_even(later.0.iter().map(|call| call.answer.as_str()).collect());
+    assert_as_before(&team, &before);
+}
+
+/// Each pod has a quarter, give or take a twentieth of all.
+pub(super) fn assert_even(answers: Vec<&str>) {
+    let mut pods = answers.clone();
+    pods.sort_unstable();
+    pods.dedup();
+    let share = |pod: &&str| {
+        let its = answers.iter().filter(|answer| *answer == pod).count();
+        its as f64 / answers.len() as f64
+    };
+    let shares: Vec<f64> = pods.iter().map(share).collect();
+    println!("of {} requests: {shares:.3?}", answers.len());
+    assert_eq!(pods.len(), PODS, "{pods:?}");
+    let even = |share: &f64| (share - 0.25).abs() <= 0.05;
+    assert!(shares.iter().all(even), "{shares:?}");
+}

@@ -1,0 +1,83 @@
+# One caller in the cluster that does something special, and prints what it was told.
+# Usage: caller.py websocket|uploads|greeting|raw HOST PORT [NAME: VALUE]
+#
+# websocket  prints who echoed its frames          uploads  13 at a time, prints who got each of them whole
+# greeting   prints SECONDS until the first line, and that line; sends a line, and wants it back
+# raw        sends its input as it is, and prints all that it hears until nothing more comes
+import base64, hashlib, http.client, os, socket, sys, threading, time
+
+kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+headers = dict(one.split(": ") for one in sys.argv[4:])
+UPLOADS, BYTES = 13, 20 << 20
+
+
+def websocket():
+    key = base64.b64encode(os.urandom(16)).decode()
+    stream = socket.create_connection((host, port), 10)
+    lines = ["GET /socket HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade",
+             f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    answers = stream.makefile("rb")
+    status = answers.readline()
+    assert status.split()[1] == b"101", status
+    told = {}
+    while line := answers.readline().strip():
+        name, value = line.decode().split(": ", 1)
+        told[name.lower()] = value
+    want = base64.b64encode(hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    assert told["sec-websocket-accept"] == want.decode(), told
+    for size in (5, 200, 60000, 5):
+        data, mask = os.urandom(size), os.urandom(4)
+        length = bytes([128 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+        stream.sendall(b"\x82" + length + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
+        head = answers.read(2)
+        length = head[1] if head[1] < 126 else int.from_bytes(answers.read(2), "big")
+        assert answers.read(length) == data, size
+    stream.sendall(b"\x88\x80" + b"\0" * 4)
+    assert answers.read() == b"\x88\x00"
+    print(told["x-name"])
+
+
+def uploads():
+    said = []
+
+    def one():
+        data = os.urandom(BYTES)
+        connection = http.client.HTTPConnection(host, port, timeout=120)
+        connection.request("POST", "/", body=data, headers=headers)
+        answer = connection.getresponse()
+        text = answer.read().decode().strip()
+        whole = text.endswith(f" {BYTES} {hashlib.sha256(data).hexdigest()}")
+        said.append(text.split()[0] if answer.status == 200 and whole else f"{answer.status} {text}")
+
+    threads = [threading.Thread(target=one) for _ in range(UPLOADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("\n".join(said))
+
+
+def greeting():
+    begun = time.time()
+    stream = socket.create_connection((host, port), 10)
+    lines = stream.makefile("rb")
+    line = lines.readline().decode().strip()
+    print(time.time() - begun, line)
+    stream.sendall(b"and back\n")
+    assert lines.readline() == b"and back\n"
+
+
+def raw():
+    stream = socket.create_connection((host, port), 10)
+    stream.sendall(sys.stdin.buffer.read())
+    stream.settimeout(2)
+    try:
+        while data := stream.recv(65536):
+            sys.stdout.buffer.write(data)
+    except (TimeoutError, ConnectionResetError):
+        pass
+
+
+{"websocket": websocket, "uploads": uploads, "greeting": greeting, "raw": raw}[kind]()

@@ -1,0 +1,154 @@
+//! `kdev intercept` against a real cluster, by an account with the role `edit` and nothing else.
+
+mod app;
+mod beside;
+mod conflicts;
+mod container;
+mod faults;
+mod grpc;
+mod kinds;
+mod pods;
+mod session;
+
+use std::time::{Duration, Instant};
+
+use self::app::App;
+use self::session::{Intercept, LAG};
+use crate::callers::on_the_node;
+use crate::lab;
+use crate::program::finish;
+use crate::team::Team;
+
+/// How long what was given back may leave traces.
+const TRACES: Duration = Duration::from_secs(20);
+
+/// What a caller in the cluster hears, with more arguments of curl.
+fn call(address: &str, args: &[&str]) -> String {
+    let mut curl = on_the_node();
+    curl.args(["curl", "-sS", "-m", "10", address]).args(args);
+    finish(&mut curl, b"").ok().trim().to_owned()
+}
+
+/// Whether an answer came from one of the team's pods.
+fn from_a_pod(answer: &str) -> bool {
+    answer.starts_with("orders-")
+}
+
+/// Waits until all objects are as they were.
+fn assert_as_before(team: &Team, before: &[serde_json::Value]) {
+    let begun = Instant::now();
+    while team.objects() != before && begun.elapsed() < TRACES {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let after = team.objects();
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before, after);
+    }
+    assert_eq!(before.len(), after.len(), "{after:#?}");
+    println!("as before after {:?}", begun.elapsed());
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn there_and_back_leaves_no_trace() {
+    for door in lab::doors() {
+        let team = Team::set_up("there", &door, true);
+        let before = team.objects();
+        let orders = team.address("orders");
+        let (ann, bob) = (App::of("ann"), App::of("bob"));
+        let everything = |from: &str| {
+            let other = [format!("{orders}:8080"), format!("{orders}:9090")];
+            assert!(other.iter().all(|port| from_a_pod(&call(port, &[]))));
+            match from {
+                "pods" => assert!(from_a_pod(&call(&orders, &[]))),
+                name => assert_eq!(call(&orders, &[]), name),
+            }
+        };
+
+        let global = Intercept::live_by(&team, &door, &ann, &["orders:http"]);
+        assert_eq!(global.live["service"], "orders");
+        assert_eq!(global.live["namespace"], team.place.site.0.as_str());
+        assert_eq!(global.live["owner"], "ann");
+        std::thread::sleep(LAG);
+        everything(&ann.name);
+        let told = global.events("request");
+        let told = told
+            .last()
+            .unwrap_or_else(|| panic!("{}", global.told()))
+            .clone();
+        assert_eq!(
+            (&told["method"], &told["path"], &told["status"]),
+            (&"GET".into(), &"/".into(), &200.into()),
+            "{told}"
+        );
+        let listed = team.place.kdev(&door, &["list", "--json"]).json();
+        assert_eq!(listed[0]["service"], "orders", "{listed}");
+        assert_eq!(listed[0]["claims"][0]["owner"], "ann", "{listed}");
+        global.end();
+        everything("pods");
+        assert_as_before(&team, &before);
+
+        // Two people, who leave in either order.
+        for ann_first in [true, false] {
+            let with = |who: &str| format!("x-user: {who}");
+            let of = |app: &App| {
+                let condition = with(&app.owner);
+                Intercept::live_by(&team, &door, app, &["orders:http", "--header", &condition])
+            };
+            let (anns, bobs) = (of(&ann), of(&bob));
+            std::thread::sleep(LAG);
+            let hears = |app: &App| call(&orders, &["-H", &with(&app.owner)]);
+            assert_eq!(
+                (hears(&ann), hears(&bob)),
+                (ann.name.clone(), bob.name.clone())
+            );
+            everything("pods");
+            let (first, second, left, stays) = match ann_first {
+                true => (anns, bobs, &ann, &bob),
+                false => (bobs, anns, &bob, &ann),
+            };
+            first.end();
+            assert!(from_a_pod(&hears(left)));
+            assert_eq!(hears(stays), stays.name);
+            second.end();
+            assert!(from_a_pod(&hears(stays)));
+            everything("pods");
+            assert_as_before(&team, &before);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
+    let team = Team::set_up("killed", "api", true);
+    let before = team.objects();
+    let orders = team.address("orders");
+    let ann = App::of("ann@home");
+    let mine = || Intercept::live(&team, &ann, &["orders:http", "--mine"]);
+    let hears = |header| call(&orders, &["-H", header]);
+
+    let running = mine();
+    std::thread::sleep(LAG);
+    assert_eq!(hears("x-kdev: ann"), ann.name);
+    assert_eq!(hears("baggage: a=b,kdev=ann"), ann.name);
+    assert!(from_a_pod(&hears("x-kdev: bob")));
+    let mut leave = team.place.command("api", &["leave", "orders"]);
+    finish(leave.env("KDEV_OWNER", "ann@home"), b"").ok();
+    println!("told to leave: {:?}", running.over());
+    assert!(from_a_pod(&hears("x-kdev: ann")));
+    assert_as_before(&team, &before);
+
+    mine().kill();
+    // Somebody else's without a word: it is refused or not there to them.
+    team.place.kdev("api", &["restore"]);
+    assert_ne!(
+        team.objects(),
+        before,
+        "bob ended what ann may come back to"
+    );
+    let mut restore = team.place.command("api", &["restore", "--force"]);
+    finish(restore.env("KDEV_OWNER", "ann@home"), b"").ok();
+    assert!(from_a_pod(&hears("x-kdev: ann")));
+    assert_as_before(&team, &before);
+}
