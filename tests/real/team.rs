@@ -121,7 +121,7 @@ impl Team {
         Load::start(&self.address(service), 80, manners)
     }
 
-    /// Connections that the relay's pods took from callers so far.
+    /// Requests and other connections that the relay's pods took from callers so far.
     pub(crate) fn inbound(&self) -> u64 {
         let pods = self.place.site.await_relays(2);
         let of = |pod: &String| {
@@ -131,12 +131,15 @@ impl Team {
                 .field(&format!("pod/{pod}"), ".status.podIP");
             let url = format!("http://{ip}:20600/metrics");
             let page = lab::script("node", &["curl", "-sS", "-m", "5", &url]).unwrap();
-            let count = page.lines().find_map(|line| {
-                line.strip_prefix("kdev_relay_inbound_connections_total ")?
+            let count = |kind: &str| {
+                let name = format!("kdev_relay_{kind}_total ");
+                let count = page.lines().find_map(|line| line.strip_prefix(&name));
+                count
+                    .unwrap_or_else(|| panic!("{page}"))
                     .parse::<u64>()
-                    .ok()
-            });
-            count.unwrap_or_else(|| panic!("{page}"))
+                    .unwrap()
+            };
+            count("requests") + count("inbound_connections")
         };
         pods.iter().map(of).sum()
     }
