@@ -8,7 +8,7 @@ use super::app::App;
 use super::beside::{now, with};
 use super::session::{Intercept, LAG};
 use super::{assert_as_before, call, from_a_pod};
-use crate::callers::{Calls, PLAIN};
+use crate::callers::{Calls, Load, PLAIN};
 use crate::team::{self, Team};
 
 const ANNS: &str = "x-user: ann";
@@ -19,6 +19,12 @@ const AWAKE: Duration = Duration::from_secs(10);
 
 fn pause(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
+}
+
+/// Everybody's and the owner's; those who come after a swap, so that the relay sees kept connections too.
+fn callers(team: &Team) -> Load {
+    let [fresh, kept] = PLAIN;
+    team.load_of("orders", &[fresh, kept, with("ann", &[("x-user", "ann")])])
 }
 
 /// Nobody but the owner's callers noticed, and those were answered.
@@ -49,9 +55,9 @@ fn a_kdev_that_dies_or_freezes_disturbs_nobody_else() {
     let ann = App::of("ann");
     let hears = || call(&orders, &["-H", ANNS]);
     let live = || Intercept::live(&team, &ann, &["orders", "--header", ANNS]);
-    let [fresh, kept] = PLAIN;
-    let load = team.load_of("orders", &[fresh, kept, with("ann", &[("x-user", "ann")])]);
     let first = live();
+    std::thread::sleep(LAG);
+    let load = callers(&team);
     pause(3);
     let killed = now();
     first.kill();
@@ -90,10 +96,9 @@ fn other_relay_pods_and_an_apply_in_the_middle_fail_nothing() {
     let team = Team::set_up("others", "api", false);
     let orders = team.address("orders");
     let ann = App::of("ann");
-    let [fresh, kept] = PLAIN;
-    let load = team.load_of("orders", &[fresh, kept, with("ann", &[("x-user", "ann")])]);
     let live = Intercept::live(&team, &ann, &["orders", "--header", ANNS]);
     std::thread::sleep(LAG);
+    let load = callers(&team);
     let came = |what: &str| {
         let begun = Instant::now();
         while call(&orders, &["-H", ANNS]) != ann.name {

@@ -45,7 +45,8 @@ pub(super) fn deploy(
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"selector": labels, "ports": service},
     });
-    team.place.apply(&format!("{deployment}\n---\n{service}"));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [deployment, service]});
+    team.place.apply(&list.to_string());
     let rollout = [
         "rollout",
         "status",
