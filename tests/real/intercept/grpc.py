@@ -6,7 +6,7 @@ import concurrent.futures, json, sys, threading, time
 
 import grpc
 
-MANY = 400
+MANY = 3000
 
 
 def one(request, context):
