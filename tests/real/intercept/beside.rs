@@ -10,7 +10,10 @@ use crate::callers::{Calls, Manner, PLAIN, plain};
 use crate::team::Team;
 
 /// How long both intercepts are live.
-const BESIDE: Duration = Duration::from_secs(20);
+const BESIDE: Duration = Duration::from_secs(25);
+/// How far from its part a pod's may be. The relay's connections to pods carry ten requests each and more,
+/// so that chance alone makes up to 6 % of it here; a minute of 200 requests in a second has a third of that.
+const OFF: f64 = 0.07;
 
 pub(super) fn now() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -113,13 +116,13 @@ fn two_peoples_requests_beside_all_others() {
     let fresh = calls.of("fresh");
     let fresh =
         fresh.filter(|call| call.begun > live + LAG.as_secs_f64() && call.begun < interrupted);
-    assert_even(fresh.map(|call| call.answer.as_str()).collect());
-    assert_even(later.0.iter().map(|call| call.answer.as_str()).collect());
+    let all = fresh.chain(&later.0).map(|call| call.answer.as_str());
+    assert_even(all.collect(), OFF);
     assert_as_before(&team, &before);
 }
 
-/// Each pod has a quarter, give or take a twentieth of all.
-pub(super) fn assert_even(answers: Vec<&str>) {
+/// Each pod has its part of all, but for `off`.
+pub(super) fn assert_even(answers: Vec<&str>, off: f64) {
     let mut pods = answers.clone();
     pods.sort_unstable();
     pods.dedup();
@@ -130,6 +133,6 @@ pub(super) fn assert_even(answers: Vec<&str>) {
     let shares: Vec<f64> = pods.iter().map(share).collect();
     println!("of {} requests: {shares:.3?}", answers.len());
     assert_eq!(pods.len(), PODS, "{pods:?}");
-    let even = |share: &f64| (share - 0.25).abs() <= 0.05;
+    let even = |share: &f64| (share - 1.0 / PODS as f64).abs() <= off;
     assert!(shares.iter().all(even), "{shares:?}");
 }

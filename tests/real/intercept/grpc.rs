@@ -15,6 +15,9 @@ use crate::team::Team;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/intercept/grpc.py");
 
+/// How far from its part a pod's may be: calls in so quick a row have some hundred connections to pods.
+const OFF: f64 = 0.15;
+
 /// A folder with the library, for this machine's and the pods' Python, which are of one version, and the script.
 fn library() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -78,7 +81,7 @@ fn all_kinds_of_calls_go_by_their_metadata() {
     assert!(many.iter().all(|name| *name == ann.name));
     let (unmatched, many) = calls(&["x-user: bob"]);
     of(&unmatched, "calls-");
-    assert_even(many.iter().map(String::as_str).collect());
+    assert_even(many.iter().map(String::as_str).collect(), OFF);
     live.end();
     let (unmatched, _) = calls(&["x-user: ann"]);
     of(&unmatched, "calls-");
