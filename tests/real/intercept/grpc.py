@@ -1,12 +1,12 @@
 # A gRPC server and client without any generated code. Usage: grpc.py server NAME PORT
-#                                                             grpc.py client HOST:PORT [NAME: VALUE]
+#                                                             grpc.py client HOST:PORT COUNT [NAME: VALUE]
 # The server prints its port. The client prints who answered each kind of call as JSON, then who answered
-# each of many calls on one connection; it fails where an answer is not as it should be.
+# each of COUNT calls on one connection; it fails where an answer is not as it should be.
 import concurrent.futures, json, sys, threading, time
 
 import grpc
 
-MANY = 3000
+PAUSE = 0.004
 
 
 def one(request, context):
@@ -49,7 +49,7 @@ def server(port):
     server.wait_for_termination()
 
 
-def client(address, metadata):
+def client(address, count, metadata):
     channel = grpc.insecure_channel(address)
     by = {"metadata": metadata, "timeout": 10}
     who = {}
@@ -101,7 +101,10 @@ def client(address, metadata):
     endless.cancel()
 
     call = channel.unary_unary("/lab.Kinds/One")
-    many = [call(b"", **by).split(b" ")[0].decode() for _ in range(MANY)]
+    many = []
+    for _ in range(count):
+        many.append(call(b"", **by).split(b" ")[0].decode())
+        time.sleep(PAUSE)
     print(json.dumps([who, many]))
 
 
@@ -109,4 +112,4 @@ if sys.argv[1] == "server":
     NAME = sys.argv[2].encode()
     server(int(sys.argv[3]))
 else:
-    client(sys.argv[2], [tuple(one.split(": ")) for one in sys.argv[3:]])
+    client(sys.argv[2], int(sys.argv[3]), [tuple(one.split(": ")) for one in sys.argv[4:]])
