@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::app::App;
+use super::from_a_pod;
 use super::pods::PODS;
 use super::session::{Intercept, LAG};
-use super::{assert_as_before, from_a_pod};
 use crate::callers::{Calls, Manner, PLAIN, plain};
 use crate::team::Team;
 
@@ -68,7 +68,6 @@ fn two_peoples_requests_beside_all_others() {
     team.place.site.kubectl(&scale).unwrap();
     let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
     team.place.site.kubectl(&rollout).unwrap();
-    let before = team.objects();
     let (ann, bob) = (App::of("ann"), App::of("bob"));
     let [fresh, kept] = PLAIN;
     let load = team.load_of(
@@ -118,7 +117,6 @@ fn two_peoples_requests_beside_all_others() {
         fresh.filter(|call| call.begun > live + LAG.as_secs_f64() && call.begun < interrupted);
     let all = fresh.chain(&later.0).map(|call| call.answer.as_str());
     assert_even(all.collect(), OFF);
-    assert_as_before(&team, &before);
 }
 
 /// Each pod has its part of all, but for `off`.

@@ -87,11 +87,35 @@ impl Intercept {
         self.running.signal(signal);
     }
 
-    /// Ends it as Ctrl-C does.
-    pub(super) fn end(self) {
+    /// Ends it as Ctrl-C does, and waits until nothing of it is left.
+    pub(super) fn end_whole(self) {
         let begun = Instant::now();
         self.running.interrupt(130, END_LIMIT);
         println!("ended after {:?}", begun.elapsed());
+    }
+
+    /// Ends it as Ctrl-C does twice: late callers are not waited for.
+    pub(super) fn end(mut self) {
+        self.signal(Signal::SIGINT);
+        let begun = Instant::now();
+        loop {
+            // With others on the Service there is nothing to wait for.
+            if let Some(code) = self.running.ended() {
+                assert_eq!(code, Some(130), "{}", self.told());
+                return;
+            }
+            let given_back = |event: &Value| {
+                let text = event["text"].as_str().unwrap_or_default();
+                text.contains("has its own pods again")
+            };
+            if self.events("note").iter().any(given_back) {
+                println!("given back after {:?}", begun.elapsed());
+                break;
+            }
+            assert!(begun.elapsed() < END_LIMIT, "{}", self.told());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.running.interrupt(130, END_LIMIT);
     }
 
     /// Ends it in no order at all.
