@@ -17,7 +17,7 @@ use tracing::debug;
 use super::body::Gate;
 use super::headers::{clean_request, clean_response, has_token};
 use super::pool::{Lease, Pool, Sender};
-use super::replay::{Replay, Unanswered, is_of_one_pod};
+use super::replay::{Replay, Unanswered};
 use super::request::RequestBody;
 use super::shared::Shared;
 use super::turnover::Turnover;
@@ -156,7 +156,7 @@ impl<D: Dial> Forwarder<D> {
                 }
                 None => self.send_on_fresh(target, request).await?,
             };
-            let mut error = match sent {
+            let error = match sent {
                 Ok((response, sender)) => {
                     let Some(refusal) = via::login_refused(&response, sender.via.as_ref()) else {
                         return Ok((response, Lease::new(sender, &self.pool, target)));
@@ -171,19 +171,8 @@ impl<D: Dial> Forwarder<D> {
                 }
                 Err(error) => error,
             };
-            let unsent = error.take_message();
-            let error = error.into_error();
-            let again = match unsent {
-                Some(unsent) if reused || !repeated && is_of_one_pod(&error) => Some(unsent),
-                Some(unsent) => return Err(Unanswered::unsent(target, &error, unsent)),
-                None if repeated => None,
-                None => replay.after(reused, &error),
-            };
-            let Some(again) = again else {
-                return Err(replay.elsewhere(target, &error));
-            };
-            debug!(%target, %error, reused, "sending the request again on a fresh connection");
-            (request, repeated) = (again, true);
+            request = replay.again(target, error, reused, repeated)?;
+            repeated = true;
         }
     }
 

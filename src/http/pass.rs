@@ -18,7 +18,7 @@ use super::copy::{CopyBudget, copy};
 use super::forward::{Forwarded, Forwarder, handshake, received};
 use super::headers::{clean_request, has_token};
 use super::pool::Sender;
-use super::replay::{Replay, Unanswered, is_of_one_pod};
+use super::replay::{Replay, Unanswered};
 use super::request::RequestBody;
 use super::{Body, Failure};
 use crate::addr::Target;
@@ -304,23 +304,12 @@ impl<D: Dial> Forwarder<D> {
                     }
                 }
             };
-            let mut error = match sender.try_send_request(request).await {
+            let error = match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let unsent = error.take_message();
-            let error = error.into_error();
-            let again = match unsent {
-                Some(unsent) if reused || !repeated && is_of_one_pod(&error) => Some(unsent),
-                Some(unsent) => return Err(Unanswered::unsent(target, &error, unsent)),
-                None if repeated => None,
-                None => replay.after(reused, &error),
-            };
-            let Some(again) = again else {
-                return Err(replay.elsewhere(target, &error));
-            };
-            debug!(%target, %error, reused, "sending the request again on another connection");
-            (request, repeated) = (again, true);
+            request = replay.again(target, error, reused, repeated)?;
+            repeated = true;
         }
     }
 

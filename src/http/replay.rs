@@ -1,7 +1,9 @@
 //! What may be sent again when it was not answered.
 
 use hyper::Request;
+use hyper::client::conn::TrySendError;
 use hyper::http::request::Parts;
+use tracing::debug;
 
 use super::Failure;
 use super::failure::{is_unserved, late_refusal};
@@ -24,7 +26,7 @@ impl From<Unanswered> for Failure {
 }
 
 /// Whether a stream was refused late, by a pod that may have better neighbours.
-pub(super) fn is_of_one_pod(error: &hyper::Error) -> bool {
+fn is_of_one_pod(error: &hyper::Error) -> bool {
     late_refusal(error).is_some_and(DialError::is_of_one_pod)
 }
 
@@ -47,7 +49,7 @@ impl Replay {
     /// It may when nobody served it: a stream that was refused late carried nothing. Otherwise
     /// only what may be done twice, and only when the connection had been idle before: then the
     /// likely cause is that the origin closed it at the same moment.
-    pub(super) fn after(&self, reused: bool, error: &hyper::Error) -> Option<Request<RequestBody>> {
+    fn after(&self, reused: bool, error: &hyper::Error) -> Option<Request<RequestBody>> {
         let may = match late_refusal(error) {
             Some(_) => is_of_one_pod(error),
             None => is_unserved(error) || reused && self.may_be_done_twice(error),
@@ -55,8 +57,34 @@ impl Replay {
         may.then(|| self.request())?
     }
 
+    /// The request once more after a failure on a connection to `target`, where that is safe;
+    /// `reused` is whether the connection had served others, `repeated` whether this was the second
+    /// time already.
+    #[allow(clippy::result_large_err)] // Made for requests that fail, and moved once.
+    pub(super) fn again(
+        &self,
+        target: &Target,
+        mut error: TrySendError<Request<RequestBody>>,
+        reused: bool,
+        repeated: bool,
+    ) -> Result<Request<RequestBody>, Unanswered> {
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let again = match unsent {
+            Some(unsent) if reused || !repeated && is_of_one_pod(&error) => Some(unsent),
+            Some(unsent) => return Err(Unanswered::unsent(target, &error, unsent)),
+            None if repeated => None,
+            None => self.after(reused, &error),
+        };
+        let Some(again) = again else {
+            return Err(self.elsewhere(target, &error));
+        };
+        debug!(%target, %error, reused, "sending the request again on another connection");
+        Ok(again)
+    }
+
     /// What is left to say of a request that failed.
-    pub(super) fn elsewhere(&self, target: &Target, error: &hyper::Error) -> Unanswered {
+    fn elsewhere(&self, target: &Target, error: &hyper::Error) -> Unanswered {
         let unserved = late_refusal(error).is_some() || is_unserved(error);
         let may = unserved || self.may_be_done_twice(error);
         Unanswered {

@@ -1,6 +1,5 @@
 //! Keeps a reverse tunnel to each replica.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,41 +7,20 @@ use tokio::time::{Instant, sleep};
 
 use super::{Shared, line};
 use crate::io::Prefixed;
-use crate::task::Tasks;
 use crate::tunnel::pool::attempt::{
-    FIRST_PAUSE, GOOD_TUNNEL, LASTING_PAUSE, STARTING, greet, hedged, longer, unreachable,
+    FIRST_PAUSE, GOOD_TUNNEL, LASTING_PAUSE, STARTING, greet, hedged, keep_each, longer,
+    unreachable,
 };
 use crate::tunnel::pool::{Transport, Trouble};
 use crate::tunnel::{Health, Listener, Role, serve};
 
 /// Follows the replicas as they come and go.
 pub(super) async fn follow<T: Transport>(shared: Arc<Shared>, transport: Arc<T>) {
-    let mut replicas = shared.replicas.clone();
-    let mut keepers: BTreeMap<Arc<str>, Tasks> = BTreeMap::new();
-    loop {
-        let names = replicas.borrow_and_update().names.clone();
-        keepers.retain(|name, keeper| {
-            let stays = names.contains(name);
-            if !stays {
-                // Its tunnel goes on as long as the relay wants: a pod that drains has callers.
-                keeper.kill();
-                shared.lock().troubles.remove(name);
-            }
-            stays
-        });
-        for name in names {
-            keepers.entry(name.clone()).or_insert_with(|| {
-                let keeper = shared.keepers.child();
-                keeper.spawn(keep(shared.clone(), transport.clone(), name));
-                keeper
-            });
-        }
-        shared.changed();
-        if replicas.changed().await.is_err() {
-            // Whoever found them is gone; those that are known are kept.
-            std::future::pending::<()>().await;
-        }
-    }
+    let came = |name| keep(shared.clone(), transport.clone(), name);
+    // A tunnel goes on as long as the relay wants: a pod that drains has callers.
+    let went = |name: &str| drop(shared.lock().troubles.remove(name));
+    let replicas = shared.replicas.clone();
+    keep_each(replicas, &shared.keepers, came, went, || shared.changed()).await;
 }
 
 /// Keeps a tunnel to one replica.

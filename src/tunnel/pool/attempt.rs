@@ -1,13 +1,17 @@
 //! One try to get a tunnel to a replica, of either role, and when to make the next one.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::transport::{Carried, Transport, Trouble};
+use super::transport::{Carried, Replicas, Transport, Trouble};
 use crate::dial::DialError;
 use crate::io::Prefixed;
+use crate::task::Tasks;
 use crate::tunnel::{HandshakeError, Hello, RefusalCode, Role, SessionId, connect};
 
 /// Longest pause before the first try after a loss: just enough that a team's kdevs do not come
@@ -32,6 +36,43 @@ const HEDGE_AFTER: Duration = Duration::from_millis(1500);
 pub(crate) fn longer(pause: Option<Duration>) -> Duration {
     let pause = pause.map_or(FIRST_PAUSE, |pause| pause * 2);
     pause.clamp(FIRST_PAUSE, LONGEST_PAUSE)
+}
+
+/// Runs what `came` makes for each replica, as a task of `keepers`, from when it comes until it goes,
+/// which is told to `went`; `changed` hears of both. Ends with the task that it is part of.
+pub(crate) async fn keep_each<F>(
+    mut replicas: watch::Receiver<Replicas>,
+    keepers: &Tasks,
+    came: impl Fn(Arc<str>) -> F,
+    went: impl Fn(&str),
+    changed: impl Fn(),
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut kept: BTreeMap<Arc<str>, Tasks> = BTreeMap::new();
+    loop {
+        let names = replicas.borrow_and_update().names.clone();
+        kept.retain(|name, keeper| {
+            let stays = names.contains(name);
+            if !stays {
+                keeper.kill();
+                went(name);
+            }
+            stays
+        });
+        for name in names {
+            kept.entry(name.clone()).or_insert_with(|| {
+                let keeper = keepers.child();
+                keeper.spawn(came(name));
+                keeper
+            });
+        }
+        changed();
+        if replicas.changed().await.is_err() {
+            // Whoever found them is gone; those that are known are kept.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// A stream to a relay that has proved itself.

@@ -1,7 +1,6 @@
 //! Keeps a tunnel to each replica, makes spare ones where bulk is in the way, and lets go of what
 //! is not needed any more.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::{
-    FIRST_PAUSE, GOOD_TUNNEL, Greeted, LASTING_PAUSE, STARTING, greet, hedged, longer, unreachable,
+    FIRST_PAUSE, GOOD_TUNNEL, Greeted, LASTING_PAUSE, STARTING, greet, hedged, keep_each, longer,
+    unreachable,
 };
 use super::load::Load;
 use super::transport::{Transport, Trouble};
 use super::tunnels::{Shared, Tunnel};
 use crate::io::{Io, Prefixed};
-use crate::task::Tasks;
 use crate::tunnel::{Driver, Ended, Health, Role, open};
 
 /// How often it is looked for tunnels that nobody needs.
@@ -29,32 +28,11 @@ const SPARE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows the replicas as they come and go.
 pub(super) async fn follow<T: Transport>(shared: Arc<Shared>, transport: Arc<T>) {
-    let mut replicas = shared.replicas.clone();
-    let mut keepers: BTreeMap<Arc<str>, Tasks> = BTreeMap::new();
-    loop {
-        let names = replicas.borrow_and_update().names.clone();
-        keepers.retain(|name, keeper| {
-            let stays = names.contains(name);
-            if !stays {
-                // Its tunnel goes on as long as it has streams.
-                keeper.kill();
-                shared.forget(name);
-            }
-            stays
-        });
-        for name in names {
-            keepers.entry(name.clone()).or_insert_with(|| {
-                let keeper = shared.keepers.child();
-                keeper.spawn(keep(shared.clone(), transport.clone(), name));
-                keeper
-            });
-        }
-        shared.changed();
-        if replicas.changed().await.is_err() {
-            // Whoever found them is gone; those that are known are kept.
-            std::future::pending::<()>().await;
-        }
-    }
+    let came = |name| keep(shared.clone(), transport.clone(), name);
+    // A tunnel goes on as long as it has streams.
+    let went = |name: &str| shared.forget(name);
+    let replicas = shared.replicas.clone();
+    keep_each(replicas, &shared.keepers, came, went, || shared.changed()).await;
 }
 
 /// Keeps a tunnel to one replica.
