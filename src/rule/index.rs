@@ -5,14 +5,14 @@ use std::hash::Hash;
 
 use http::HeaderName;
 
-use super::condition::{Kind, begins_with, mine_header};
+use super::condition::{Condition, Kind, begins_with, mine_header};
 use super::{Conditions, Head, MINE_BAGGAGE, baggage};
 
 /// The rules of one port, in their order: more conditions first, then the older.
 ///
-/// A rule stands where its most distinctive condition is looked up (exact header, `--mine`,
-/// baggage, exact path, path prefix), so a thousand of these cost what one does. Those with nothing
-/// but regular expressions and methods are tried one after the other.
+/// A rule stands where the condition is looked up that it shares with the fewest others (exact
+/// header, `--mine`, baggage, exact path, path prefix), so a thousand of these cost what one does.
+/// Those with nothing but regular expressions and methods are tried one after the other.
 #[derive(Debug)]
 pub struct RuleSet<T> {
     rules: Vec<Rule<T>>,
@@ -56,8 +56,16 @@ impl<T> RuleSet<T> {
             lengths: Vec::new(),
             others: Vec::new(),
         };
+        let mut shared: HashMap<String, u32> = HashMap::new();
+        for condition in all.iter().flat_map(|(conditions, ..)| conditions.iter()) {
+            *shared.entry(condition.to_string()).or_default() += 1;
+        }
         for (place, (conditions, _, value)) in (0..).zip(all) {
-            set.place(place, &conditions);
+            let known = conditions
+                .iter()
+                .filter(|condition| is_looked_up(condition));
+            let by = known.min_by_key(|condition| shared[&condition.to_string()]);
+            set.place(place, by);
             set.rules.push(Rule { conditions, value });
         }
         set.lengths = set.prefixes.keys().map(|prefix| prefix.len()).collect();
@@ -66,10 +74,10 @@ impl<T> RuleSet<T> {
         set
     }
 
-    /// Puts a rule where its first condition, the most distinctive one, leads.
-    fn place(&mut self, place: u32, conditions: &Conditions) {
+    /// Puts a rule where one of its conditions leads.
+    fn place(&mut self, place: u32, by: Option<&Condition>) {
         let key = |text: &String| text.as_str().into();
-        match conditions.iter().next().map(|condition| &condition.0) {
+        match by.map(|condition| &condition.0) {
             Some(Kind::Header(name, value)) => {
                 let values = self.headers.entry(name.clone()).or_default();
                 let places = values.entry(value.as_bytes().into()).or_default();
@@ -137,7 +145,7 @@ impl<T> RuleSet<T> {
         self.rules[place as usize].conditions.hold(head)
     }
 
-    /// The rules whose first condition holds, or might.
+    /// The rules that stand where a condition holds, or might.
     fn candidates<'a>(&'a self, head: &Head<'_>, mut found: impl FnMut(&'a [u32])) {
         self.by_header(head, &mut found);
         if !self.mine.is_empty() {
@@ -200,6 +208,18 @@ impl<T> RuleSet<T> {
                 take(values, Some(&*value), found);
             }
         }
+    }
+}
+
+/// Whether a condition is looked up by its value.
+fn is_looked_up(condition: &Condition) -> bool {
+    match &condition.0 {
+        Kind::Header(..)
+        | Kind::Mine(_)
+        | Kind::Baggage(..)
+        | Kind::Path(_)
+        | Kind::PathPrefix(_) => true,
+        Kind::HeaderMatches(..) | Kind::PathMatches(_) | Kind::Method(_) => false,
     }
 }
 
