@@ -45,7 +45,7 @@ pub(super) async fn run(args: ListArgs, config: &Config) -> anyhow::Result<u8> {
         output::line("Nothing is intercepted.")?;
     }
     for service in &found {
-        output::line(describe(service).trim_end())?;
+        output::line(output::plain(&describe(service)).trim_end())?;
     }
     Ok(0)
 }

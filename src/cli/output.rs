@@ -26,6 +26,14 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// A text that others wrote, without what would do something to a terminal.
+pub(super) fn plain(text: &str) -> String {
+    let harmless = |c: char| !c.is_control() || c == '\n';
+    text.chars()
+        .map(|c| if harmless(c) { c } else { '?' })
+        .collect()
+}
+
 /// Prints a remark on standard error. One that cannot be written is no reason to stop.
 pub(super) fn note(text: &str) {
     let kdev = colour(std::io::stderr().is_terminal(), "2", "kdev:");
@@ -160,6 +168,11 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn what_others_wrote_does_nothing_to_a_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{9b}d"), "a?[2Jb\nc?d");
     }
 
     #[test]

@@ -56,17 +56,20 @@ impl Printer {
         match event {
             Event::Live(begun) => self.line(describe(begun).trim_end()),
             Event::Request { service, served } => self.line(&request(service, served)),
-            Event::Note(text) => output::note(text),
+            Event::Note(text) => output::note(&output::plain(text)),
             Event::Ended {
                 service, reason, ..
-            } => output::note(&format!("the intercept of {service} is over: {reason}")),
+            } => output::note(&output::plain(&format!(
+                "the intercept of {service} is over: {reason}"
+            ))),
         }
     }
 
     fn line(&self, text: &str) {
+        let text = output::plain(text);
         match self.out {
             // That nobody reads it is no reason to end an intercept.
-            Out::Lines | Out::Json => drop(output::line(text)),
+            Out::Lines | Out::Json => drop(output::line(&text)),
             Out::Beside => text.lines().for_each(output::note),
         }
     }
