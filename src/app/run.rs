@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -224,9 +225,18 @@ async fn intercepting(
     let Some(plan) = plan else {
         return Ok((session, None));
     };
+    // A signal meanwhile waits until what was begun can be given back.
+    let mut ending = Ending::listen()?;
     let starting = plan.start(&session, config);
     match observer.during(INTERCEPTING, starting).await {
-        Ok(intercepts) => Ok((session, Some(intercepts))),
+        Ok(intercepts) => match ending.next().now_or_never() {
+            None => Ok((session, Some(intercepts))),
+            Some(_) => {
+                give_back(Some(intercepts), observer).await?;
+                session.close(Duration::ZERO).await;
+                anyhow::bail!("it was told to end before the command began");
+            }
+        },
         Err(error) => {
             session.close(Duration::ZERO).await;
             Err(error)

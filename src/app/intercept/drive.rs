@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{join_all, select_all};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::begin::Site;
 use super::live::{Fate, Live};
@@ -31,8 +31,17 @@ pub(super) struct Driver {
     waiting: Vec<Asked>,
     events: mpsc::Receiver<reverse::Event>,
     until: Option<Instant>,
+    /// When those that wait are tried, and apps that start are looked at. They go on while events come.
+    again: Interval,
+    starting: Interval,
     said: HashMap<String, Instant>,
     last: Option<String>,
+}
+
+fn every(pause: Duration) -> Interval {
+    let mut interval = interval(pause);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// What happens next.
@@ -62,6 +71,8 @@ impl Driver {
             waiting: Vec::new(),
             events,
             until,
+            again: every(AGAIN),
+            starting: every(STARTING),
             said: HashMap::new(),
             last: None,
         };
@@ -119,19 +130,8 @@ impl Driver {
                 None => pending().await,
             }
         };
-        let again = async {
-            match self.waiting.is_empty() {
-                true => pending().await,
-                false => sleep(AGAIN).await,
-            }
-        };
+        let any_waits = !self.waiting.is_empty();
         let any_starts = self.lives.iter().any(|live| live.starting);
-        let starting = async {
-            match any_starts {
-                true => sleep(STARTING).await,
-                false => pending().await,
-            }
-        };
         let changes = self.lives.iter_mut().enumerate();
         let changes =
             changes.map(|(place, live)| async move { (place, live.changed().await) }.boxed());
@@ -152,8 +152,8 @@ impl Driver {
                 Some(event) => Next::Event(event),
                 None => Next::Stop,
             },
-            () = again => Next::Again,
-            () = starting => Next::Starting,
+            _ = self.again.tick(), if any_waits => Next::Again,
+            _ = self.starting.tick(), if any_starts => Next::Starting,
         }
     }
 
