@@ -34,6 +34,16 @@ pub(crate) fn doors() -> Vec<String> {
     doors.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Whether a scenario that takes long, and parts of which others show, is left out: together they take
+/// minutes that a run for each change has not.
+pub(crate) fn leaves_out_long() -> bool {
+    let out = std::env::var("KDEV_LAB_INTERCEPTS").as_deref() != Ok("full");
+    if out {
+        println!("SKIPPED: long-intercepts: KDEV_LAB_INTERCEPTS=full runs them");
+    }
+    out
+}
+
 /// Runs a program to its end; `Err` has what it said.
 fn run(command: &mut Command) -> Result<String, String> {
     let Output {

@@ -122,6 +122,9 @@ fn there_and_back_leaves_no_trace() {
 #[test]
 #[ignore = "needs the lab"]
 fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
+    if lab::leaves_out_long() {
+        return;
+    }
     let team = Team::set_up("killed", "api", true);
     let before = team.objects();
     let orders = team.address("orders");
