@@ -104,7 +104,7 @@ impl Driver {
                 }
                 Next::Change(place, change) => {
                     let fate = self.lives[place].meet(&self.site, change).await;
-                    self.decide(place, fate).await;
+                    self.decide(place, fate);
                 }
                 Next::Event(event) => self.hear(event).await,
                 Next::Again => self.again().await,
@@ -157,7 +157,7 @@ impl Driver {
         }
     }
 
-    async fn decide(&mut self, place: usize, fate: Fate) {
+    fn decide(&mut self, place: usize, fate: Fate) {
         let reason = match fate {
             Fate::Lives => return,
             Fate::Waits(why) => {
@@ -169,10 +169,6 @@ impl Driver {
             Fate::Over(reason) => reason,
         };
         let live = self.lives.swap_remove(place);
-        self.site
-            .reverse
-            .detach(live.standing.port, live.id())
-            .await;
         (self.site.tell)(Event::Ended {
             id: live.id().to_owned(),
             service: live.service().to_owned(),
@@ -212,13 +208,13 @@ impl Driver {
                     // Where it was the last one, the Service is nobody's now.
                     self.lives[place].give_back_quickly(&self.site).await;
                     let fate = Fate::Over(format!("{by} ended it"));
-                    self.decide(place, fate).await;
+                    self.decide(place, fate);
                 }
             }
             reverse::Event::Refused { id, reason } => {
                 if let Some(place) = place(&id) {
                     let fate = self.lives[place].insist(&self.site, &reason).await;
-                    self.decide(place, fate).await;
+                    self.decide(place, fate);
                 }
             }
             reverse::Event::Away => self.say(

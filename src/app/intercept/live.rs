@@ -32,7 +32,7 @@ pub(super) struct Live {
 pub(super) enum Fate {
     /// It goes on.
     Lives,
-    /// It is over, because of this.
+    /// It is over, because of this, and its requests go to the original pods.
     Over(String),
     /// It begins again once the relay is back.
     Waits(String),
@@ -62,11 +62,13 @@ impl Live {
         if !self.starting || down(&self.asked.app).await.is_some() {
             return;
         }
-        self.starting = false;
-        self.standing.claim.fallback = site.terms.fallback;
+        let mut standing = self.standing.clone();
+        standing.claim.fallback = site.terms.fallback;
         let by = Some(site.owner.clone());
-        if let Err(why) = site.reverse.attach(self.standing.clone(), by).await {
-            tracing::debug!(why, "the original pods go on to answer for the app");
+        match site.reverse.attach(standing.clone(), by).await {
+            Ok(()) => (self.starting, self.standing) = (false, standing),
+            // It stands as it was, and the next look tries again.
+            Err(why) => tracing::debug!(why, "the original pods go on to answer for the app"),
         }
     }
 
@@ -82,11 +84,19 @@ impl Live {
             Change::Drifted(how) => self.drifted(site, &how).await,
             Change::ClaimGone(by) => {
                 let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+                self.let_go(site).await;
                 Fate::Over(format!("it was ended{by}"))
             }
-            Change::ServiceGone => Fate::Over(format!("Service {service} was deleted")),
-            Change::NamespaceGone => Fate::Over("its namespace is being deleted".to_owned()),
+            Change::ServiceGone => {
+                self.let_go(site).await;
+                Fate::Over(format!("Service {service} was deleted"))
+            }
+            Change::NamespaceGone => {
+                self.let_go(site).await;
+                Fate::Over("its namespace is being deleted".to_owned())
+            }
             Change::RightsGone => {
+                self.let_go(site).await;
                 Fate::Over("you may not read it any more, and so not keep it".to_owned())
             }
             Change::RelayGone => {
@@ -141,7 +151,7 @@ impl Live {
             return Fate::Over("the Service has no such port any more".to_owned());
         };
         if landing != self.standing.port {
-            site.reverse.detach(self.standing.port, self.id()).await;
+            self.let_go(site).await;
             self.standing.port = landing;
             let by = Some(site.owner.clone());
             if let Err(why) = site.reverse.attach(self.standing.clone(), by).await {
@@ -170,6 +180,7 @@ impl Live {
             return Fate::Lives;
         };
         if !found.claims.iter().any(|claim| claim.id == self.id()) {
+            self.let_go(site).await;
             return Fate::Over(reason.to_owned());
         }
         let by = Some(site.owner.clone());
@@ -182,10 +193,15 @@ impl Live {
         }
     }
 
+    /// Its requests go to the original pods.
+    async fn let_go(&self, site: &Site) {
+        site.reverse.detach(self.standing.port, self.id()).await;
+    }
+
     /// Its requests go to the original pods, and the Service to them as well where no claim of
     /// others is on it. Late callers are left to the next kdev.
     pub(super) async fn give_back_quickly(&mut self, site: &Site) -> Option<Left> {
-        site.reverse.detach(self.standing.port, self.id()).await;
+        self.let_go(site).await;
         match self.guard.restore().await {
             Ok(left) => Some(left),
             Err(error) => {

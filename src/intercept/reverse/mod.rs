@@ -232,7 +232,8 @@ impl Reverse {
     }
 
     /// Registers a claim in all tunnels, those to come included. Where `over` says who does it,
-    /// claims that are in its way go: the record in the cluster is what decides who has what.
+    /// claims that are in its way go: the record in the cluster is what decides who has what. One with
+    /// the same id is replaced, and stands as it was where that fails.
     ///
     /// # Errors
     /// Why a replica does not take it, in its words.
@@ -244,13 +245,13 @@ impl Reverse {
             over,
             log: standing.log,
         };
-        self.shared.lock().stand(standing);
+        let former = self.shared.lock().stand(standing);
         let mut taken = false;
         for tell in self.ask(&ask).await {
             match tell {
                 Tell::Attached { .. } => taken = true,
                 Tell::Refused { reason, .. } | Tell::Unknown { reason } => {
-                    self.detach(port, &id).await;
+                    self.withdraw(port, &id, former).await;
                     return Err(reason);
                 }
                 _ => {}
@@ -259,9 +260,17 @@ impl Reverse {
         match taken {
             true => Ok(()),
             false => {
-                self.detach(port, &id).await;
+                self.withdraw(port, &id, former).await;
                 Err("no replica of the relay has answered".to_owned())
             }
+        }
+    }
+
+    /// A claim was not registered; what stood before it stands again.
+    async fn withdraw(&self, port: u16, id: &str, former: Option<Arc<Standing>>) {
+        match former {
+            Some(former) => drop(self.shared.lock().standing.insert(id.to_owned(), former)),
+            None => self.detach(port, id).await,
         }
     }
 
@@ -333,9 +342,8 @@ impl Shared {
             return Err(none.clone());
         }
         let state = self.lock();
-        let has = |name: &Arc<str>| state.lines.iter().any(|line| line.replica == *name);
         let mut troubles = Vec::new();
-        for name in replicas.names.iter().filter(|name| !has(name)) {
+        for name in replicas.names.iter().filter(|name| !state.has(name)) {
             match state.troubles.get(name) {
                 Some(trouble) => troubles.push(trouble),
                 None => return Ok(false),
@@ -351,10 +359,10 @@ impl Shared {
     /// Whether each replica has a tunnel, or has failed to get one.
     fn is_tried(&self) -> bool {
         let (replicas, state) = (self.replicas.borrow(), self.lock());
-        replicas.names.iter().all(|name| {
-            let has = state.lines.iter().any(|line| line.replica == *name);
-            has || state.troubles.contains_key(name)
-        })
+        replicas
+            .names
+            .iter()
+            .all(|name| state.has(name) || state.troubles.contains_key(name))
     }
 
     /// The last failure with any replica.
@@ -379,11 +387,16 @@ impl Shared {
 }
 
 impl State {
-    /// A claim stands, in the place of one with the same id.
-    fn stand(&mut self, standing: Standing) {
+    /// Whether a replica has a tunnel.
+    fn has(&self, replica: &Arc<str>) -> bool {
+        self.lines.iter().any(|line| line.replica == *replica)
+    }
+
+    /// A claim stands, in the place of one with the same id, which is given.
+    fn stand(&mut self, standing: Standing) -> Option<Arc<Standing>> {
         let id = &standing.claim.id;
         self.left.retain(|(_, left)| left != id);
-        self.standing.insert(id.clone(), Arc::new(standing));
+        self.standing.insert(id.clone(), Arc::new(standing))
     }
 
     /// A claim is not registered any more.

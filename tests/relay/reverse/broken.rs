@@ -33,6 +33,27 @@ async fn a_tunnel_that_is_cut_comes_back_and_requests_wait_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_cannot_be_changed_now_stands_as_it_was() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = Side::of("ann", &[&stage]).await;
+    let app = app("ann").await;
+    ann.claim("ann", app).await;
+    ann.wire.pass(false);
+    ann.wire.cut();
+    ann.wait(|event| matches!(event, Event::Away).then_some(()))
+        .await;
+    let mut changed = ann.standing("ann", app);
+    changed.claim.fallback = true;
+    ann.reverse.attach(changed, None).await.unwrap_err();
+    ann.wire.pass(true);
+    ann.wait(|event| matches!(event, Event::Back).then_some(()))
+        .await;
+    assert_eq!(ann.known().await, [["ann"]]);
+    assert_eq!(who(&stage, "ann").await, "ann");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beside_a_tunnel_that_falls_silent_another_one_is_made() {
     let stage = Stage::set_up().await;
     stage.pods("pods").await;
