@@ -1,5 +1,6 @@
 //! A Service's traffic to the relay and back: what is changed, who may, and what others do meanwhile.
 
+mod others;
 mod stage;
 
 use std::sync::Arc;
@@ -181,130 +182,6 @@ async fn coming_and_going_at_once_ends_well() {
     .await
     .unwrap();
     assert_eq!(stage.as_it_is("web"), before);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_is_set_back_is_noticed_and_taken_again() {
-    let stage = Stage::set_up().await;
-    stage.apply(&stage.manifest()).await.unwrap();
-    let before = stage.as_it_is("web");
-    let mut guard = stage.redirect("a").await.unwrap();
-    // Like `kubectl apply --server-side --force-conflicts` of the same manifest.
-    let path = format!("{SERVICES}/web?fieldManager=team&force=true");
-    stage
-        .client
-        .apply::<Value>(&path, &stage.manifest())
-        .await
-        .unwrap();
-    let pods = stage.behind("web");
-    assert!(
-        pods.iter().all(|(pod, _)| pod.starts_with("web-")),
-        "back at once: {pods:?}"
-    );
-    let began = std::time::Instant::now();
-    let change = next(&mut guard).await;
-    assert!(
-        matches!(&change, Change::Drifted(why) if why.contains("selector")),
-        "{change:?}"
-    );
-    assert!(began.elapsed() < Duration::from_secs(2));
-    guard.again().await.unwrap();
-    assert!(
-        stage
-            .behind("web")
-            .iter()
-            .all(|(pod, _)| pod.starts_with("kdev-relay"))
-    );
-    // A new version of the manifest in the middle: what is given back is that.
-    let mut newer = stage.manifest();
-    newer["spec"]["ports"][2]["targetPort"] = json!("admin");
-    newer["spec"]["ports"].as_array_mut().unwrap().remove(1);
-    let path = format!("{SERVICES}/web?fieldManager=helm");
-    let patch = json!({"spec": {"selector": {"app": "web"}, "ports": newer["spec"]["ports"]}});
-    stage.client.merge::<Value>(&path, &patch).await.unwrap();
-    assert!(matches!(next(&mut guard).await, Change::Drifted(_)));
-    guard.again().await.unwrap();
-    assert_eq!(guard.landings().len(), 2);
-    assert_eq!(guard.restore().await.unwrap(), Left::Last);
-    let after = stage.as_it_is("web");
-    assert_eq!(after["spec"]["ports"].as_array().unwrap().len(), 2);
-    assert_eq!(after["spec"]["ports"][1]["targetPort"], "admin");
-    assert_eq!(after["spec"]["selector"], before["spec"]["selector"]);
-    let managers = after["metadata"]["managedFields"].as_array().unwrap();
-    assert!(
-        managers.iter().all(|entry| entry["manager"] != "kdev"),
-        "{managers:?}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_others_delete_is_said_or_made_again() {
-    let stage = Stage::set_up().await;
-    stage.apply(&stage.manifest()).await.unwrap();
-    let mut guard = stage.redirect("a").await.unwrap();
-    let origin = stage.origins()[0]["metadata"]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let there = stage.service(&origin).unwrap();
-    stage
-        .client
-        .delete(&format!("{SERVICES}/{origin}"), &json!({}))
-        .await
-        .unwrap();
-    let change = next(&mut guard).await;
-    assert!(
-        matches!(&change, Change::Drifted(why) if why.contains(&origin)),
-        "{change:?}"
-    );
-    guard.again().await.unwrap();
-    assert_eq!(stage.behind(&origin).len(), 6);
-    let address = |origin: &Value| origin["spec"]["clusterIP"].clone();
-    assert_eq!(address(&stage.service(&origin).unwrap()), address(&there));
-
-    stage
-        .client
-        .delete(&format!("{SERVICES}/web"), &json!({}))
-        .await
-        .unwrap();
-    assert_eq!(next(&mut guard).await, Change::ServiceGone);
-    within(LIMIT, "the origin goes with it", || {
-        stage.origins().is_empty()
-    })
-    .await;
-    assert_eq!(guard.restore().await.unwrap(), Left::Nothing);
-    // Its ports are nobody else's for a while: a node may still send its callers there.
-    stage.apply(&stage.manifest()).await.unwrap();
-    let uid = stage.service("web").unwrap()["metadata"]["uid"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let again = stage.redirect("b").await.unwrap();
-    let block = format!("kdev.dev/block-{}", again.landings()[0].landing);
-    let deployment = stage
-        .world
-        .cluster
-        .object("deployments", "shop", "kdev-relay")
-        .unwrap();
-    assert_eq!(deployment["metadata"]["annotations"][&block], uid);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_goes_is_said() {
-    let stage = Stage::set_up().await;
-    stage.apply(&stage.manifest()).await.unwrap();
-    let mut guard = stage.redirect("a").await.unwrap();
-    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
-    let scale = |count: u32| json!({"spec": {"replicas": count}});
-    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
-    assert_eq!(next(&mut guard).await, Change::RelayDown);
-    stage.client.merge::<Value>(path, &scale(2)).await.unwrap();
-    assert_eq!(next(&mut guard).await, Change::RelayBack);
-    stage.client.delete(path, &json!({})).await.unwrap();
-    assert_eq!(next(&mut guard).await, Change::RelayGone);
-    assert_eq!(guard.restore().await.unwrap(), Left::Last);
-    guard.sweep(|| IDLE).await;
-    assert!(stage.origins().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
