@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hyper::Request;
 use kdev::addr::Target;
 use kdev::dial::{Dial, DialError, DialUdp, Laptop};
 use kdev::k8s::access::{self, Permission};
@@ -71,6 +72,47 @@ async fn a_server_that_is_away_is_named_and_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_just_started_is_asked_until_it_has_read_its_roles() {
+    const ROLES_AFTER: Duration = Duration::from_secs(1);
+    let world = World::new(Options::default()).await;
+    let rules = || [Rule::new(&["get", "create"], &["pods", "pods/portforward"]).namespace("shop")];
+    let user = User::new("slow").rule(rules()[0].clone());
+    let client = world.client_with(user, "slow").await;
+    let path = "/api/v1/namespaces/shop/pods/nobody";
+    let code = |result: Result<Value, ClientError>| result.unwrap_err().code();
+    assert_eq!(code(client.get(path).await), Some(404));
+
+    // Without an outage a 403 is an answer.
+    let begun = Instant::now();
+    world.cluster.set_rules("slow", []);
+    assert_eq!(code(client.get(path).await), Some(403));
+    assert!(begun.elapsed() < ROLES_AFTER, "{:?}", begun.elapsed());
+
+    world.cluster.stop_api().await;
+    assert_eq!(code(client.get(path).await), None);
+    world.cluster.start_api().await.unwrap();
+    let roles = async {
+        tokio::time::sleep(ROLES_AFTER).await;
+        world.cluster.set_rules("slow", rules());
+    };
+    let upgrade = Request::post("/api/v1/namespaces/shop/pods/nobody/portforward");
+    let upgrade = client.upgrade(upgrade.body(()).unwrap());
+    let (read, upgraded, ()) = tokio::join!(client.get(path), upgrade, roles);
+    assert_eq!(code(read), Some(404));
+    let upgraded = upgraded.unwrap_err();
+    assert!(
+        !matches!(upgraded, UpgradeError::Status { code: 403, .. }),
+        "{upgraded:?}"
+    );
+
+    // It has admitted something since: a 403 is an answer again.
+    let begun = Instant::now();
+    world.cluster.set_rules("slow", []);
+    assert_eq!(code(client.get(path).await), Some(403));
+    assert!(begun.elapsed() < ROLES_AFTER, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_nobody_vouches_for_is_not_trusted() {
     let world = World::new(Options::default()).await;
     let other = World::new(Options::default()).await;
@@ -130,8 +172,8 @@ async fn refused_upgrades_tell_kubernetes_from_others() {
     assert!(begun.elapsed() < Duration::from_secs(1), "fails fast");
 }
 
-fn spdy() -> hyper::Request<()> {
-    hyper::Request::post("/api/v1/namespaces/shop/pods/web-1/portforward")
+fn spdy() -> Request<()> {
+    Request::post("/api/v1/namespaces/shop/pods/web-1/portforward")
         .header("Connection", "Upgrade")
         .header("Upgrade", "SPDY/3.1")
         .header("X-Stream-Protocol-Version", "portforward.k8s.io")

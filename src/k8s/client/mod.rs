@@ -9,6 +9,7 @@ mod generation;
 mod refused;
 mod request;
 mod stack;
+mod starting;
 mod upgrade;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub(crate) use error::Status;
 
 use self::generation::{Freshness, Generation};
 use self::refused::Refused;
+use self::starting::Starting;
 use super::kubeconfig::{Environment, KubeOptions};
 use super::oidc;
 use crate::task::Tasks;
@@ -40,6 +42,9 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Credentials are not renewed more often than this: a plugin that hands out what the API server
 /// refuses must not run for every request.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+/// First pause before a server that has just started is asked again, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 type Renewal = Shared<BoxFuture<'static, Result<Arc<Generation>, ClientError>>>;
 
@@ -56,6 +61,7 @@ struct Inner {
     current: ArcSwap<Generation>,
     renewing: Mutex<Renewing>,
     refused: Refused,
+    starting: Starting,
     /// The tokens of a login by OpenID Connect.
     logins: oidc::Session,
     /// Whether a plugin may use the terminal.
@@ -186,6 +192,7 @@ impl Client {
                 current: ArcSwap::from_pointee(first),
                 renewing: Mutex::default(),
                 refused: Refused::new(),
+                starting: Starting::default(),
                 logins,
                 may_ask: AtomicBool::new(may_ask),
                 tasks: tasks.clone(),
@@ -231,7 +238,9 @@ impl Client {
     }
 
     /// Sends a request with a URI relative to the API server. A 401 is answered once with fresh
-    /// credentials, where the body can be sent again; any status is returned as it came.
+    /// credentials, where the body can be sent again, and so is a 403 of a server that has just
+    /// started, for as long as it may not have read its roles; any other status is returned as it
+    /// came.
     ///
     /// # Errors
     /// When there are no good credentials, or no answer within [`RESPONSE_TIMEOUT`].
@@ -242,29 +251,36 @@ impl Client {
     /// The limits are the API server's: what waits for a login waits as long as that may take.
     async fn exchange(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         kind: Kind,
     ) -> Result<Response<Body>, ClientError> {
-        let (parts, body) = request.into_parts();
-        let again = body
-            .try_clone()
-            .map(|body| Request::from_parts(parts.clone(), body));
-        let generation = self.generation().await?;
-        let request = Request::from_parts(parts, body);
-        let response = self.send_as(&generation, request, kind).await?;
-        let response = match again {
-            Some(again) if response.status() == StatusCode::UNAUTHORIZED => {
-                match self.renew(&generation) {
-                    Some(renewal) => {
-                        let renewed = renewal.await.inspect_err(|error| {
-                            self.inner.refused.by_server(error);
-                        })?;
-                        self.send_as(&renewed, again, kind).await?
-                    }
-                    None => response,
-                }
+        let mut renewed = None;
+        let mut pause = FIRST_PAUSE;
+        let response = loop {
+            let generation = match &renewed {
+                Some(renewed) => Arc::clone(renewed),
+                None => self.generation().await?,
+            };
+            let again = copy(&request);
+            let sent = Instant::now();
+            let response = self.send_as(&generation, request, kind).await?;
+            let Some(again) = again else {
+                break response;
+            };
+            if response.status() == StatusCode::UNAUTHORIZED && renewed.is_none() {
+                let Some(renewal) = self.renew(&generation) else {
+                    break response;
+                };
+                let fresh = renewal.await;
+                renewed = Some(fresh.inspect_err(|error| self.inner.refused.by_server(error))?);
+            } else if is_denial(&response) && self.inner.starting.explains(sent) {
+                tracing::debug!(uri = %again.uri(), "denied by a server that may have just started");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                break response;
             }
-            _ => response,
+            request = again;
         };
         if response.status() == StatusCode::UNAUTHORIZED {
             let error = self.unauthorized("Unauthorized".to_owned());
@@ -287,13 +303,20 @@ impl Client {
         };
         let about = &self.inner.about;
         let limit = kind.limit();
-        match tokio::time::timeout(limit, client.send(request)).await {
+        let path = request.uri().path().to_owned();
+        let answer = match tokio::time::timeout(limit, client.send(request)).await {
             Ok(sent) => sent.map_err(|e| error::classify(&e, &about.context, &about.way())),
             Err(_) => Err(ClientError::Unreachable {
                 server: about.way(),
                 reason: format!("no answer within {} s", limit.as_secs()),
             }),
+        };
+        match &answer {
+            Ok(response) => self.inner.starting.answered(&path, response.status()),
+            Err(ClientError::Unreachable { .. }) => self.inner.starting.away(),
+            Err(_) => {}
         }
+        answer
     }
 
     /// Credentials that are good now.
@@ -396,4 +419,24 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The same request once more, where its body can be had twice.
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    let body = request.body().try_clone()?;
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.version_mut() = request.version();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
+}
+
+/// Whether the API server itself says no: a container runtime that does not know a protocol answers
+/// 403 too, as plain text.
+fn is_denial(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(hyper::header::CONTENT_TYPE);
+    response.status() == StatusCode::FORBIDDEN
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
