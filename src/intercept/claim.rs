@@ -5,9 +5,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Claims that one Service can have: they share an object whose annotations end at 256 KiB.
-pub const MOST_CLAIMS: usize = 500;
-
 /// A claim. What it claims is opaque here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {

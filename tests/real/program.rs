@@ -65,6 +65,11 @@ pub(crate) fn run(account: &str, door: &str, argv: &[&str]) -> Done {
 
 /// Runs a command to its end, with `input` on its standard input.
 pub(crate) fn finish(command: &mut Command, input: &'static [u8]) -> Done {
+    finish_within(COMMAND_LIMIT, command, input)
+}
+
+/// The same for what takes longer.
+pub(crate) fn finish_within(limit: Duration, command: &mut Command, input: &'static [u8]) -> Done {
     command.stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -77,7 +82,7 @@ pub(crate) fn finish(command: &mut Command, input: &'static [u8]) -> Done {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if begun.elapsed() > COMMAND_LIMIT {
+        if begun.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
             panic!("{command:?} did not end: {}", err.lock().unwrap());

@@ -8,9 +8,10 @@ use super::fields;
 use super::marks::{CLAIMS, ENDED, FIELDS, GIVEN_BACK, ORIGIN_OF};
 use super::object::{annotation, name, port_name, ports, selector, text, uid, version};
 use super::swap::landing_of;
-use crate::intercept::claim::{Claim, MOST_CLAIMS};
+use crate::intercept::claim::Claim;
 use crate::k8s::install::{MANAGER, MANAGER_LABEL};
 use crate::relay::BLOCK;
+use crate::rule::MOST_CLAIMS;
 
 /// Bytes of claims that one Service can have: with the rest, less than the 256 KiB that all
 /// annotations of an object may take.

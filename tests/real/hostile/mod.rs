@@ -5,7 +5,7 @@
 mod beside;
 mod flood;
 mod peers;
-mod pod;
+pub(crate) mod pod;
 mod stalled;
 mod targets;
 

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::lab;
 
 /// A container of a pod.
-pub(super) struct Pod {
+pub(crate) struct Pod {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) ip: IpAddr,
@@ -20,7 +20,7 @@ pub(super) struct Pod {
 }
 
 impl Pod {
-    pub(super) fn find(namespace: &str, name: &str) -> Self {
+    pub(crate) fn find(namespace: &str, name: &str) -> Self {
         let field = |path: &str| {
             let path = format!("jsonpath={{{path}}}");
             lab::kubectl(&["-n", namespace, "get", "pod", name, "-o", &path]).unwrap()
@@ -79,7 +79,7 @@ impl Pod {
     }
 
     /// Bytes in memory: of its processes, and of its sockets where the kernel counts them.
-    pub(super) fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> Memory {
         let resident = self.processes().into_iter().map(|pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -145,11 +145,11 @@ impl Pod {
 
 /// What a pod uses.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    pub(super) resident: u64,
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
     /// The most that the control group ever had, files included.
-    pub(super) peak: Option<u64>,
-    pub(super) sockets: Option<u64>,
+    pub(crate) peak: Option<u64>,
+    pub(crate) sockets: Option<u64>,
 }
 
 impl Memory {

@@ -11,10 +11,14 @@ use crate::lab;
 use crate::team::Team;
 
 /// How long both intercepts are live.
-const BESIDE: Duration = Duration::from_secs(25);
-/// How far from its part a pod's may be. The relay's connections to pods carry ten requests each and more,
-/// so that chance alone makes up to 6 % of it here; a minute of 200 requests in a second has a third of that.
-const OFF: f64 = 0.07;
+const BESIDE: Duration = Duration::from_secs(60);
+/// How far from its part a pod's may be.
+const OFF: f64 = 0.05;
+/// How soon a new pod has its part.
+const NEW_POD: Duration = Duration::from_secs(10);
+/// How long that is looked at, and how far from it chance alone may lead in so short a time.
+const LOOKED_AT: Duration = Duration::from_secs(15);
+const OFF_THEN: f64 = 0.08;
 
 pub(super) fn now() -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -98,6 +102,8 @@ fn two_peoples_requests_beside_all_others() {
     let later = team.load_of("orders", &[plain("later", 4, true)]);
     std::thread::sleep(BESIDE);
     let later = later.stop();
+    let whole = now();
+    assert_new_pod_takes_part(&team);
     let interrupted = now();
     anns.end();
     bobs.end();
@@ -117,14 +123,32 @@ fn two_peoples_requests_beside_all_others() {
     let mut others = others.iter().flat_map(|manner| calls.of(manner));
     assert!(others.all(|call| from_a_pod(&call.answer)));
     let fresh = calls.of("fresh");
-    let fresh =
-        fresh.filter(|call| call.begun > live + LAG.as_secs_f64() && call.begun < interrupted);
+    let fresh = fresh.filter(|call| call.begun > live + LAG.as_secs_f64() && call.begun < whole);
     let all = fresh.chain(&later.0).map(|call| call.answer.as_str());
-    assert_even(all.collect(), OFF);
+    assert_even(all.collect(), PODS, OFF);
 }
 
-/// Each pod has its part of all, but for `off`.
-pub(super) fn assert_even(answers: Vec<&str>, off: f64) {
+/// One more pod comes; a while later it has as much to do as each of the others.
+fn assert_new_pod_takes_part(team: &Team) {
+    let scale = [
+        "scale",
+        "deployment/orders",
+        &format!("--replicas={}", PODS + 1),
+    ];
+    team.place.site.kubectl(&scale).unwrap();
+    let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
+    team.place.site.kubectl(&rollout).unwrap();
+    std::thread::sleep(NEW_POD);
+    let load = team.load_of("orders", &[plain("new", 8, true), plain("fresh", 4, false)]);
+    std::thread::sleep(LOOKED_AT);
+    let calls = load.stop();
+    calls.assert_no_failure();
+    let all = calls.0.iter().map(|call| call.answer.as_str());
+    assert_even(all.collect(), PODS + 1, OFF_THEN);
+}
+
+/// Each of `count` pods has its part of all, but for `off`.
+pub(super) fn assert_even(answers: Vec<&str>, count: usize, off: f64) {
     let mut pods = answers.clone();
     pods.sort_unstable();
     pods.dedup();
@@ -134,7 +158,7 @@ pub(super) fn assert_even(answers: Vec<&str>, off: f64) {
     };
     let shares: Vec<f64> = pods.iter().map(share).collect();
     println!("of {} requests: {shares:.3?}", answers.len());
-    assert_eq!(pods.len(), PODS, "{pods:?}");
-    let even = |share: &f64| (share - 1.0 / PODS as f64).abs() <= off;
+    assert_eq!(pods.len(), count, "{pods:?}");
+    let even = |share: &f64| (share - 1.0 / count as f64).abs() <= off;
     assert!(shares.iter().all(even), "{shares:?}");
 }

@@ -6,7 +6,8 @@ import concurrent.futures, json, sys, threading, time
 
 import grpc
 
-PAUSE = 0.004
+# Calls in a second.
+RATE = 200
 
 
 def one(request, context):
@@ -101,10 +102,10 @@ def client(address, count, metadata):
     endless.cancel()
 
     call = channel.unary_unary("/lab.Kinds/One")
-    many = []
-    for _ in range(count):
+    many, begun = [], time.time()
+    for n in range(count):
+        time.sleep(max(0, begun + n / RATE - time.time()))
         many.append(call(b"", **by).split(b" ")[0].decode())
-        time.sleep(PAUSE)
     print(json.dumps([who, many]))
 
 

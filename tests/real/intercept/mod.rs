@@ -7,6 +7,8 @@ mod container;
 mod faults;
 mod grpc;
 mod kinds;
+mod many;
+mod node;
 mod pods;
 mod session;
 
@@ -16,7 +18,7 @@ use self::app::App;
 use self::session::{Intercept, LAG};
 use crate::callers::on_the_node;
 use crate::lab;
-use crate::program::finish;
+use crate::program::{finish, kdev};
 use crate::team::Team;
 
 /// How long what was given back may leave traces.
@@ -155,4 +157,41 @@ fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
     finish(restore.env("KDEV_OWNER", "ann@home"), b"").ok();
     assert!(from_a_pod(&hears("x-kdev: ann")));
     assert_as_before(&team, &before);
+}
+
+/// Reasons of the events on a Service.
+fn reasons(team: &Team, service: &str) -> Vec<String> {
+    let of = format!("involvedObject.kind=Service,involvedObject.name={service}");
+    let path = "jsonpath={.items[*].reason}";
+    let all = ["get", "events", "--field-selector", &of, "-o", path];
+    let all = team.place.site.kubectl(&all).unwrap();
+    all.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn intercepts_are_events_of_the_service_where_that_may_be() {
+    if lab::leaves_out_long() {
+        return;
+    }
+    let team = Team::set_up("events", "api", true);
+    let ann = App::of("ann");
+    // The role `edit` may not make any.
+    Intercept::live(&team, &ann, &["orders:http"]).end();
+    assert_eq!(reasons(&team, "orders"), [""; 0]);
+    let mut admin = kdev("admin", "api");
+    admin.args([
+        "-n",
+        &team.place.site.0,
+        "intercept",
+        "--json",
+        "orders:http",
+    ]);
+    admin.args(["--to", &ann.port.to_string()]);
+    let live = Intercept::attempt(&mut admin).unwrap_or_else(|refused| panic!("{refused:?}"));
+    assert_eq!(reasons(&team, "orders"), ["InterceptStarted"]);
+    live.end();
+    let mut both = reasons(&team, "orders");
+    both.sort();
+    assert_eq!(both, ["InterceptEnded", "InterceptStarted"]);
 }

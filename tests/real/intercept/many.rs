@@ -1,0 +1,186 @@
+//! More people on one Service than any team has.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::session::{Intercept, LAG, command};
+use super::{assert_as_before, call, from_a_pod};
+use crate::callers::on_the_node;
+use crate::hostile::pod::{Memory, Pod};
+use crate::lab;
+use crate::program::finish;
+use crate::team::Team;
+
+/// How many people.
+const MANY: usize = 250;
+/// How many of them begin at a time: two cores start no more of them in a second.
+const AT_A_TIME: usize = 10;
+/// What one Service takes.
+const MOST: usize = 500;
+/// What a relay pod may have in all, and how much of it so many tunnels may take.
+const MEMORY_LIMIT: u64 = 128 << 20;
+
+/// Calls with the header of each of the people, four at a time, and prints who answered which.
+const CALLERS: &str = "
+import concurrent.futures, http.client, sys
+host, many = sys.argv[1], int(sys.argv[2])
+def one(n):
+    connection = http.client.HTTPConnection(host, timeout=15)
+    connection.request('GET', '/', headers={'x-user': f'user{n}'})
+    return connection.getresponse().read().decode().strip()
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    print('\\n'.join(pool.map(one, range(many))))
+";
+
+fn name(n: usize) -> String {
+    format!("laptop-{n}")
+}
+
+/// An app that answers with its name, on a port of its own.
+fn app(n: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let name = name(n);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}",
+        name.len()
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = Vec::new();
+            let mut piece = [0; 1024];
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut piece) {
+                    Ok(n @ 1..) => head.extend_from_slice(&piece[..n]),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+/// Who answered the callers of each.
+fn answers(address: &str) -> Vec<String> {
+    let mut callers = on_the_node();
+    callers.args(["python3", "-c", CALLERS, address, &MANY.to_string()]);
+    let said = finish(&mut callers, b"").ok();
+    said.lines().map(str::to_owned).collect()
+}
+
+/// Does `what` for all, some at a time, and gives what came of each.
+fn each<T: Send, R: Send>(all: Vec<T>, what: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let mut done = Vec::new();
+    let mut all = all.into_iter().peekable();
+    while all.peek().is_some() {
+        let group: Vec<T> = all.by_ref().take(AT_A_TIME).collect();
+        std::thread::scope(|scope| {
+            let what = &what;
+            let started: Vec<_> = group
+                .into_iter()
+                .map(|one| scope.spawn(move || what(one)))
+                .collect();
+            done.extend(started.into_iter().map(|one| one.join().unwrap()));
+        });
+    }
+    done
+}
+
+/// The claims on record beside others with the same conditions, as many as there may be.
+fn fill_up(team: &Team, origin: &str) {
+    let claims = team.place.site.field(
+        &format!("service/{origin}"),
+        r".metadata.annotations.kdev\.dev/claims",
+    );
+    let mut claims: Vec<Value> = serde_json::from_str(&claims).unwrap();
+    assert_eq!(claims.len(), MANY);
+    for n in 0..MOST - MANY {
+        let mut other = claims[n % MANY].clone();
+        other["id"] = json!(format!("other-{n}"));
+        other["owner"] = json!(format!("other{n}"));
+        let shown = other.to_string().replace("user", "other-user");
+        claims.push(serde_json::from_str(&shown).unwrap());
+    }
+    let patch =
+        json!({"metadata": {"annotations": {"kdev.dev/claims": json!(claims).to_string()}}});
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(patch.to_string().as_bytes()).unwrap();
+    let file = file.path().to_str().unwrap();
+    let patch = [
+        "patch",
+        "service",
+        origin,
+        "--type=merge",
+        "--patch-file",
+        file,
+    ];
+    team.place.site.kubectl(&patch).unwrap();
+}
+
+/// The memory of each relay pod.
+fn memory(team: &Team) -> Vec<Memory> {
+    let pods = team.place.site.await_relays(2);
+    let of = |pod: &String| Pod::find(&team.place.site.0, pod).memory();
+    pods.iter().map(of).collect()
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn two_hundred_and_fifty_people_are_on_one_service() {
+    if lab::leaves_out_long() {
+        return;
+    }
+    let team = Team::set_up("many", "api", true);
+    let (before, orders) = (team.objects(), team.address("orders"));
+    println!("before: {}, {}", memory(&team)[0], memory(&team)[1]);
+    let start = |n: usize| {
+        let (header, to) = (format!("x-user: user{n}"), app(n).to_string());
+        let args = ["orders", "--header", &header, "--to", &to];
+        Intercept::attempt(&mut command(&team, "api", &format!("user{n}"), &args))
+            .unwrap_or_else(|refused| panic!("{n}: {refused:?}"))
+    };
+    let begun = Instant::now();
+    let live = each((0..MANY).collect(), start);
+    println!("{MANY} live after {:?}", begun.elapsed());
+    std::thread::sleep(LAG);
+    let begun = Instant::now();
+    let said = answers(&orders);
+    println!("{MANY} called in {:?}", begun.elapsed());
+    let wanted: Vec<_> = (0..MANY).map(name).collect();
+    assert_eq!(said, wanted);
+    assert!(from_a_pod(&call(&orders, &[])));
+    for memory in memory(&team) {
+        println!("with {MANY} tunnels: {memory}");
+        assert!(memory.peak.unwrap_or(memory.resident) < MEMORY_LIMIT);
+    }
+
+    let origin =
+        team.place
+            .site
+            .kubectl(&["get", "services", "-l", "kdev.dev/origin-of", "-o", "name"]);
+    let origin = origin
+        .unwrap()
+        .trim()
+        .trim_start_matches("service/")
+        .to_owned();
+    fill_up(&team, &origin);
+    let one_more = ["orders", "--header", "x-user: one-more", "--to", "9"];
+    let refused = Intercept::attempt(&mut command(&team, "api", "late", &one_more));
+    let (code, said) = refused.err().expect("more than 500 claims");
+    println!("{said}");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("501") && said.contains("500"), "{said}");
+
+    let begun = Instant::now();
+    each(live, Intercept::end);
+    println!("all ended after {:?}", begun.elapsed());
+    let mut restore = team.place.command("api", &["restore", "--force"]);
+    finish(&mut restore, b"").ok();
+    assert!(answers(&orders).iter().all(|answer| from_a_pod(answer)));
+    assert_as_before(&team, &before);
+}
