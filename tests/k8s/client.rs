@@ -166,7 +166,7 @@ async fn refused_upgrades_tell_kubernetes_from_others() {
     );
 
     world.cluster.stop_api().await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let error = client.upgrade(spdy()).await.unwrap_err();
     assert!(matches!(error, UpgradeError::Network(_)), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(1), "fails fast");

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::load::Meter;
-use crate::io::{Io, Traffic};
+use crate::io::{Io, Traffic, pass_writes};
 use crate::tunnel::Stream;
 
 /// A stream out of the relay. Dropping it before both directions have ended resets it.
@@ -27,6 +27,14 @@ impl PoolStream {
             meter,
             traffic,
         }
+    }
+
+    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &result {
+            self.meter.moved(*n);
+            self.traffic.sent(*n as u64);
+        }
+        result
     }
 }
 
@@ -58,22 +66,5 @@ impl AsyncRead for PoolStream {
 }
 
 impl AsyncWrite for PoolStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.meter.moved(written);
-        self.traffic.sent(written as u64);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+    pass_writes!(stream, wrote);
 }
