@@ -6,7 +6,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::bail;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,13 +18,11 @@ use super::session::Dialer;
 use crate::addr::{Host, Target, split_port};
 use crate::config::Config;
 use crate::dial::{Dial, DialError, Notes, Way};
-use crate::io::{Io as _, splice};
+use crate::io::{Io as _, accept, splice};
 use crate::proxy::is_same_user;
 
 /// Connections that one port serves at a time.
 const MAX_CONNECTIONS: usize = 1024;
-/// Pause after a failed accept: running out of file descriptors lasts until connections end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a user asks for: `SERVICE:PORT[=[ADDRESS:]LOCAL_PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,14 +297,7 @@ async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: cr
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            let (app, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    debug!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let (app, peer) = accept(&listener).await;
             let (dialer, target) = (dialer.clone(), port.target.clone());
             let span = debug_span!("conn", %peer, %target);
             let connection = async move {

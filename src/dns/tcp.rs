@@ -13,42 +13,34 @@ use super::message::{HEADER, MAX_TCP, Transport};
 use super::zone::Zone;
 use super::{MAX_CONNECTIONS, MAX_REQUEST, Server, Step};
 use crate::dial::DialRelay;
+use crate::io::accept;
 
 /// How long a connection may wait for its next question, all of it, and how long for a client to
 /// take an answer (RFC 7766, 6.2.3, has it at a few seconds).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept: without file descriptors it would burn a core.
-const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn serve<Z: Zone, T: DialRelay>(server: Arc<Server<Z, T>>, listener: TcpListener) {
     let open = Arc::new(Open::default());
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let Some(entry) = open.enter() else {
-                    continue;
-                };
-                let server = Arc::clone(&server);
-                let tasks = server.tasks.clone();
-                tasks.spawn(async move {
-                    let evicted = entry.evicted.clone();
-                    let draining = server.tasks.clone();
-                    tokio::select! {
-                        () = evicted.cancelled() => {}
-                        () = draining.draining() => {}
-                        result = connection(&server, stream, &entry) => {
-                            if let Err(error) = result {
-                                tracing::debug!(%error, "a connection broke");
-                            }
-                        }
+        let (stream, _) = accept(&listener).await;
+        let Some(entry) = open.enter() else {
+            continue;
+        };
+        let server = Arc::clone(&server);
+        let tasks = server.tasks.clone();
+        tasks.spawn(async move {
+            let evicted = entry.evicted.clone();
+            let draining = server.tasks.clone();
+            tokio::select! {
+                () = evicted.cancelled() => {}
+                () = draining.draining() => {}
+                result = connection(&server, stream, &entry) => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "a connection broke");
                     }
-                });
+                }
             }
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept connections");
-                tokio::time::sleep(ERROR_PAUSE).await;
-            }
-        }
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Byte streams: what every layer hands to the next, and the loop that joins two of them.
 
+mod accept;
 pub mod datagram;
 mod pass;
 mod traffic;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+pub use accept::accept;
 pub(crate) use pass::pass_writes;
 pub use traffic::{Traffic, TrafficSnapshot};
 

@@ -22,20 +22,19 @@ mod tests;
 mod udp;
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tracing::{Instrument, debug, debug_span, field, warn};
+use tracing::{Instrument, debug_span, field};
 
 pub use access::{Access, AllowedPeers, Password, is_same_user};
 pub use stats::{Snapshot, Stats};
 pub use udp::{FLOW_IDLE, MAX_FLOWS};
 
 use crate::dial::{Dial, DialUdp};
+use crate::io::accept;
 use crate::task::Tasks;
 
 /// Connections that one listener serves at a time; the next wait in the system's queue. More
@@ -51,13 +50,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// connections to a proxy for up to a minute or two, and a close that crosses a request costs
 /// them an error.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Longest pause after a failed accept. Running out of file descriptors lasts until connections
-/// end, and trying without a pause would burn a core meanwhile.
-pub const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Shortest pause after a failed accept.
-const MIN_ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a proxy behaves.
 #[derive(Clone, Debug)]
@@ -137,31 +129,4 @@ pub async fn serve<D: Dial + DialUdp>(
         () = tasks.draining() => {}
         () = accepting => {}
     }
-}
-
-/// Accepts one connection, however long that takes.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    let mut pause = MIN_ACCEPT_PAUSE;
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) if is_of_one_connection(&error) => {
-                debug!(%error, "a connection was gone before it was accepted");
-            }
-            Err(error) => {
-                warn!(%error, ?pause, "cannot accept connections");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_ACCEPT_PAUSE);
-            }
-        }
-    }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
 use super::strangers::Strangers;
+use crate::io::accept;
 use crate::task::Tasks;
 
 /// How long a request's head may take.
@@ -25,17 +26,12 @@ const HEAD: usize = 8 << 10;
 /// Connections at a time: some probes and scrapers. One more cuts off the oldest, or else whoever
 /// holds them all would make the pod count as not ready.
 const MOST: usize = 64;
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `/readyz`, `/healthz` and `/metrics` until the relay ends.
 pub(super) async fn serve(listener: TcpListener, metrics: Metrics, tasks: Tasks) {
     let strangers = Strangers::new(MOST);
     loop {
-        let Ok((socket, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+        let (socket, _) = accept(&listener).await;
         let (metrics, cut) = (metrics.clone(), strangers.enter());
         tasks.spawn(async move {
             let answer = service_fn(|request: Request<Incoming>| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::claims::Claims;
 use super::laptop::Laptop;
@@ -23,14 +23,12 @@ use super::sockets::{CALLER, listener};
 use super::web::Web;
 use crate::dial::{Dial as _, DialError};
 use crate::http::{Forwarder, Turnover};
-use crate::io::{BoxIo, Io, Prefixed, splice};
+use crate::io::{self as streams, BoxIo, Io, Prefixed, splice};
 use crate::rule::AppProtocol;
 use crate::rule::control::Tell;
 use crate::task::Tasks;
 use crate::tunnel::{Speaks, join};
 
-/// Pause after a failed accept: running out of file descriptors lasts until connections end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections of callers that live at a time on all ports.
 const MOST_CALLERS: i64 = 8192;
 /// Those of them that are read as HTTP, at some 20 KiB each while they wait. What comes beyond goes
@@ -101,14 +99,7 @@ impl Inbound {
 
     async fn accept(self, listener: TcpListener, port: Arc<Port>) {
         loop {
-            let (socket, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, port = port.number, "a caller could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let (socket, peer) = streams::accept(&listener).await;
             let open = port.accept();
             if self.metrics.streams() >= MOST_CALLERS {
                 debug!(%peer, port = port.number, "too many connections; this one is closed");

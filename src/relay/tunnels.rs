@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,8 +26,6 @@ use crate::tunnel::{
 /// Peers that have not proved themselves at a time. One more cuts off the oldest: an honest one
 /// is through in a few round trips.
 const MOST_STRANGERS: usize = 256;
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Streams of all forward tunnels at a time: each costs memory.
 const MOST_STREAMS: i64 = 12_000;
 
@@ -56,14 +53,7 @@ impl Tunnels {
     pub(super) async fn listen(self, listener: TcpListener, private: bool) {
         let strangers = Strangers::new(MOST_STRANGERS);
         loop {
-            let (socket, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "a tunnel could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            let (socket, peer) = crate::io::accept(&listener).await;
             if private && !peer.ip().to_canonical().is_loopback() {
                 warn!(%peer, "a peer that is not on loopback is cut off");
                 self.metrics.refused(Refused::Foreign);

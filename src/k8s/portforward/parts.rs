@@ -1,8 +1,9 @@
-//! Several slices as one run of bytes, so that what is written at once shares frames.
+//! Bytes that come or go in several pieces: slices that are written at once share frames, headers that are
+//! read in parts are put together.
 
 use std::io::IoSlice;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
 /// What is left of several slices.
 pub(super) struct Parts<'a> {
@@ -33,6 +34,15 @@ impl<'a> Parts<'a> {
             count -= piece.len();
         }
     }
+}
+
+/// Moves bytes of `input` to `held` until those are `wanted`; whether they are.
+pub(super) fn fill(held: &mut BytesMut, input: &mut Bytes, wanted: usize) -> bool {
+    let missing = wanted.saturating_sub(held.len());
+    let n = missing.min(input.len());
+    held.extend_from_slice(&input[..n]);
+    input.advance(n);
+    n == missing
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use sha1::{Digest, Sha1};
 
+use super::parts::fill;
+
 /// Room that must stand free before a payload for its frame header: 2 bytes, 8 of length, 4 of
 /// mask.
 pub const HEADER_ROOM: usize = 14;
@@ -197,7 +199,7 @@ impl Decoder {
                     first,
                 }));
             }
-            if !self.fill(input, 2) {
+            if !fill(&mut self.partial, input, 2) {
                 return Ok(None);
             }
             let (head, length) = (self.partial[0], self.partial[1]);
@@ -216,7 +218,7 @@ impl Decoder {
                 if !matches!(opcode, CLOSE | PING | PONG) {
                     return Err(WebSocketError::Opcode(opcode));
                 }
-                if !self.fill(input, 2 + len) {
+                if !fill(&mut self.partial, input, 2 + len) {
                     return Ok(None);
                 }
                 let payload = self.partial.split().freeze().slice(2..);
@@ -232,7 +234,7 @@ impl Decoder {
                 127 => 10,
                 _ => 2,
             };
-            if !self.fill(input, header) {
+            if !fill(&mut self.partial, input, header) {
                 return Ok(None);
             }
             self.remaining = match header {
@@ -245,15 +247,6 @@ impl Decoder {
             self.first |= opcode != CONTINUATION;
             self.in_message = !fin;
         }
-    }
-
-    /// Moves bytes until `wanted` are held; whether they are.
-    fn fill(&mut self, input: &mut Bytes, wanted: usize) -> bool {
-        let missing = wanted.saturating_sub(self.partial.len());
-        let n = missing.min(input.len());
-        self.partial.extend_from_slice(&input[..n]);
-        input.advance(n);
-        n == missing
     }
 }
 

@@ -1,11 +1,12 @@
 //! Frames that we receive.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::{
     CONTROL, FLAG_FIN, GOAWAY, HEADERS, MAX_CONTROL, MAX_STREAM_ID, PING, RST_STREAM, SETTINGS,
     SYN_REPLY, SYN_STREAM, VERSION, WINDOW_UPDATE,
 };
+use crate::k8s::portforward::parts::fill;
 
 /// Bytes before the payload of any frame.
 const HEADER: usize = 8;
@@ -139,7 +140,7 @@ impl Decoder {
                 fin,
             }));
         }
-        if !self.fill(input, HEADER) {
+        if !fill(&mut self.partial, input, HEADER) {
             return Ok(None);
         }
         let header = &self.partial[..HEADER];
@@ -172,21 +173,12 @@ impl Decoder {
         if len > MAX_CONTROL {
             return Err(SpdyError::TooLarge { kind, len });
         }
-        if !self.fill(input, HEADER + len) {
+        if !fill(&mut self.partial, input, HEADER + len) {
             return Ok(None);
         }
         let frame = control(kind, fin, &self.partial[HEADER..]);
         self.partial.clear();
         frame.map(Some)
-    }
-
-    /// Moves bytes until `wanted` are held; whether they are.
-    fn fill(&mut self, input: &mut Bytes, wanted: usize) -> bool {
-        let missing = wanted.saturating_sub(self.partial.len());
-        let n = missing.min(input.len());
-        self.partial.extend_from_slice(&input[..n]);
-        input.advance(n);
-        n == missing
     }
 }
 
