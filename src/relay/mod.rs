@@ -93,7 +93,7 @@ impl Relay {
             outbound: Outbound::new(settings.policy.clone(), names, metrics.clone(), sockets),
             claims,
             metrics,
-            budget: Budget::new(BUDGET),
+            budget: Budget::growing(BUDGET),
             secrets: settings.secrets.clone(),
             tasks: tasks.clone(),
         };

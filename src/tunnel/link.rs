@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,7 +22,8 @@ use super::health::{Health, Vitals};
 use super::held::Held;
 use super::life::{Ended, Watched};
 use super::pulse::{Beat, Pulse};
-use super::stream::{CHUNK, Counted, Stream, lost};
+use super::stream::{CHUNK, Stream, lost};
+use super::tally::{Counted, Tally};
 use crate::addr::Target;
 use crate::dial::DialError;
 use crate::io::Io;
@@ -121,7 +121,7 @@ impl Speaks {
 pub struct Opener {
     send: SendRequest<Bytes>,
     backlog: Arc<Backlog>,
-    streams: Arc<AtomicUsize>,
+    tally: Arc<Tally>,
     held: Arc<Held>,
     vitals: Arc<Vitals>,
 }
@@ -175,7 +175,7 @@ impl Opener {
         let request = request.body(()).map_err(|_| unnamed(target))?;
         let opened = send.send_request(request, false);
         let (answer, body) = opened.map_err(|e| lost(target, &e))?;
-        let counted = Counted::new(&self.streams);
+        let counted = Counted::new(&self.tally);
         let backlog = self.backlog.clone();
         Ok(Stream::opening(
             body,
@@ -190,7 +190,7 @@ impl Opener {
     /// How many of its streams live.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.tally.streams()
     }
 
     /// Bytes that came and that nobody has read yet, in all its streams. Takes a look at each.
@@ -246,7 +246,7 @@ pub struct Driver<T> {
 /// When the stream fails.
 pub async fn open<T: Io>(io: T, mut share: Share) -> io::Result<(Opener, Driver<T>)> {
     let window = share.window();
-    let backlog = Arc::new(Backlog::new(Share::backlog(window)));
+    let (backlog, tally) = (Arc::new(Backlog::new(share.backlog())), share.tally());
     let (io, life) = Watched::new(io, backlog.clone());
     let (send, mut connection) = client::Builder::new()
         .initial_window_size(share.stream_window())
@@ -268,7 +268,7 @@ pub async fn open<T: Io>(io: T, mut share: Share) -> io::Result<(Opener, Driver<
     let opener = Opener {
         send,
         backlog,
-        streams: Arc::default(),
+        tally,
         held: Arc::default(),
         vitals,
     };

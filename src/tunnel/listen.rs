@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -21,7 +20,8 @@ use super::link::{
     SEND_BUFFER, SMALL_FRAMES, SPEAKS_HEADER, Speaks, broken,
 };
 use super::pulse::{Beat, Pulse};
-use super::stream::{CHUNK, Counted, Stream};
+use super::stream::{CHUNK, Stream};
+use super::tally::{Counted, Tally};
 use crate::addr::Target;
 use crate::dial::DialError;
 use crate::io::Io;
@@ -31,7 +31,7 @@ pub struct Listener<T: Io> {
     connection: server::Connection<Watched<T>, Bytes>,
     pulse: Pulse,
     backlog: Arc<Backlog>,
-    streams: Arc<AtomicUsize>,
+    tally: Arc<Tally>,
     vitals: Arc<Vitals>,
     ended: Option<Ended>,
 }
@@ -42,7 +42,7 @@ pub struct Listener<T: Io> {
 /// When the stream fails.
 pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
     let window = share.window();
-    let backlog = Arc::new(Backlog::new(Share::backlog(window)));
+    let (backlog, tally) = (Arc::new(Backlog::new(share.backlog())), share.tally());
     let (io, life) = Watched::new(io, backlog.clone());
     let mut connection: server::Connection<_, Bytes> = server::Builder::new()
         .initial_window_size(share.stream_window())
@@ -64,7 +64,7 @@ pub async fn serve<T: Io>(io: T, mut share: Share) -> io::Result<Listener<T>> {
         connection,
         pulse,
         backlog,
-        streams: Arc::default(),
+        tally,
         vitals,
         ended: None,
     })
@@ -95,7 +95,7 @@ impl<T: Io> Listener<T> {
                 Poll::Ready(Some(Err(error))) => return self.end(Ended::Broken(error.to_string())),
                 Poll::Ready(Some(Ok(incoming))) => incoming,
             };
-            if let Some(incoming) = Incoming::read(request, respond, &self.backlog, &self.streams) {
+            if let Some(incoming) = Incoming::read(request, respond, &self.backlog, &self.tally) {
                 return Poll::Ready(Some(incoming));
             }
         }
@@ -127,7 +127,7 @@ impl<T: Io> Listener<T> {
     /// How many of its streams live.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.tally.streams()
     }
 }
 
@@ -152,7 +152,7 @@ impl Incoming {
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         backlog: &Arc<Backlog>,
-        streams: &Arc<AtomicUsize>,
+        tally: &Arc<Tally>,
     ) -> Option<Self> {
         let name = request.extensions().get::<ext::Protocol>();
         let protocol = Protocol::named(name.map(ext::Protocol::as_str));
@@ -182,7 +182,7 @@ impl Incoming {
             body: request.into_body(),
             respond,
             backlog: backlog.clone(),
-            counted: Counted::new(streams),
+            counted: Counted::new(tally),
         })
     }
 

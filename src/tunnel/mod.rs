@@ -25,6 +25,7 @@ pub mod pool;
 mod proof;
 mod pulse;
 mod stream;
+mod tally;
 #[cfg(test)]
 mod tests;
 

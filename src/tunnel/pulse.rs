@@ -72,10 +72,10 @@ impl Pulse {
     /// Ready when the driver has to do something; call again after that.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Beat> {
         if let Poll::Ready((share, window)) = self.change.poll_unpin(cx) {
+            self.backlog.limit(share.backlog());
             self.change = change(share);
             // Registers for the next change; a window that changes again meanwhile is seen then.
             cx.waker().wake_by_ref();
-            self.backlog.limit(Share::backlog(window));
             return Poll::Ready(Beat::Window(window));
         }
         if let Some(pings) = &mut self.pings

@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,29 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::backlog::Backlog;
 use super::cause::cause_of;
 use super::held::{Entry, Held};
+use super::tally::Counted;
 use crate::addr::Target;
 use crate::dial::DialError;
 use crate::io::Io;
 
 /// Most bytes of one chunk: a full HTTP/2 frame of ours.
 pub(super) const CHUNK: usize = 64 << 10;
-
-/// Counts the live streams of a tunnel.
-#[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// One stream of a tunnel. Dropping it before both directions have ended resets it.
 #[derive(Debug)]
@@ -45,7 +28,7 @@ pub struct Stream {
     receive: Receive,
     ended: bool,
     backlog: Arc<Backlog>,
-    _counted: Counted,
+    counted: Counted,
 }
 
 #[derive(Debug)]
@@ -107,7 +90,7 @@ impl Stream {
             receive,
             ended: false,
             backlog,
-            _counted: counted,
+            counted,
         }
     }
 
@@ -225,6 +208,7 @@ impl Stream {
     pub(super) fn release(&mut self, bytes: usize) -> io::Result<()> {
         match &mut self.receive {
             Receive::Open { body, .. } => {
+                self.counted.read(bytes);
                 let flow = body.flow_control();
                 flow.release_capacity(bytes).map_err(io_error)
             }

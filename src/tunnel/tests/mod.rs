@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::head::{RefusalCode, Role, SessionId};
+use super::tally::Counted;
 use super::*;
 use crate::addr::Target;
 use crate::dial::DialError;
@@ -268,4 +269,44 @@ fn a_budget_is_shared_by_all_tunnels() {
     drop(others);
     assert_eq!(first.window(), 1 << 20);
     assert_eq!(budget.tunnels(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_grows_with_what_is_read_and_shrinks_when_that_is_little() {
+    const KIB: u32 = 1 << 10;
+    const UNUSED: Duration = Duration::from_secs(6);
+    let budget = Budget::growing(KIB << 10);
+    let mut first = budget.share().unwrap();
+    let (own, mut window) = (Counted::new(&first.tally()), first.window());
+    assert_eq!(window, 64 * KIB);
+    own.read(1);
+    assert_eq!(first.window(), 64 * KIB, "nothing was read yet to speak of");
+    for wider in [128, 256, 512, 1024, 1024] {
+        own.read(window as usize / 2);
+        first.changed().await;
+        window = first.window();
+        assert_eq!(window, wider * KIB);
+    }
+    // Others who are there, and read nothing, leave it all to the one who does.
+    let mut second = budget.share().unwrap();
+    assert_eq!((second.window(), first.window()), (64 * KIB, 1024 * KIB));
+    Counted::new(&second.tally()).read(64 << 10);
+    second.changed().await;
+    assert_eq!(second.window(), 128 * KIB);
+    first.changed().await;
+    assert_eq!(first.window(), 512 * KIB);
+    // What is not used is given up bit by bit, and then the other may have all.
+    for narrower in [256, 128, 64] {
+        tokio::time::advance(UNUSED).await;
+        first.changed().await;
+        assert_eq!(first.window(), narrower * KIB);
+    }
+    let other = Counted::new(&second.tally());
+    for _ in 0..5 {
+        other.read(1 << 20);
+        second.window();
+    }
+    assert_eq!(second.window(), 1024 * KIB);
+    drop((first, second));
+    assert_eq!(budget.tunnels(), 0);
 }

@@ -232,8 +232,9 @@ async fn a_laptop_that_changes_its_address_goes_on() {
             load.stop().await
         });
         tokio::time::sleep(CALM).await;
-        let outage = moment();
         mobile.moves();
+        // Not before: what begins while it moves may still get through.
+        let outage = moment();
         // Silence is noticed within 6 s; those who dial meanwhile wait.
         tokio::time::sleep(Duration::from_secs(12)).await;
         done.send(()).unwrap();
