@@ -1,10 +1,11 @@
 //! `kdev-relay`: the relay's program. As process 1 of its container it keeps a worker running,
-//! so that a crash costs milliseconds and not a restart of the container.
+//! so that a crash costs milliseconds and not a restart of the container, and the listeners for
+//! callers open, so that those who come meanwhile wait for the next worker.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use kdev::relay::{Names, Relay, Settings};
+use kdev::relay::{Kept, Names, Relay, Settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -64,7 +65,7 @@ fn work() -> Outcome {
         .build()?;
     runtime.block_on(async {
         let mut end = signal(SignalKind::terminate())?;
-        let relay = Relay::start(&settings, Names::system()?)?;
+        let relay = Relay::start_with(&settings, Names::system()?, Kept::received()?)?;
         relay
             .run(async move {
                 let _ = end.recv().await;
@@ -77,7 +78,7 @@ fn work() -> Outcome {
 /// Keeps a worker running until this process is told to end.
 fn supervise() -> Outcome {
     // What no worker could run with ends the container, so that Kubernetes shows the reason.
-    Settings::read(|name| std::env::var(name).ok())?;
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -85,12 +86,13 @@ fn supervise() -> Outcome {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut pause = FIRST_PAUSE;
+        let kept = Kept::listen(&settings)?;
         loop {
-            let (mut worker, began) = (start()?, Instant::now());
+            let (mut worker, began) = (start(&kept)?, Instant::now());
             let status = tokio::select! {
                 status = worker.wait() => status?,
-                _ = terminate.recv() => return end(worker).await,
-                _ = interrupt.recv() => return end(worker).await,
+                _ = terminate.recv() => return end(worker, kept).await,
+                _ = interrupt.recv() => return end(worker, kept).await,
             };
             if status.success() {
                 return Ok(ExitCode::SUCCESS);
@@ -110,16 +112,19 @@ fn supervise() -> Outcome {
     })
 }
 
-fn start() -> std::io::Result<Child> {
+fn start(kept: &Kept) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg(WORKER)
+        .stdin(kept.hand_over()?)
         .kill_on_drop(true)
         .spawn()
 }
 
 /// Lets the worker end in its own time; the kubelet's grace period bounds it.
-async fn end(mut worker: Child) -> Outcome {
+async fn end(mut worker: Child, kept: Kept) -> Outcome {
     info!("ending");
+    // The worker alone decides from here on how long callers are taken.
+    drop(kept);
     if let Some(id) = worker.id().and_then(|id| i32::try_from(id).ok()) {
         // One that is gone already needs no signal.
         let _ = kill(Pid::from_raw(id), Signal::SIGTERM);

@@ -48,6 +48,13 @@ pub trait Redirected: Send {
     /// When the cluster does not let it.
     fn restore(&mut self) -> impl Future<Output = Result<Left, RedirectError>> + Send;
 
+    /// The same without a relay that could serve anybody: the Service gets its own pods again whoever
+    /// else has claims on it. Those stay on record, for when their owners or the relay are back.
+    ///
+    /// # Errors
+    /// When the cluster does not let it.
+    fn release(&mut self) -> impl Future<Output = Result<Left, RedirectError>> + Send;
+
     /// After [`Left::Last`]: removes what still leads the last callers to the original pods, once
     /// `idle` says that none came for 10 s: how long ago the last one was accepted on one of the
     /// landings. What is in use for longer, or when the future is dropped, is left to the next

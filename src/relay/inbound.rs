@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::claims::Claims;
+use super::kept::Kept;
 use super::laptop::Laptop;
 use super::metrics::Metrics;
 use super::mirror::Mirrors;
 use super::origin::Origin;
 use super::ports::{Entry, Port};
 use super::sniff::{Begun, Spoken, listen};
-use super::sockets::{CALLER, listener};
 use super::web::Web;
 use crate::dial::{Dial as _, DialError};
 use crate::http::{Forwarder, Turnover};
@@ -76,7 +76,7 @@ impl Inbound {
         }
     }
 
-    /// Listens on the ports of `range`, as tasks of `listening`.
+    /// Listens on the ports of `range`, with what was kept of them, as tasks of `listening`.
     ///
     /// # Errors
     /// When a port is taken.
@@ -84,11 +84,12 @@ impl Inbound {
         &self,
         ip: IpAddr,
         range: Range<u16>,
+        kept: &mut Kept,
         listening: &Tasks,
     ) -> io::Result<()> {
         let mut listeners = Vec::with_capacity(range.len());
         for number in range {
-            let bound = listener(SocketAddr::new(ip, number), CALLER)?;
+            let bound = kept.take(SocketAddr::new(ip, number))?;
             listeners.extend(self.claims.port(number).cloned().map(|port| (port, bound)));
         }
         for (port, listener) in listeners {

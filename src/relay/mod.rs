@@ -8,6 +8,7 @@ mod claims;
 mod hops;
 mod http;
 mod inbound;
+mod kept;
 mod laptop;
 mod metrics;
 mod mirror;
@@ -37,6 +38,7 @@ use tracing::info;
 
 use self::claims::Claims;
 use self::inbound::Inbound;
+pub use self::kept::Kept;
 pub use self::metrics::Metrics;
 pub use self::names::Names;
 use self::origin::Origin;
@@ -74,6 +76,14 @@ impl Relay {
     /// # Errors
     /// When a port is taken.
     pub fn start(settings: &Settings, names: Names) -> io::Result<Self> {
+        Self::start_with(settings, names, Kept::default())
+    }
+
+    /// The same with listeners that were kept for it.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn start_with(settings: &Settings, names: Names, mut kept: Kept) -> io::Result<Self> {
         let (tasks, metrics) = (Tasks::new(), Metrics::default());
         let listening = tasks.child();
         let (ip, first, count) = settings.inbound;
@@ -81,7 +91,7 @@ impl Relay {
         let sockets = Sockets::new();
         let origin = Origin::new(names.clone(), sockets.clone(), first);
         let inbound = Inbound::new(origin, claims.clone(), metrics.clone(), tasks.clone());
-        inbound.listen(ip, first..first + count, &listening)?;
+        inbound.listen(ip, first..first + count, &mut kept, &listening)?;
         if let Some(address) = settings.http {
             listening.spawn(http::serve(
                 listener(address, PAGE)?,

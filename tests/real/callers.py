@@ -1,10 +1,9 @@
 # Calls http://HOST:PORT/ in several manners until its input ends, then prints each call as a line of JSON:
 # [manner, begun, seconds, status, answer]; the status is 0 where there is no answer, and the rest says why.
-# Usage: callers.py HOST PORT [{"name", "headers", "threads", "pause", "kept"}, ...]
-import http.client, json, sys, threading, time
+# Usage: callers.py HOST PORT [{"name", "headers", "threads", "pause", "kept", "looks", "patience"}, ...]
+import http.client, json, select, sys, threading, time
 
 host, port, manners = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-PATIENCE = 15
 stop = threading.Event()
 calls = []
 
@@ -28,7 +27,10 @@ def work(manner):
         headers["Connection"] = "close"
     connection = None
     while not stop.wait(manner["pause"]):
-        connection = connection or http.client.HTTPConnection(host, port, timeout=PATIENCE)
+        if manner["looks"] and connection and connection.sock and select.select([connection.sock], [], [], 0)[0]:
+            connection.close()
+            connection = None
+        connection = connection or http.client.HTTPConnection(host, port, timeout=manner["patience"])
         if not call(connection, manner, headers) or not kept:
             connection.close()
             connection = None

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 const SLOW: Duration = Duration::from_millis(500);
 
 /// How some of the callers call.
+#[derive(Clone, Copy)]
 pub(crate) struct Manner {
     pub(crate) name: &'static str,
     pub(crate) headers: &'static [(&'static str, &'static str)],
@@ -18,6 +19,11 @@ pub(crate) struct Manner {
     pub(crate) pause: Duration,
     /// On one connection, or on a fresh one each time.
     pub(crate) kept: bool,
+    /// Whether a kept connection is looked at before it is used again, as pools do: one that was closed
+    /// meanwhile costs no call then.
+    pub(crate) looks: bool,
+    /// How long an answer is waited for.
+    pub(crate) patience: Duration,
 }
 
 /// Callers with nothing special about them: some 180 calls in a second.
@@ -30,6 +36,8 @@ pub(crate) const fn plain(name: &'static str, threads: usize, kept: bool) -> Man
         threads,
         pause: Duration::from_millis(50),
         kept,
+        looks: false,
+        patience: Duration::from_secs(15),
     }
 }
 
@@ -37,7 +45,8 @@ impl Manner {
     fn document(&self) -> Value {
         let headers: BTreeMap<_, _> = self.headers.iter().copied().collect();
         json!({"name": self.name, "headers": headers, "threads": self.threads,
-               "pause": self.pause.as_secs_f64(), "kept": self.kept})
+               "pause": self.pause.as_secs_f64(), "kept": self.kept, "looks": self.looks,
+               "patience": self.patience.as_secs_f64()})
     }
 }
 

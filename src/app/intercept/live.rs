@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::Asked;
 use super::begin::{Site, down};
 use crate::intercept::reverse::Standing;
-use crate::intercept::{Change, Left, Redirected as _};
+use crate::intercept::{Change, Left, RedirectError, Redirected as _};
 use crate::k8s::redirect::Guard;
 use crate::rule::control::Tell;
 
@@ -100,16 +100,14 @@ impl Live {
                 Fate::Over("you may not read it any more, and so not keep it".to_owned())
             }
             Change::RelayGone => {
-                self.give_back_quickly(site).await;
-                Fate::Over(format!(
-                    "the relay was uninstalled; Service {service} has its own pods again"
-                ))
+                let which = self.release(site).await;
+                Fate::Over(format!("the relay was uninstalled; {which}"))
             }
             Change::RelayDown => {
-                self.give_back_quickly(site).await;
+                let which = self.release(site).await;
                 Fate::Waits(format!(
-                    "no replica of the relay is ready, so Service {service} has its own pods \
-                     again until one is"
+                    "no replica of the relay is ready; {which}, and your requests come again once \
+                     one is"
                 ))
             }
             Change::RelayBack => Fate::Lives,
@@ -202,15 +200,26 @@ impl Live {
     /// others is on it. Late callers are left to the next kdev.
     pub(super) async fn give_back_quickly(&mut self, site: &Site) -> Option<Left> {
         self.let_go(site).await;
-        match self.guard.restore().await {
-            Ok(left) => Some(left),
-            Err(error) => {
-                site.note(format!(
-                    "Service {} was not given back: {error}; `kdev restore` does it",
-                    self.service()
-                ));
-                None
-            }
+        let given_back = self.guard.restore().await;
+        given_back
+            .inspect_err(|error| site.note(self.kept(error)))
+            .ok()
+    }
+
+    fn kept(&self, error: &RedirectError) -> String {
+        let service = self.service();
+        format!("Service {service} was not given back: {error}; `kdev restore` does it")
+    }
+
+    /// The Service goes to the original pods, whoever else has a claim on it, because there is no relay
+    /// that could serve anybody. Says what became of it.
+    async fn release(&mut self, site: &Site) -> String {
+        // No replica that is gone has to be waited for before callers are served again.
+        let released = self.guard.release().await;
+        self.let_go(site).await;
+        match released {
+            Ok(_) => format!("Service {} has its own pods again", self.service()),
+            Err(error) => self.kept(&error),
         }
     }
 

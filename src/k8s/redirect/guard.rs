@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::engage::{Way, no_service};
+use super::leave::Despite;
 use super::object::{name, port_name, port_number, ports, uid, version};
 use super::site::Changed;
 use super::watch::{Following, Relays, Seen, Thing};
@@ -137,6 +138,10 @@ impl Guard {
             return Some(Change::ClaimGone(origin::ended_by(&origin, &self.claim.id)));
         }
         let why = swap::astray(&live, &origin)?;
+        if matches!(seen.relays, Relays::None(_)) {
+            // It leads to its pods, which is best until a replica is ready; that is news again.
+            return None;
+        }
         let news = self.drifted.as_deref() != Some(version(&live));
         self.drifted = Some(version(&live).to_owned());
         news.then_some(Change::Drifted(why))
@@ -176,6 +181,23 @@ impl Guard {
             Ok(Some(namespace)) => namespace["metadata"]["deletionTimestamp"].is_string(),
             Ok(None) => true,
             Err(_) => false,
+        }
+    }
+
+    async fn take_back(&mut self, despite: Despite) -> Result<Left, RedirectError> {
+        let site = self.to.site();
+        let id = &self.claim.id;
+        let taken = leave::take_off(site, &self.origin, None, |claim| claim.id == *id).await?;
+        let Some(taken) = taken else {
+            return Ok(Left::Nothing);
+        };
+        if !self.left && !taken.gone.is_empty() {
+            self.left = true;
+            events::ended(site, (&self.service, &self.uid), &self.claim, None).await;
+        }
+        match (taken.left, despite) {
+            (others @ 1.., Despite::Nobody) => Ok(Left::Others(others)),
+            _ => leave::give_back(site, &self.service, name(&taken.origin), despite).await,
         }
     }
 
@@ -294,20 +316,11 @@ impl Redirected for Guard {
     }
 
     async fn restore(&mut self) -> Result<Left, RedirectError> {
-        let site = self.to.site();
-        let id = &self.claim.id;
-        let taken = leave::take_off(site, &self.origin, None, |claim| claim.id == *id).await?;
-        let Some(taken) = taken else {
-            return Ok(Left::Nothing);
-        };
-        if !self.left && !taken.gone.is_empty() {
-            self.left = true;
-            events::ended(site, (&self.service, &self.uid), &self.claim, None).await;
-        }
-        if taken.left > 0 {
-            return Ok(Left::Others(taken.left));
-        }
-        leave::give_back(site, &self.service, name(&taken.origin)).await
+        self.take_back(Despite::Nobody).await
+    }
+
+    async fn release(&mut self) -> Result<Left, RedirectError> {
+        self.take_back(Despite::Others).await
     }
 
     async fn sweep(self, idle: impl Fn() -> Duration + Send) {

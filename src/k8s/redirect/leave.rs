@@ -72,12 +72,22 @@ pub(super) struct Taken {
     pub(super) left: usize,
 }
 
-/// Gives the Service back that `origin` is for, where no claim on it is left, and its fields to
-/// whoever had set them. Can be repeated from any point where it was broken off.
+/// Whose claims do not keep a Service from being given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Despite {
+    /// Each claim does.
+    Nobody,
+    /// None does: there is no relay, so nobody gets anything by it.
+    Others,
+}
+
+/// Gives the Service back that `origin` is for, where no claim on it is left that keeps it, and its
+/// fields to whoever had set them. Can be repeated from any point where it was broken off.
 pub(super) async fn give_back(
     site: &Site,
     service: &str,
     origin: &str,
+    despite: Despite,
 ) -> Result<Left, RedirectError> {
     let mut tries = Tries::new();
     let what = format!("Service {service}");
@@ -88,18 +98,20 @@ pub(super) async fn give_back(
             return Ok(Left::Nothing);
         };
         let claims = origin::claims(&there).map_err(RedirectError::Cluster)?;
-        if !claims.is_empty() {
-            return Ok(Left::Others(claims.len()));
-        }
+        let left = match (claims.len(), despite) {
+            (0, _) => Left::Last,
+            (others, Despite::Nobody) => return Ok(Left::Others(others)),
+            (others, Despite::Others) => Left::Others(others),
+        };
         let live = live.filter(|live| uid(live) == origin::owner(&there).1);
         // One that is gone, or another one of the same name, needs nothing.
         let Some(mut live) = live else {
-            return Ok(Left::Last);
+            return Ok(left);
         };
         if let Some(patch) = swap::back(&live, &there) {
             match site.patch(service, &patch).await? {
                 Changed::Done(after) => live = after,
-                Changed::Gone => return Ok(Left::Last),
+                Changed::Gone => return Ok(left),
                 Changed::Stale => {
                     tries.next(&what).await?;
                     continue;
@@ -112,12 +124,12 @@ pub(super) async fn give_back(
         }
         let list = &live["metadata"]["managedFields"];
         let Some(list) = fields::given_back(list, &origin::saved_fields(&there)) else {
-            return Ok(Left::Last);
+            return Ok(left);
         };
         // Alone: together with a change of what is in the fields it would have no effect.
         let patch = json!({"metadata": {"resourceVersion": version(&live), "managedFields": list}});
         match site.patch(service, &patch).await? {
-            Changed::Done(_) | Changed::Gone => return Ok(Left::Last),
+            Changed::Done(_) | Changed::Gone => return Ok(left),
             Changed::Stale => tries.next(&what).await?,
             Changed::Unsure(error) => tries.after(error).await?,
         }
@@ -166,7 +178,7 @@ pub(super) async fn undo(
 ) -> Result<(), RedirectError> {
     let taken = take_off(site, origin, None, |claim| claim.id == id).await?;
     if taken.is_some_and(|taken| taken.left == 0)
-        && give_back(site, service, origin).await? == Left::Last
+        && give_back(site, service, origin, Despite::Nobody).await? == Left::Last
     {
         remove(site, origin).await?;
     }

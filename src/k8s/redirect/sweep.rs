@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::guard::IDLE;
+use super::leave::Despite;
 use super::list::{Intercepted, Scope, list};
 use super::site::Site;
 use super::{block, events, leave};
@@ -60,7 +61,7 @@ pub async fn put_back(
             events::ended(&site, (&found.service, uid), claim, Some(by)).await;
         }
         let left = match taken.left {
-            0 => leave::give_back(&site, &found.service, &found.origin).await?,
+            0 => leave::give_back(&site, &found.service, &found.origin, Despite::Nobody).await?,
             others => Left::Others(others),
         };
         if left == Left::Last {

@@ -125,3 +125,44 @@ async fn a_relay_that_goes_is_said() {
     guard.sweep(|| IDLE).await;
     assert!(stage.origins().is_empty());
 }
+
+/// A claim whose kdev is dead must not keep callers with a relay that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_relay_a_claim_of_nobody_keeps_nothing() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    drop(stage.redirect("ghost").await.unwrap());
+    let mut guard = stage.redirect("a").await.unwrap();
+    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
+    let scale = |count: u32| json!({"spec": {"replicas": count}});
+    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
+    assert_eq!(next(&mut guard).await, Change::RelayDown);
+    assert_eq!(guard.release().await.unwrap(), Left::Others(1));
+    assert_eq!(stage.as_it_is("web"), before);
+    assert_eq!(stage.behind("web").len(), 6);
+    // Both come again once there is one.
+    stage.client.merge::<Value>(path, &scale(2)).await.unwrap();
+    within(LIMIT, "the relay's pods", || stage.relays().len() == 2).await;
+    let mut again = stage.redirect("b").await.unwrap();
+    assert_eq!(stage.origins().len(), 1);
+    assert_eq!(again.restore().await.unwrap(), Left::Others(1));
+    assert_ne!(stage.as_it_is("web"), before, "the ghost may wake");
+}
+
+/// Whoever sets the Service back while no replica is ready is right to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_not_brought_to_a_relay_that_is_not_there() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let mut guard = stage.redirect("a").await.unwrap();
+    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
+    let scale = |count: u32| json!({"spec": {"replicas": count}});
+    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
+    within(LIMIT, "no relay", || stage.relays().is_empty()).await;
+    let own = json!({"spec": {"selector": {"app": "web"}}});
+    let web = format!("{SERVICES}/web");
+    stage.client.merge::<Value>(&web, &own).await.unwrap();
+    assert_eq!(next(&mut guard).await, Change::RelayDown);
+    assert_eq!(guard.release().await.unwrap(), Left::Last);
+}

@@ -74,7 +74,7 @@ impl Pod {
     }
 
     /// Its processes, the first one first.
-    pub(super) fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         processes(&self.container)
     }
 

@@ -31,11 +31,9 @@ pub(super) const fn with(
     headers: &'static [(&'static str, &'static str)],
 ) -> Manner {
     Manner {
-        name,
         headers,
-        threads: 2,
         pause: Duration::from_millis(100),
-        kept: false,
+        ..plain(name, 2, false)
     }
 }
 

@@ -12,13 +12,13 @@ use crate::callers::{Calls, Load, PLAIN};
 use crate::lab;
 use crate::team::{self, Team};
 
-const ANNS: &str = "x-user: ann";
+pub(super) const ANNS: &str = "x-user: ann";
 /// How long after a fault a matching request may wait for its answer, and a bit for the way.
-const ANSWERED: f64 = 6.5;
+pub(super) const ANSWERED: f64 = 6.5;
 /// How long a laptop that wakes may take until it hears its requests again.
-const AWAKE: Duration = Duration::from_secs(10);
+pub(super) const AWAKE: Duration = Duration::from_secs(10);
 
-fn pause(seconds: u64) {
+pub(super) fn pause(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
 }
 

@@ -4,13 +4,18 @@ mod app;
 mod beside;
 mod conflicts;
 mod container;
+mod cut;
 mod faults;
 mod grpc;
 mod kinds;
+mod losses;
 mod many;
 mod node;
+mod noticed;
 mod pods;
+mod pods_change;
 mod session;
+mod workers;
 
 use std::time::{Duration, Instant};
 

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A line; everything on it ends when this is dropped.
-pub(super) struct Line {
-    pub(super) address: SocketAddr,
+pub(crate) struct Line {
+    pub(crate) address: SocketAddr,
     /// How often it was cut.
     cuts: watch::Sender<u64>,
     /// Bytes per second towards the API server and back, each; 0 without a limit.
@@ -25,7 +25,7 @@ pub(super) struct Line {
 
 impl Line {
     /// A line that begins at `here` and ends at `server`.
-    pub(super) async fn new(here: SocketAddr, server: SocketAddr) -> Self {
+    pub(crate) async fn new(here: SocketAddr, server: SocketAddr) -> Self {
         let listener = TcpListener::bind(here).await.unwrap();
         let address = listener.local_addr().unwrap();
         let cuts = watch::Sender::new(0);
@@ -56,17 +56,17 @@ impl Line {
     }
 
     /// Ends every connection that there is, at once.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Makes it slow, in bytes per second.
-    pub(super) fn narrow(&self, rate: u64) {
+    pub(crate) fn narrow(&self, rate: u64) {
         self.rate.store(rate, Ordering::Relaxed);
     }
 
     /// Connections that were ever made.
-    pub(super) fn made(&self) -> u64 {
+    pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
 }
@@ -108,14 +108,14 @@ async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, rate: Arc<Atom
 }
 
 /// Where a kubeconfig of the lab leads.
-pub(super) fn server(kubeconfig: &Path) -> SocketAddr {
+pub(crate) fn server(kubeconfig: &Path) -> SocketAddr {
     let text = std::fs::read_to_string(kubeconfig).unwrap();
     let rest = text.split("https://").nth(1).unwrap();
     rest.split('"').next().unwrap().parse().unwrap()
 }
 
 /// A copy of a kubeconfig that leads over a line.
-pub(super) fn over(kubeconfig: &Path, line: SocketAddr, folder: &Path) -> PathBuf {
+pub(crate) fn over(kubeconfig: &Path, line: SocketAddr, folder: &Path) -> PathBuf {
     let text = std::fs::read_to_string(kubeconfig).unwrap();
     let old = format!("\"https://{}\"", server(kubeconfig));
     // The certificate knows the API server's names, not the line's address.

@@ -8,15 +8,15 @@ const NAMESPACE: &str = "kdev-lab-mobile";
 /// This machine's end of the cable; the lab's `leftovers` knows links of this form.
 const LINK: &str = "vethmobile";
 /// Where this machine is, seen from the laptop.
-pub(super) const HERE: Ipv4Addr = Ipv4Addr::new(172, 31, 98, 1);
+pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(172, 31, 98, 1);
 const FIRST: &str = "172.31.98.2/24";
 const SECOND: &str = "172.31.98.77/24";
 
 /// The laptop; gone when this is dropped.
-pub(super) struct Mobile(());
+pub(crate) struct Mobile(());
 
 impl Mobile {
-    pub(super) fn set_up() -> Self {
+    pub(crate) fn set_up() -> Self {
         let _ = ip(&["netns", "del", NAMESPACE]);
         let mobile = Self(());
         ip(&["netns", "add", NAMESPACE]).unwrap();
@@ -31,13 +31,19 @@ impl Mobile {
     }
 
     /// Another network: nothing of the old address arrives any more, and nobody says so.
-    pub(super) fn moves(&self) {
+    pub(crate) fn moves(&self) {
         ip(&["-n", NAMESPACE, "addr", "del", FIRST, "dev", "eth0"]).unwrap();
         ip(&["-n", NAMESPACE, "addr", "add", SECOND, "dev", "eth0"]).unwrap();
     }
 
+    /// Nothing arrives any more in either direction, and nobody says so, until the result is dropped.
+    pub(crate) fn cut(&self) -> Cut {
+        Cut::drop_all("-I").unwrap();
+        Cut(())
+    }
+
     /// A command on it.
-    pub(super) fn command(&self, inner: &Command) -> Command {
+    pub(crate) fn command(&self, inner: &Command) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", NAMESPACE]);
         command.arg(inner.get_program()).args(inner.get_args());
@@ -53,7 +59,7 @@ impl Mobile {
     }
 
     /// Runs what `work` makes on a thread that lives on the laptop, an app beside kdev.
-    pub(super) fn app<F>(
+    pub(crate) fn app<F>(
         &self,
         work: impl FnOnce() -> F + Send + 'static,
     ) -> std::thread::JoinHandle<F::Output>
@@ -78,8 +84,28 @@ impl Drop for Mobile {
     }
 }
 
+/// A laptop without a network.
+pub(crate) struct Cut(());
+
+impl Cut {
+    fn drop_all(verb: &str) -> Result<(), String> {
+        for (chain, way) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
+            let rule = ["iptables", "-w", verb, chain, way, "eth0", "-j", "DROP"];
+            ip(&[&["netns", "exec", NAMESPACE], &rule[..]].concat())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        // The laptop may be gone already.
+        let _ = Self::drop_all("-D");
+    }
+}
+
 /// An address for a line that the laptop reaches.
-pub(super) fn here() -> SocketAddr {
+pub(crate) fn here() -> SocketAddr {
     (HERE, 0).into()
 }
 

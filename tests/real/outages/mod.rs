@@ -2,9 +2,9 @@
 //! others: a hundred a second are made while it happens.
 
 mod idle;
-mod line;
+pub(crate) mod line;
 mod load;
-mod mobile;
+pub(crate) mod mobile;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
