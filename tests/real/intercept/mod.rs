@@ -1,16 +1,24 @@
 //! `kdev intercept` against a real cluster, by an account with the role `edit` and nothing else.
 
 mod app;
+mod away;
 mod beside;
 mod conflicts;
 mod container;
+mod crowd;
+mod drain;
+mod drift;
+mod endings;
 mod faults;
+mod flags;
 mod grpc;
 mod kinds;
 mod many;
+mod mirror;
 mod node;
 mod pods;
 mod session;
+mod terminal;
 
 use std::time::{Duration, Instant};
 
