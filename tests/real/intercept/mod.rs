@@ -12,13 +12,16 @@ mod endings;
 mod faults;
 mod flags;
 mod grpc;
+mod hostile;
 mod kinds;
 mod many;
 mod mirror;
 mod node;
 mod pods;
 mod session;
+mod strict;
 mod terminal;
+mod two;
 
 use std::time::{Duration, Instant};
 
