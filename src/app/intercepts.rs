@@ -88,12 +88,37 @@ pub async fn leave(
     place
         .oust(&found, &by, |claim| ids.contains(&claim.id))
         .await;
-    let meant = |found: &Intercepted| found.claims.iter().any(|claim| ids.contains(&claim.id));
+    // A kdev that is told may take its claim off before this does, and leaves the rest to this.
+    let ended: BTreeMap<&str, Vec<Claim>> = found
+        .iter()
+        .map(|one| (one.on_record.service.as_str(), of(&one.on_record, &ids)))
+        .filter(|(_, claims)| !claims.is_empty())
+        .collect();
+    let meant = |found: &Intercepted| ended.contains_key(found.service.as_str());
     let ends = |_: &Intercepted, claim: &Claim| ids.contains(&claim.id);
     let scope = place.scope(false);
-    let done = sweep::put_back(&place.client, &scope, &by, false, &meant, &ends, tell).await;
+    let mut done = Vec::new();
+    let mut each = |put: &Put| {
+        let put = Put {
+            ended: ended.get(put.service.as_str()).cloned().unwrap_or_default(),
+            ..put.clone()
+        };
+        tell(&put);
+        done.push(put);
+    };
+    let put = sweep::put_back(&place.client, &scope, &by, false, &meant, &ends, &mut each).await;
     place.close().await;
-    Ok(done?)
+    put?;
+    Ok(done)
+}
+
+/// Those of a Service's claims that have one of these ids.
+fn of(found: &Intercepted, ids: &BTreeSet<String>) -> Vec<Claim> {
+    let claims = found.claims.iter();
+    claims
+        .filter(|claim| ids.contains(&claim.id))
+        .cloned()
+        .collect()
 }
 
 /// The ids of the claims that are meant.
@@ -118,7 +143,8 @@ fn choose(
         .filter(|(_, claim)| what.force || is_own(claim))
         .map(|(_, claim)| claim.id.clone())
         .collect();
-    if !ids.is_empty() || (what.all && what.what.is_none() && meant.is_empty()) {
+    // Whoever has none has left all of theirs, whatever others have.
+    if !ids.is_empty() || (what.all && what.what.is_none()) {
         return Ok(ids);
     }
     match meant.first() {
@@ -357,15 +383,13 @@ mod tests {
         );
         let none = leave(Some("x"), false, false).unwrap_err();
         assert!(none.contains("no intercept x"), "{none}");
-        let nothing = choose(
-            &[],
-            &Leave {
-                all: true,
-                ..Leave::default()
-            },
-            "ada",
-            "shop",
-        );
-        assert!(nothing.unwrap().is_empty());
+        let every = Leave {
+            all: true,
+            ..Leave::default()
+        };
+        for there in [&[][..], &all[1..]] {
+            let nothing = choose(there, &every, "ada", "shop");
+            assert!(nothing.unwrap().is_empty());
+        }
     }
 }

@@ -3,12 +3,11 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tracing::info;
 
 use super::connect::{listen, serve_laptop};
-use super::intercept::{Intercepts, Planned};
+use super::intercept::{Intercepts, Planned, Started};
 use super::registry::{self, Lease, Lends, Listening};
 use super::signals::Ending;
 use super::{Session, share};
@@ -225,18 +224,15 @@ async fn intercepting(
     let Some(plan) = plan else {
         return Ok((session, None));
     };
-    // A signal meanwhile waits until what was begun can be given back.
     let mut ending = Ending::listen()?;
-    let starting = plan.start(&session, config);
+    let starting = plan.start(&session, config, &mut ending);
     match observer.during(INTERCEPTING, starting).await {
-        Ok(intercepts) => match ending.next().now_or_never() {
-            None => Ok((session, Some(intercepts))),
-            Some(_) => {
-                give_back(Some(intercepts), observer).await?;
-                session.close(Duration::ZERO).await;
-                anyhow::bail!("it was told to end before the command began");
-            }
-        },
+        Ok(Started::Live(intercepts)) => Ok((session, Some(intercepts))),
+        Ok(Started::Told(_, begun)) => {
+            give_back(begun, observer).await?;
+            session.close(Duration::ZERO).await;
+            anyhow::bail!("it was told to end before the command began");
+        }
         Err(error) => {
             session.close(Duration::ZERO).await;
             Err(error)

@@ -111,7 +111,9 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
     }
     let starting = app::intercept::Alone::start(config, &plan);
     let mut alone = output::progress("Intercepting", starting).await?;
-    printer.live();
+    if alone.is_live() {
+        printer.live();
+    }
     match alone.until_end().await? {
         app::intercept::End::Signal(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),

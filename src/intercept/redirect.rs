@@ -1,6 +1,8 @@
 //! The seam to the cluster: a Service's traffic comes to the relay, and goes back.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::claim::{Claim, Judge};
@@ -12,7 +14,7 @@ pub trait Redirect: Send + Sync {
 
     /// Puts the claim on record and sees to it that the Service's traffic comes to the relay. Where
     /// it fails, what it did is undone. Dropping the future may leave a claim without anybody, which
-    /// `kdev restore` finds.
+    /// `kdev restore` finds; [`Wanted::on_record`] says whether it may.
     ///
     /// # Errors
     /// Why not; nothing is changed then.
@@ -73,6 +75,25 @@ pub struct Wanted {
     pub judge: Judge,
     /// Whether what is merely unwise is done all the same.
     pub force: bool,
+    /// Says whether dropping the future may leave a claim.
+    pub on_record: OnRecord,
+}
+
+/// Whether claims may be in the cluster. Cloning is shallow: all clones are the same word.
+#[derive(Clone, Debug, Default)]
+pub struct OnRecord(Arc<AtomicBool>);
+
+impl OnRecord {
+    /// One is about to be there.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one may be there.
+    #[must_use]
+    pub fn may_be(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Where a port of a Service arrives at the relay.

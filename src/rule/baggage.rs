@@ -58,6 +58,16 @@ fn decode(text: &str) -> Cow<'_, str> {
     String::from_utf8(out).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
+/// Percent-encodes what cannot stand in a value as it is.
+pub(super) fn encode(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"%,;\\".contains(byte);
+    let each = text.bytes().map(|byte| match plain(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    each.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -171,6 +171,11 @@ impl Running {
         lines.collect::<Result<_, _>>().unwrap()
     }
 
+    /// All that it printed so far, for people.
+    pub(crate) fn shown(&self) -> String {
+        self.out.lock().unwrap().clone()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -102,7 +102,8 @@ impl Site {
 
     /// An object here.
     pub(crate) fn object(&self, object: &str) -> Value {
-        let text = self.kubectl(&["get", object, "-o", "json"]).unwrap();
+        let get = ["get", object, "-o", "json", "--show-managed-fields"];
+        let text = self.kubectl(&get).unwrap();
         serde_json::from_str(&text).unwrap()
     }
 

@@ -99,6 +99,10 @@ impl Team {
             if item["metadata"]["name"] == "kdev-relay" && item["kind"] == "Deployment" {
                 return json!({"spec": item["spec"], "labels": item["metadata"]["labels"]});
             }
+            // Who counts pods writes down when it did.
+            if let Some(fields) = item["metadata"]["managedFields"].as_array_mut() {
+                fields.retain(|entry| entry["manager"] != "kube-controller-manager");
+            }
             item.as_object_mut().unwrap().remove("status");
             item
         });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Intercepts, Planned};
+use super::{Intercepts, Planned, Started};
 use crate::app::Session;
 use crate::app::registry::Registration;
 use crate::app::signals::Ending;
@@ -18,6 +18,8 @@ const GRACE: Duration = Duration::ZERO;
 pub struct Alone {
     session: Option<Session>,
     intercepts: Option<Intercepts>,
+    /// A signal that came before all were live.
+    told: Option<u8>,
     ending: Ending,
     elapses: bool,
     _registration: Option<Registration>,
@@ -38,13 +40,14 @@ impl Alone {
     /// Opens a session and begins what is planned.
     ///
     /// # Errors
-    /// When the cluster cannot be reached or one could not begin. A signal meanwhile ends it.
+    /// When the cluster cannot be reached or one could not begin. A signal meanwhile is none: see
+    /// [`Alone::is_live`].
     pub async fn start(config: &Config, plan: &Planned) -> anyhow::Result<Self> {
         let session = Session::open(config).await?;
-        let ending = Ending::listen()?;
-        let started = plan.start(&session, config).await;
-        let intercepts = match started {
-            Ok(intercepts) => intercepts,
+        let mut ending = Ending::listen()?;
+        let (intercepts, told) = match plan.start(&session, config, &mut ending).await {
+            Ok(Started::Live(intercepts)) => (Some(intercepts), None),
+            Ok(Started::Told(number, begun)) => (begun, Some(number)),
             Err(error) => {
                 session.close(GRACE).await;
                 return Err(error);
@@ -53,11 +56,18 @@ impl Alone {
         let registration = session.register("intercept", Vec::new(), None);
         Ok(Self {
             session: Some(session),
-            intercepts: Some(intercepts),
+            intercepts,
+            told,
             ending,
             elapses: plan.terms.lasts.is_some(),
             _registration: registration,
         })
+    }
+
+    /// Whether it goes on until something ends it, rather than that it was told to end before.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.told.is_none()
     }
 
     /// Goes on until it ends. A second signal skips what is left of giving back.
@@ -65,14 +75,30 @@ impl Alone {
     /// # Errors
     /// Never, but for what a caller asked for twice.
     pub async fn until_end(&mut self) -> anyhow::Result<End> {
-        let mut intercepts = self.intercepts.take().context("it has ended before")?;
+        let session = self.session.take().context("it has ended before")?;
+        let end = match (self.intercepts.take(), self.told) {
+            (Some(intercepts), told) => self.follow(intercepts, told).await,
+            (None, Some(number)) => End::Signal(number),
+            (None, None) => End::Elapsed,
+        };
+        session.close(GRACE).await;
+        Ok(end)
+    }
+
+    async fn follow(&mut self, mut intercepts: Intercepts, told: Option<u8>) -> End {
+        let told = async {
+            match told {
+                Some(number) => number,
+                None => self.ending.next().await,
+            }
+        };
         let end = tokio::select! {
             reason = intercepts.ended() => match reason {
                 Some(reason) => End::Broken(reason),
                 None if self.elapses => End::Elapsed,
                 None => End::Broken("it was broken off".to_owned()),
             },
-            number = self.ending.next() => {
+            number = told => {
                 intercepts.stop();
                 tokio::select! {
                     _ = intercepts.ended() => {}
@@ -82,10 +108,7 @@ impl Alone {
             }
         };
         intercepts.abandon().await;
-        if let Some(session) = self.session.take() {
-            session.close(GRACE).await;
-        }
-        Ok(end)
+        end
     }
 }
 

@@ -13,7 +13,7 @@ use crate::addr::{Host, Target};
 use crate::dial::{Answer, Dial as _, DialRelay as _, Laptop};
 use crate::intercept::record::{judge, overlapping, record};
 use crate::intercept::reverse::{Reverse, Standing};
-use crate::intercept::{Redirect as _, RedirectError, Redirected as _, Wanted};
+use crate::intercept::{OnRecord, Redirect as _, RedirectError, Redirected as _, Wanted};
 use crate::k8s::Client;
 use crate::k8s::redirect::list::{Intercepted, Scope, ServicePort, list, ports};
 use crate::k8s::redirect::{Redirector, drain};
@@ -43,6 +43,7 @@ pub(super) struct Site {
     pub(super) owner: String,
     pub(super) terms: Terms,
     pub(super) tell: Teller,
+    pub(super) on_record: OnRecord,
     /// What goes on beside the intercepts, and ends with the session.
     pub(super) tasks: Tasks,
 }
@@ -141,6 +142,7 @@ impl Site {
                 claim: record(port.port, claim),
                 judge: judge(port.port, claim.clone(), lives, self.terms.take_over),
                 force: self.terms.force,
+                on_record: self.on_record.clone(),
             };
             match self.redirector.redirect(wanted).await {
                 Err(RedirectError::Conflict(_)) if own && Instant::now() < until => {

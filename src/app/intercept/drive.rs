@@ -64,13 +64,12 @@ impl Driver {
         asked: &[Asked],
         events: mpsc::Receiver<reverse::Event>,
     ) -> anyhow::Result<Self> {
-        let until = site.terms.lasts.map(|lasts| Instant::now() + lasts);
         let mut driver = Self {
             site,
             lives: Vec::new(),
             waiting: Vec::new(),
             events,
-            until,
+            until: None,
             again: every(AGAIN),
             starting: every(STARTING),
             said: HashMap::new(),
@@ -85,6 +84,9 @@ impl Driver {
                 }
             }
         }
+        // From when all are live: what it takes until then may be long.
+        let lasts = driver.site.terms.lasts;
+        driver.until = lasts.map(|lasts| Instant::now() + lasts);
         Ok(driver)
     }
 

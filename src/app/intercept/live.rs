@@ -120,8 +120,8 @@ impl Live {
         if again.is_some_and(|at| at.elapsed() < SET_BACK_AGAIN) {
             self.give_back_quickly(site).await;
             return Fate::Over(format!(
-                "Service {service} was set back twice ({how}); whoever does that (helm, Argo CD, \
-                 Flux, a pipeline) would go on"
+                "Service {service} was set back twice ({how}), and whoever does that would go on; \
+                 have them pause (helm, Argo CD, Flux, a pipeline) and intercept it again"
             ));
         }
         site.note(format!(

@@ -3,7 +3,8 @@
 //!
 //! * [`asked`]: what a user asks for; [`owner`](mod@owner): whose it is; [`seen`](mod@seen): what the
 //!   relay knows of it
-//! * [`begin`]: how one begins; [`live`]: how it goes on and ends
+//! * [`begin`]: how one begins, [`start`]: and with it all, unless a signal comes; [`live`]: how it goes
+//!   on and ends
 //! * [`drive`]: all of one kdev together; [`alone`]: without a command beside them
 
 mod alone;
@@ -13,6 +14,7 @@ mod drive;
 mod live;
 mod owner;
 mod seen;
+mod start;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +27,11 @@ use self::begin::Site;
 use self::drive::Driver;
 pub use self::owner::{mine, owner};
 pub use self::seen::{Seen, seen};
+pub(in crate::app) use self::start::Started;
 use super::Session;
 use crate::addr::Target;
 use crate::config::Config;
+use crate::intercept::OnRecord;
 use crate::intercept::reverse::Served;
 use crate::k8s::redirect::{Redirector, through_tunnels};
 use crate::k8s::relay;
@@ -99,21 +103,6 @@ pub struct Planned {
     pub port: Option<u16>,
 }
 
-impl Planned {
-    /// Begins it.
-    ///
-    /// # Errors
-    /// Why one could not begin; none has then.
-    pub(in crate::app) async fn start(
-        &self,
-        session: &Session,
-        config: &Config,
-    ) -> anyhow::Result<Intercepts> {
-        let tell = self.tell.clone();
-        Intercepts::start(session, config, &self.asked, &self.terms, tell).await
-    }
-}
-
 /// Intercepts that are live.
 pub struct Intercepts {
     stop: Option<oneshot::Sender<()>>,
@@ -122,16 +111,16 @@ pub struct Intercepts {
 }
 
 impl Intercepts {
-    /// Begins all that is asked for, or none, as intercepts of `session`.
+    /// Begins all that is planned, or none, as intercepts of `session`. Dropping the future leaves
+    /// nothing as long as `on_record` says so.
     ///
     /// # Errors
     /// Why one could not begin; those before it are given back.
-    pub async fn start(
+    async fn start(
         session: &Session,
         config: &Config,
-        asked: &[Asked],
-        terms: &Terms,
-        tell: Teller,
+        plan: &Planned,
+        on_record: OnRecord,
     ) -> anyhow::Result<Self> {
         let (client, pods) = (&session.client, &session.pods);
         let (events, heard) = mpsc::channel(EVENTS);
@@ -152,15 +141,16 @@ impl Intercepts {
             reverse,
             relay: session.relay.clone(),
             owner: owner(config),
-            terms: terms.clone(),
-            tell,
+            terms: plan.terms.clone(),
+            tell: plan.tell.clone(),
+            on_record,
             tasks: background.clone(),
         };
         if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
             site.reverse.close(Duration::ZERO).await;
             return Err(error.into());
         }
-        let driver = Driver::begin(site, asked, heard).await?;
+        let driver = Driver::begin(site, &plan.asked, heard).await?;
         let (tasks, (stop, stopped), (ended, done)) =
             (Tasks::new(), oneshot::channel(), oneshot::channel());
         tasks.spawn(async move {

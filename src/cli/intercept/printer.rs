@@ -91,10 +91,12 @@ fn describe(begun: &Begun) -> String {
         (false, true) => "all requests come".to_owned(),
         (false, false) => format!("requests with {} come", claim.conditions),
     };
-    let (flags, path) = claim.conditions.as_curl();
+    let curl = claim
+        .conditions
+        .as_curl(&format!("http://{service}:{port}"));
     let mut text = format!(
         "{service}.{namespace} port {port}: {what} to {app} (claim {}, {})\n\
-         \x20 try   kdev run -n {namespace} -- curl{flags} http://{service}:{port}{path}\n",
+         \x20 try   kdev run -n {namespace} -- curl {curl}\n",
         claim.id, claim.owner
     );
     if let Some(down) = down {

@@ -31,6 +31,7 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
         admitted(site, origin, &wanted)?;
     }
     let ready = keys::carried(site, &plain, ready).await?;
+    wanted.on_record.begin();
     let joined = join(site, &wanted).await?;
     let result = bring(to, &wanted, &joined, &ready).await;
     let (live, origin) = match result {

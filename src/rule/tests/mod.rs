@@ -251,6 +251,40 @@ fn a_claim_is_small_and_comes_back_from_json() {
 }
 
 #[test]
+fn a_line_of_curl_says_what_conditions_do() {
+    for (flags, line) in [
+        (&[][..], "http://web:80/"),
+        (
+            &[
+                "--header x-user: ann",
+                "--path-prefix /a",
+                "--path-prefix /a/b",
+            ],
+            "-H 'x-user: ann' http://web:80/a/b",
+        ),
+        (
+            &["--path /it's;here&[1]"],
+            r"--globoff 'http://web:80/it'\''s;here&[1]'",
+        ),
+        (&["--path /a/../b"], "--path-as-is http://web:80/a/../b"),
+        (&["--method HEAD"], "-I http://web:80/"),
+        (
+            &["--method PUT", "--mine me"],
+            "-H 'x-kdev: me' -X PUT http://web:80/",
+        ),
+        (
+            &["--baggage k=a b,\u{fc}"],
+            "-H 'baggage: k=a%20b%2C%C3%BC' http://web:80/",
+        ),
+    ] {
+        assert_eq!(conditions(flags).as_curl("http://web:80"), line);
+    }
+    let sent = Sent::new("GET", "/", &[("baggage", "k=a%20b%2C%C3%BC")]);
+    let one = conditions(&["--baggage k=a b,\u{fc}"]);
+    assert!(one.iter().all(|one| one.holds(&sent.head())));
+}
+
+#[test]
 fn what_a_version_does_not_know_is_an_error_and_names_itself() {
     let text = serde_json::to_string(&claim("a", &["--method GET"])).unwrap();
     for (from, to, word) in [

@@ -324,6 +324,48 @@ async fn the_relays_pods_get_the_labels_that_a_selector_needs() {
     guard.restore().await.unwrap();
 }
 
+/// However far it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_broken_off_knows_whether_something_is_left() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let (mut early, mut late) = (0, 0);
+    for step in 0.. {
+        if late == 8 {
+            break;
+        }
+        let wanted = wanted("a");
+        let word = wanted.on_record.clone();
+        let redirector = stage.redirector();
+        let limit = Duration::from_micros(250) * step;
+        let redirected = tokio::time::timeout(limit, redirector.redirect(wanted)).await;
+        drop(redirected);
+        // What is on its way arrives.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if word.may_be() {
+            late += 1;
+            let scope = Scope::Namespace("shop".to_owned());
+            let (all, each) = (|_: &_| true, |_: &_, _: &_| true);
+            let mut tell = |_: &_| {};
+            let put = put_back(&stage.client, &scope, "me", true, &all, &each, &mut tell);
+            put.await.unwrap();
+        } else {
+            early += 1;
+            let claims = stage.origins().iter().any(|origin| {
+                let claims = &origin["metadata"]["annotations"]["kdev.dev/claims"];
+                claims
+                    .as_str()
+                    .is_some_and(|claims| claims.contains("\"a\""))
+            });
+            assert!(!claims, "{:?}", stage.origins());
+        }
+        assert_eq!(stage.as_it_is("web"), before);
+    }
+    println!("{early} left nothing, {late} perhaps");
+    assert!(early > 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_named() {
     let stage = Stage::set_up().await;

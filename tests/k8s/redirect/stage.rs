@@ -6,7 +6,7 @@ use std::time::Duration;
 use kdev::addr::Target;
 use kdev::dial::DialError;
 use kdev::intercept::{
-    Change, Claim, Judge, Redirect as _, RedirectError, Redirected as _, Verdict, Wanted,
+    Change, Claim, Judge, OnRecord, Redirect as _, RedirectError, Redirected as _, Verdict, Wanted,
 };
 use kdev::k8s::Client;
 use kdev::k8s::redirect::{Ask, Guard, Redirector};
@@ -196,6 +196,7 @@ pub(crate) fn judged(id: &str, judge: Judge) -> Wanted {
         claim,
         judge,
         force: false,
+        on_record: OnRecord::default(),
     }
 }
 

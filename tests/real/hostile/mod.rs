@@ -20,7 +20,7 @@ use crate::lab;
 use crate::site::{SECRETS, Site};
 
 /// What the pod may use.
-const LIMIT: u64 = 128 << 20;
+pub(crate) const LIMIT: u64 = 128 << 20;
 
 /// One relay, and servers in another pod.
 struct Stage {

@@ -14,7 +14,7 @@ use crate::lab;
 pub(crate) struct Pod {
     pub(super) namespace: String,
     pub(super) name: String,
-    pub(super) ip: IpAddr,
+    pub(crate) ip: IpAddr,
     container: String,
     network: File,
 }
@@ -120,7 +120,7 @@ impl Pod {
     }
 
     /// How often its container was started again.
-    pub(super) fn restarts(&self) -> u32 {
+    pub(crate) fn restarts(&self) -> u32 {
         let path = "jsonpath={.status.containerStatuses[0].restartCount}";
         let count = lab::kubectl(&["-n", &self.namespace, "get", "pod", &self.name, "-o", path]);
         count.unwrap().parse().unwrap()
@@ -154,7 +154,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// What counts against the pod where the kernel counts sockets, too.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.resident + self.sockets.unwrap_or(0)
     }
 }

@@ -1,14 +1,17 @@
 # One caller in the cluster that does something special, and prints what it was told.
-# Usage: caller.py websocket|uploads|greeting|raw HOST PORT [NAME: VALUE]
+# Usage: caller.py websocket|uploads|greeting|crowd|raw HOST PORT [NAME: VALUE]
 #
 # websocket  prints who echoed its frames          uploads  13 at a time, prints who got each of them whole
 # greeting   prints SECONDS until the first line, and that line; sends a line, and wants it back
+# crowd      100 fresh connections at once, each second one with the header; prints a line for each in their
+#            order: SECONDS, STATUS (0 without an answer) and the answer
 # raw        sends its input as it is, and prints all that it hears until nothing more comes
 import base64, hashlib, http.client, os, socket, sys, threading, time
 
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 headers = dict(one.split(": ") for one in sys.argv[4:])
 UPLOADS, BYTES = 13, 20 << 20
+CROWD = 100
 
 
 def websocket():
@@ -69,6 +72,33 @@ def greeting():
     assert lines.readline() == b"and back\n"
 
 
+def crowd():
+    said = [None] * CROWD
+    ready = threading.Barrier(CROWD)
+
+    def one(n):
+        ready.wait()
+        begun = time.time()
+        try:
+            connection = http.client.HTTPConnection(host, port, timeout=20)
+            connection.connect()
+            connection.request("GET", "/", headers=headers if n % 2 else {})
+            answer = connection.getresponse()
+            status, text = answer.status, answer.read().decode().strip()
+        except Exception as error:
+            status, text = 0, repr(error)
+        said[n] = f"{time.time() - begun:.3f} {status} {text}"
+        # All of them stay open until the last one was answered.
+        ready.wait()
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(CROWD)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("\n".join(said))
+
+
 def raw():
     stream = socket.create_connection((host, port), 10)
     stream.sendall(sys.stdin.buffer.read())
@@ -80,4 +110,4 @@ def raw():
         pass
 
 
-{"websocket": websocket, "uploads": uploads, "greeting": greeting, "raw": raw}[kind]()
+{"websocket": websocket, "uploads": uploads, "greeting": greeting, "crowd": crowd, "raw": raw}[kind]()

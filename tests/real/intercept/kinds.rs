@@ -25,7 +25,7 @@ const ANNS: &str = "x-user: ann";
 const GREETED: f64 = 0.5;
 
 /// A caller in the cluster that does something special.
-fn caller(kind: &str, host: &str, more: &[&str], input: &'static [u8]) -> String {
+pub(super) fn caller(kind: &str, host: &str, more: &[&str], input: &'static [u8]) -> String {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/real/intercept/caller.py"
@@ -36,7 +36,7 @@ fn caller(kind: &str, host: &str, more: &[&str], input: &'static [u8]) -> String
 }
 
 /// A team whose pods say who they are in several ways.
-fn echo(what: &str) -> (Team, String) {
+pub(super) fn echo(what: &str) -> (Team, String) {
     let team = Team::set_up(what, "api", true);
     let folder = Path::new(SCRIPT).parent().unwrap();
     let command = "exec python3 /from/app.py $(hostname) 8080 9000";
@@ -128,7 +128,7 @@ fn http2_only() -> u16 {
 }
 
 /// A server that writes down all that it is sent, and answers each piece of it.
-fn recorder() -> (u16, Arc<Mutex<Vec<u8>>>) {
+pub(super) fn recorder() -> (u16, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let record: Arc<Mutex<Vec<u8>>> = Arc::default();

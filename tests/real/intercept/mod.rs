@@ -1,20 +1,31 @@
 //! `kdev intercept` against a real cluster, by an account with the role `edit` and nothing else.
 
 mod app;
+mod away;
 mod beside;
 mod conflicts;
 mod container;
+mod crowd;
 mod cut;
+mod drain;
+mod drift;
+mod endings;
 mod faults;
+mod flags;
 mod grpc;
+mod hostile;
 mod kinds;
 mod losses;
 mod many;
+mod mirror;
 mod node;
 mod noticed;
 mod pods;
 mod pods_change;
 mod session;
+mod strict;
+mod terminal;
+mod two;
 mod workers;
 
 use std::time::{Duration, Instant};

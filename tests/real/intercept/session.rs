@@ -123,6 +123,28 @@ impl Intercept {
         self.signal(Signal::SIGKILL);
     }
 
+    /// Waits until it has ended by itself, and gives the exit code and all that it told.
+    pub(super) fn ended(mut self) -> (Option<i32>, String) {
+        let begun = Instant::now();
+        loop {
+            if let Some(code) = self.running.ended() {
+                return (code, self.told());
+            }
+            assert!(begun.elapsed() < END_LIMIT, "{}", self.told());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until it notes something with these words.
+    pub(super) fn notes(&self, words: &str, limit: Duration) {
+        let begun = Instant::now();
+        let is_it = |event: &Value| event["text"].as_str().unwrap_or_default().contains(words);
+        while !self.events("note").iter().any(is_it) {
+            assert!(begun.elapsed() < limit, "no {words:?}: {}", self.told());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until it has ended because of somebody else, and tells why it says it has.
     pub(super) fn over(mut self) -> (Option<i32>, String) {
         let begun = Instant::now();

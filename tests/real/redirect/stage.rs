@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use kdev::intercept::{Claim, Judge, Verdict, Wanted};
+use kdev::intercept::{Claim, Judge, OnRecord, Verdict, Wanted};
 use kdev::k8s::portforward::{KnownForm, PortForward};
 use kdev::k8s::redirect::{Redirector, through_tunnels};
 use kdev::k8s::{Client, KubeOptions};
@@ -82,5 +82,6 @@ fn judged(service: &str, id: &str, judge: Judge) -> Wanted {
         claim,
         judge,
         force: false,
+        on_record: OnRecord::default(),
     }
 }

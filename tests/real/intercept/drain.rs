@@ -1,0 +1,107 @@
+//! Connections from before: they come along when the pods at their other end are replaced.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::app::App;
+use super::beside::now;
+use super::pods::PODS;
+use super::session::{Intercept, LAG};
+use super::{assert_as_before, from_a_pod};
+use crate::callers::{Manner, PLAIN};
+use crate::lab;
+use crate::team::Team;
+
+/// How long all pods may take: each has a few seconds until it is ready.
+const LIMIT: Duration = Duration::from_secs(90);
+/// How long after the last was deleted it goes: what it does before it stops, and its grace.
+const GONE: Duration = Duration::from_secs(15);
+
+#[test]
+#[ignore = "needs the lab"]
+fn connections_from_before_come_along_when_pods_are_replaced() {
+    if lab::leaves_out_long() {
+        return;
+    }
+    let team = Team::set_up("drain", "api", true);
+    let scale = ["scale", "deployment/orders", &format!("--replicas={PODS}")];
+    team.place.site.kubectl(&scale).unwrap();
+    let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
+    team.place.site.kubectl(&rollout).unwrap();
+    let before = team.objects();
+    let ready = || -> BTreeSet<String> {
+        let ready = lab::ready(&team.place.site.0, "app=orders").unwrap();
+        ready.into_iter().collect()
+    };
+    let old = ready();
+    assert_eq!(old.len(), PODS);
+    let ann = App::of("ann");
+    let [fresh, kept] = PLAIN;
+    let anns = Manner {
+        name: "ann",
+        headers: &[("x-user", "ann")],
+        threads: 8,
+        ..kept
+    };
+    let connections = kept.threads + anns.threads;
+    let load = team.load_of("orders", &[fresh, kept, anns]);
+    std::thread::sleep(Duration::from_secs(1));
+
+    let live = Intercept::live(
+        &team,
+        &ann,
+        &["orders", "--header", "x-user: ann", "--drain"],
+    );
+    let (begun, began) = (Instant::now(), now());
+    let is = |words: &str| {
+        let mut notes = live.events("note").into_iter();
+        notes.any(|note| note["text"].as_str().unwrap().contains(words))
+    };
+    let mut least = PODS;
+    while !is("all pods were replaced") {
+        least = least.min(ready().len());
+        assert!(begun.elapsed() < LIMIT, "{}", live.told());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!(
+        "all replaced after {:?}; at least {least} ready",
+        begun.elapsed()
+    );
+    assert!(least >= PODS - 1, "{least}");
+    assert!(
+        old.iter().all(|pod| is(&format!("pod {pod} is replaced"))),
+        "{}",
+        live.told()
+    );
+    assert!(ready().is_disjoint(&old), "{:?} {old:?}", ready());
+    std::thread::sleep(GONE);
+    let moved = now();
+    std::thread::sleep(Duration::from_secs(3));
+    let stopped = now();
+    live.end_whole();
+    std::thread::sleep(LAG);
+    let calls = load.stop();
+
+    let failed = |manner| calls.of(manner).filter(|call| call.status != 200).count();
+    let broken = failed("kept") + failed("ann");
+    println!("{broken} requests of {connections} kept connections found theirs closed");
+    assert_eq!(failed("fresh"), 0, "{:?}", calls.failures());
+    // Each connection ends with its pod, once.
+    assert!(broken <= connections, "{:?}", calls.failures());
+    let (mut early, mut late) = (0, 0);
+    for call in calls.of("ann").filter(|call| call.status == 200) {
+        if call.begun > moved && call.begun + call.took < stopped {
+            assert_eq!(call.answer, ann.name, "{call:?}");
+            late += 1;
+        } else if call.begun < began {
+            assert!(from_a_pod(&call.answer), "{call:?}");
+            early += 1;
+        }
+    }
+    println!("of ann's kept connections {early} requests before, {late} after");
+    assert!(early > 50 && late > 100, "{early} {late}");
+    let plain = calls.of("kept").chain(calls.of("fresh"));
+    let plain: Vec<_> = plain.filter(|call| call.status == 200).collect();
+    assert!(plain.iter().all(|call| from_a_pod(&call.answer)));
+    assert_as_before(&team, &before);
+}
