@@ -87,7 +87,9 @@ function ask2(session, headers, body) {
 
 async function client(host, headers) {
   const who = {}, agent = new http.Agent({ keepAlive: true, maxSockets: 4 });
-  const to = (more) => ({ host, port: 80, agent, headers: { ...headers, ...more.headers }, timeout: 10000, ...more.rest });
+  // Trailers are for those who ask for them (RFC 9110, 6.5.1).
+  const asks = { ...headers, te: "trailers" };
+  const to = (more) => ({ host, port: 80, agent, headers: { ...asks, ...more.headers }, timeout: 10000, ...more.rest });
   const bulk = crypto.randomBytes(BULK);
   const sound = ({ status, headers, trailers, data }, sent) => {
     assert.equal(status, 200);
@@ -147,7 +149,7 @@ async function client(host, headers) {
   })];
 
   const session = http2.connect(`http://${host}:81`);
-  const pseudo = { ":path": "/", ":method": "POST", ...headers };
+  const pseudo = { ":path": "/", ":method": "POST", ...asks };
   const posts = Array.from({ length: 20 }, (_, n) => {
     const data = bulk.subarray(n << 10, (n + 60) << 10);
     return ask2(session, pseudo, data).then((answer) => sound(answer, data));
