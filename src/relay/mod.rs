@@ -10,6 +10,7 @@ mod http;
 mod inbound;
 mod kept;
 mod laptop;
+mod linger;
 mod metrics;
 mod mirror;
 mod names;

@@ -19,6 +19,7 @@ use tracing::debug;
 
 use super::KEEP_ACCEPTING;
 use super::inbound::Inbound;
+use super::linger::Lingering;
 use super::pace::{Busy, Pace, Paced};
 use super::ports::{Entry, Port};
 use crate::addr::Target;
@@ -108,6 +109,7 @@ impl Web {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request).await) }
         });
+        let caller = Lingering::new(caller);
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -116,7 +118,7 @@ impl Web {
                 .auto_date_header(false)
                 .max_header_size(MAX_HEAD)
                 .max_buf_size(MAX_BUFFER)
-                .serve_connection(TokioIo::new(caller), service)
+                .serve_connection(TokioIo::new(caller.clone()), service)
                 .with_upgrades()
         );
         // Responses say that the connection closes from then on; one that has no more requests is
@@ -136,18 +138,17 @@ impl Web {
                 }
             }
         };
-        if let Err(error) = ended {
-            debug!(%error, "a caller's connection broke");
-        }
         let switch = self.switch.lock();
         let switch = switch.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((caller, to)) = switch {
-            self.join(caller, to).await;
+        match (ended, switch) {
+            (Err(error), _) => debug!(%error, "a caller's connection broke"),
+            (Ok(()), Some((caller, to))) => self.join(caller, to).await,
+            (Ok(()), None) => caller.linger().await,
         }
     }
 
     async fn join(&self, caller: OnUpgrade, to: Switched) {
-        let Some(caller) = caller.await.ok().and_then(reclaim::<Caller>) else {
+        let Some(caller) = caller.await.ok().and_then(reclaim::<Lingering<Caller>>) else {
             return debug!("the caller left before its stream began");
         };
         // No more heads come, and so no limit for them.

@@ -68,6 +68,30 @@ async fn each_request_of_a_connection_goes_where_its_headers_say() {
     );
 }
 
+/// As many programs do: they read nothing before all is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_all_before_it_reads_gets_an_answer_that_came_early() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = stage.kdev("ann", nobody().await).await;
+    ann.mine("ann").await;
+    let large = vec![7; 20 << 20];
+    let mut caller = stage.caller().await;
+    let head = format!(
+        "PUT / HTTP/1.1\r\nHost: x\r\nx-user: ann\r\nContent-Length: {}\r\n\r\n",
+        large.len()
+    );
+    let exchange = async {
+        caller.write_all(head.as_bytes()).await.unwrap();
+        caller.write_all(&large).await.unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = timeout(Duration::from_secs(20), exchange).await.unwrap();
+    assert!(answer.contains(" 502 "), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_all_kinds_go_both_ways() {
     let stage = Stage::set_up().await;
