@@ -102,3 +102,40 @@ impl<T: Io> AsyncWrite for Lingering<T> {
         Pin::new(&mut *self.inner()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_heard_to_its_end_and_no_longer_than_it_may_take() {
+        let (silent, _near) = duplex(PIECE);
+        let began = Instant::now();
+        Lingering::new(silent).linger().await;
+        assert_eq!(began.elapsed(), LIMIT);
+
+        let (stream, mut near) = duplex(PIECE);
+        let leaves = async {
+            near.write_all(&[7; 3 * PIECE]).await.unwrap();
+            drop(near);
+        };
+        let began = Instant::now();
+        tokio::join!(Lingering::new(stream).linger(), leaves);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+
+        let (stream, mut near) = duplex(PIECE);
+        let mut sent = 0;
+        let floods = async {
+            while near.write_all(&[7; PIECE]).await.is_ok() {
+                sent += PIECE;
+            }
+        };
+        let began = Instant::now();
+        tokio::join!(Lingering::new(stream).linger(), floods);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!((MOST..MOST + 3 * PIECE).contains(&sent), "{sent}");
+    }
+}

@@ -51,8 +51,9 @@ use self::tunnels::Tunnels;
 use crate::task::Tasks;
 use crate::tunnel::Budget;
 
-/// Bytes that all tunnels together may hold for their streams: with as much again waiting to be
-/// written, and the streams themselves, less than the 128 MiB that the pod may use.
+/// Bytes that tunnels share for what comes: with as much again waiting to be written, and the streams
+/// themselves, less than the 128 MiB that the pod may use. A tunnel that has read much and then stops
+/// keeps the window that it had when there were fewer.
 const BUDGET: u32 = 40 << 20;
 /// How long callers are still taken after the pod was told to end: until the whole cluster knows.
 const KEEP_ACCEPTING: Duration = Duration::from_secs(10);

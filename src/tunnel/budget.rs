@@ -59,7 +59,7 @@ impl Budget {
 
     /// The same for peers that one does not rely on: windows begin narrow, and widen as what comes is
     /// read. A granted window cannot be taken back, so one who stops reading keeps what it was given
-    /// when there were few others; like this that is no more than it was seen to read.
+    /// when there were few others; like this that is no more than twice what it was seen to read.
     #[must_use]
     pub fn growing(total: u32) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl Budget {
             budget: self.clone(),
             changes: self.tunnels.subscribe(),
             tally: Arc::new(Tally::new()),
-            window: self.narrowest(),
+            window: FIRST,
             look: Instant::now() + UNUSED,
         })
     }
@@ -149,8 +149,8 @@ impl Share {
         self.window = self.window.clamp(FIRST, self.budget.part(others + 1));
         let busy_now = self.window > FIRST;
         if busy != busy_now {
+            // Wakes this one once more too, which may have looked at the same moment as another.
             self.count(busy, busy_now);
-            self.changes.mark_unchanged();
         }
         self.tally.follow(self.window / 2);
         self.window
@@ -193,14 +193,14 @@ impl Share {
             // The sender lives as long as this share's own budget.
             _ = self.changes.changed() => {}
             () = self.tally.much_was_read() => {}
-            () = sleep_until(self.look), if self.budget.grows && grew => {}
+            () = sleep_until(self.look), if grew => {}
         }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let busy = self.budget.grows && self.window > FIRST;
+        let busy = self.window > FIRST;
         self.budget.tunnels.send_modify(|tunnels| {
             tunnels.all -= 1;
             tunnels.busy -= u32::from(busy);

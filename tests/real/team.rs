@@ -109,6 +109,14 @@ impl Team {
         described.collect()
     }
 
+    /// Has so many pods behind `orders`, and waits until they are ready.
+    pub(crate) fn scale(&self, pods: usize) {
+        let scale = ["scale", "deployment/orders", &format!("--replicas={pods}")];
+        self.place.site.kubectl(&scale).unwrap();
+        let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
+        self.place.site.kubectl(&rollout).unwrap();
+    }
+
     /// Where a Service is in the cluster.
     pub(crate) fn address(&self, service: &str) -> String {
         self.place

@@ -31,7 +31,7 @@ pub(crate) use error::Status;
 
 use self::generation::{Freshness, Generation};
 use self::refused::Refused;
-use self::starting::Starting;
+use self::starting::{Starting, is_denial};
 use super::kubeconfig::{Environment, KubeOptions};
 use super::oidc;
 use crate::task::Tasks;
@@ -303,7 +303,7 @@ impl Client {
         };
         let about = &self.inner.about;
         let limit = kind.limit();
-        let path = request.uri().path().to_owned();
+        let namespaced = request.uri().path().contains("/namespaces/");
         let answer = match tokio::time::timeout(limit, client.send(request)).await {
             Ok(sent) => sent.map_err(|e| error::classify(&e, &about.context, &about.way())),
             Err(_) => Err(ClientError::Unreachable {
@@ -312,7 +312,7 @@ impl Client {
             }),
         };
         match &answer {
-            Ok(response) => self.inner.starting.answered(&path, response.status()),
+            Ok(response) => self.inner.starting.answered(namespaced, response.status()),
             Err(ClientError::Unreachable { .. }) => self.inner.starting.away(),
             Err(_) => {}
         }
@@ -431,12 +431,4 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     *copy.version_mut() = request.version();
     *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
-}
-
-/// Whether the API server itself says no: a container runtime that does not know a protocol answers
-/// 403 too, as plain text.
-fn is_denial(response: &Response<Body>) -> bool {
-    let kind = response.headers().get(hyper::header::CONTENT_TYPE);
-    response.status() == StatusCode::FORBIDDEN
-        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }

@@ -8,7 +8,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Response, StatusCode};
 
 /// How long a server may take to read its roles from when it answers at all: most need less than a
 /// second, those on a busy machine several. Who really may not waits no longer than this.
@@ -32,12 +33,12 @@ impl Starting {
         self.seen().away = Some(Instant::now());
     }
 
-    /// It answered a request for `path` with `status`.
-    pub(super) fn answered(&self, path: &str, status: StatusCode) {
+    /// It answered a request for what is in a namespace, or is not, with `status`.
+    pub(super) fn answered(&self, namespaced: bool, status: StatusCode) {
         if matches!(status.as_u16(), 502..=504) {
             // What stands before it cannot reach it.
             self.away();
-        } else if path.contains("/namespaces/") && !refuses(status) {
+        } else if namespaced && !refuses(status) {
             // Whether there is such an object is told only to those who may know. What is not in a
             // namespace says little: discovery is allowed by other roles than the user's.
             self.seen().admitted = Some(Instant::now());
@@ -63,4 +64,51 @@ impl Starting {
 /// Whether `status` says nothing of what the user may do, or that it is not allowed.
 fn refuses(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 429)
+}
+
+/// Whether the API server itself says no: a container runtime that does not know a protocol answers
+/// 403 too, as plain text.
+pub(super) fn is_denial<B>(response: &Response<B>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE);
+    response.status() == StatusCode::FORBIDDEN
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_is_doubted_from_an_outage_until_something_is_admitted() {
+        let starting = Starting::default();
+        let doubted = || starting.explains(Instant::now());
+        assert!(!doubted());
+        starting.answered(true, StatusCode::BAD_GATEWAY);
+        assert!(
+            doubted(),
+            "what stands before the server could not reach it"
+        );
+        let asked_before = Instant::now();
+        starting.answered(false, StatusCode::OK);
+        starting.answered(true, StatusCode::FORBIDDEN);
+        assert!(doubted(), "discovery and denials admit nothing");
+        starting.answered(true, StatusCode::NOT_FOUND);
+        assert!(!doubted());
+        assert!(starting.explains(asked_before), "it was on its way by then");
+        starting.away();
+        assert!(doubted());
+        let long_ago = Instant::now().checked_sub(READS_ROLES_WITHIN).unwrap();
+        starting.seen().away = Some(long_ago);
+        assert!(!doubted(), "nobody waits for ever");
+    }
+
+    #[test]
+    fn only_the_servers_own_denial_is_one() {
+        let answer = |code: u16, kind: &str| {
+            let response = Response::builder().status(code).header(CONTENT_TYPE, kind);
+            is_denial(&response.body(()).unwrap())
+        };
+        assert!(answer(403, "application/json"));
+        assert!(!answer(403, "text/plain") && !answer(404, "application/json"));
+    }
 }

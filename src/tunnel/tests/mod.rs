@@ -271,6 +271,13 @@ fn a_budget_is_shared_by_all_tunnels() {
     assert_eq!(budget.tunnels(), 1);
 }
 
+#[tokio::test]
+async fn a_budget_that_grows_with_its_use_has_room_for_many() {
+    let budget = Budget::growing(40 << 20);
+    let shares: Vec<_> = std::iter::from_fn(|| budget.share()).collect();
+    assert_eq!(shares.len(), 640);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_window_grows_with_what_is_read_and_shrinks_when_that_is_little() {
     const KIB: u32 = 1 << 10;

@@ -14,7 +14,7 @@ use kdev::k8s::redirect::sweep::put_back;
 use kdev_sim::{Rule, User};
 use serde_json::{Value, json};
 
-use self::stage::{LIMIT, SERVICES, Stage, alone, judged, next, wanted};
+use self::stage::{LIMIT, RELAY, SERVICES, Stage, alone, judged, next, wanted};
 use crate::support::within;
 
 const IDLE: Duration = Duration::from_secs(60);
@@ -384,8 +384,7 @@ async fn what_is_missing_is_named() {
         text.contains("create, patch, delete services") && text.contains("edit"),
         "{text}"
     );
-    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
-    stage.client.delete(path, &json!({})).await.unwrap();
+    stage.client.delete(RELAY, &json!({})).await.unwrap();
     within(LIMIT, "the relay is gone", || stage.relays().is_empty()).await;
     let none = stage.redirect("a").await.unwrap_err().to_string();
     assert!(none.contains("kdev install -n shop"), "{none}");

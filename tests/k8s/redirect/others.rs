@@ -113,13 +113,11 @@ async fn a_relay_that_goes_is_said() {
     let stage = Stage::set_up().await;
     stage.apply(&stage.manifest()).await.unwrap();
     let mut guard = stage.redirect("a").await.unwrap();
-    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
-    let scale = |count: u32| json!({"spec": {"replicas": count}});
-    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
+    stage.scale_relay(0).await;
     assert_eq!(next(&mut guard).await, Change::RelayDown);
-    stage.client.merge::<Value>(path, &scale(2)).await.unwrap();
+    stage.scale_relay(2).await;
     assert_eq!(next(&mut guard).await, Change::RelayBack);
-    stage.client.delete(path, &json!({})).await.unwrap();
+    stage.client.delete(RELAY, &json!({})).await.unwrap();
     assert_eq!(next(&mut guard).await, Change::RelayGone);
     assert_eq!(guard.restore().await.unwrap(), Left::Last);
     guard.sweep(|| IDLE).await;
@@ -134,15 +132,13 @@ async fn without_a_relay_a_claim_of_nobody_keeps_nothing() {
     let before = stage.as_it_is("web");
     drop(stage.redirect("ghost").await.unwrap());
     let mut guard = stage.redirect("a").await.unwrap();
-    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
-    let scale = |count: u32| json!({"spec": {"replicas": count}});
-    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
+    stage.scale_relay(0).await;
     assert_eq!(next(&mut guard).await, Change::RelayDown);
     assert_eq!(guard.release().await.unwrap(), Left::Others(1));
     assert_eq!(stage.as_it_is("web"), before);
     assert_eq!(stage.behind("web").len(), 6);
     // Both come again once there is one.
-    stage.client.merge::<Value>(path, &scale(2)).await.unwrap();
+    stage.scale_relay(2).await;
     within(LIMIT, "the relay's pods", || stage.relays().len() == 2).await;
     let mut again = stage.redirect("b").await.unwrap();
     assert_eq!(stage.origins().len(), 1);
@@ -156,9 +152,7 @@ async fn a_service_is_not_brought_to_a_relay_that_is_not_there() {
     let stage = Stage::set_up().await;
     stage.apply(&stage.manifest()).await.unwrap();
     let mut guard = stage.redirect("a").await.unwrap();
-    let path = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
-    let scale = |count: u32| json!({"spec": {"replicas": count}});
-    stage.client.merge::<Value>(path, &scale(0)).await.unwrap();
+    stage.scale_relay(0).await;
     within(LIMIT, "no relay", || stage.relays().is_empty()).await;
     let own = json!({"spec": {"selector": {"app": "web"}}});
     let web = format!("{SERVICES}/web");

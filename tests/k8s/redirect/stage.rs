@@ -19,6 +19,9 @@ use crate::support::{World, within};
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const SERVICES: &str = "/api/v1/namespaces/shop/services";
 
+/// The relay's Deployment.
+pub(crate) const RELAY: &str = "/apis/apps/v1/namespaces/shop/deployments/kdev-relay";
+
 pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) client: Client,
@@ -73,6 +76,12 @@ impl Stage {
         let path = "/apis/apps/v1/namespaces/shop/deployments";
         self.client.post::<Value>(path, &deployment).await.unwrap();
         within(LIMIT, "the relay's pods", || self.relays().len() == 2).await;
+    }
+
+    /// Has the relay run so many replicas.
+    pub(crate) async fn scale_relay(&self, replicas: u32) {
+        let scale = json!({"spec": {"replicas": replicas}});
+        self.client.merge::<Value>(RELAY, &scale).await.unwrap();
     }
 
     /// Names of the relay's pods that are ready.

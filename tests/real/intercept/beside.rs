@@ -70,10 +70,7 @@ fn two_peoples_requests_beside_all_others() {
         return;
     }
     let team = Team::set_up("beside", "api", true);
-    let scale = ["scale", "deployment/orders", &format!("--replicas={PODS}")];
-    team.place.site.kubectl(&scale).unwrap();
-    let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
-    team.place.site.kubectl(&rollout).unwrap();
+    team.scale(PODS);
     let (ann, bob) = (App::of("ann"), App::of("bob"));
     let [fresh, kept] = PLAIN;
     let load = team.load_of(
@@ -128,14 +125,7 @@ fn two_peoples_requests_beside_all_others() {
 
 /// One more pod comes; a while later it has as much to do as each of the others.
 fn assert_new_pod_takes_part(team: &Team) {
-    let scale = [
-        "scale",
-        "deployment/orders",
-        &format!("--replicas={}", PODS + 1),
-    ];
-    team.place.site.kubectl(&scale).unwrap();
-    let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
-    team.place.site.kubectl(&rollout).unwrap();
+    team.scale(PODS + 1);
     std::thread::sleep(NEW_POD);
     let load = team.load_of("orders", &[plain("new", 8, true), plain("fresh", 4, false)]);
     std::thread::sleep(LOOKED_AT);

@@ -24,10 +24,7 @@ fn connections_from_before_come_along_when_pods_are_replaced() {
         return;
     }
     let team = Team::set_up("drain", "api", true);
-    let scale = ["scale", "deployment/orders", &format!("--replicas={PODS}")];
-    team.place.site.kubectl(&scale).unwrap();
-    let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
-    team.place.site.kubectl(&rollout).unwrap();
+    team.scale(PODS);
     let before = team.objects();
     let ready = || -> BTreeSet<String> {
         let ready = lab::ready(&team.place.site.0, "app=orders").unwrap();
