@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::installed::{BASE, RELAY};
 use crate::lab;
-use crate::program::{Done, finish, kdev};
+use crate::program::{Done, finish_within, kdev};
 use crate::site::{Account, Site};
+
+/// For how long a command is waited for: longer than any of them waits for pods unless told to, so
+/// that it can say what it waited for.
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// A namespace, and an account with the role `edit` there.
 pub(crate) struct Place {
@@ -39,7 +44,7 @@ impl Place {
     }
 
     pub(crate) fn kdev(&self, door: &str, args: &[&str]) -> Done {
-        finish(&mut self.command(door, args), b"")
+        finish_within(LIMIT, &mut self.command(door, args), b"")
     }
 
     /// `kdev install` with the lab's base image.

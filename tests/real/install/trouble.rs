@@ -73,6 +73,9 @@ fn quotas_and_nodes_without_room_are_explained() {
     );
     let (said, _) = explained(&place, &["--base-image", BASE], "exceeded quota: compute");
     assert!(said.contains("--replicas 1"), "{said}");
+    // This kubelet does not end for up to two minutes what is deleted between its init container and
+    // its start.
+    place.site.await_relays(1);
     place.kdev("api", &["uninstall", "--yes"]).ok();
 
     // More than any node has.
