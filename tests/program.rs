@@ -95,6 +95,11 @@ async fn the_demo_shows_the_main_jobs_and_ends() {
     ] {
         assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
     }
+    // Its pods take loopback addresses that only Linux has.
+    if cfg!(target_os = "linux") {
+        assert!(shown.contains("hello from this laptop"), "{shown}");
+        assert!(shown.contains("has its own pods again"), "{shown}");
+    }
     println!("the demo took {:?}", began.elapsed());
 }
 

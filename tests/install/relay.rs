@@ -47,7 +47,8 @@ impl Inside {
 async fn a_relay_that_was_installed_reaches_what_pods_reach() {
     let stage = Stage::new().await;
     let folder = stage.folder.path().join("pods");
-    kdev::app::demo::relay_pods(&stage.cluster, &folder, "127.0.0.1 inside.example");
+    let hosts = "127.0.0.1 inside.example";
+    kdev::app::demo::relay_pods(&stage.cluster, "shop", &folder, hosts, None);
     let inside = Inside::start().await;
     let none = inside.fetch(&stage, &[]).await;
     assert_ne!(none.code, 0);

@@ -1,7 +1,7 @@
 //! The cluster as tests and the demo hold it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::faults::Faults;
 use crate::options::{Habits, Options};
 use crate::pod::Pod;
 use crate::program::{Container, Exit};
+use crate::proxy;
 use crate::rbac::{Rule, User};
 use crate::server::Server;
 use crate::service::Service;
@@ -227,6 +228,13 @@ impl SimCluster {
         Fut: Future<Output = Exit> + Send + 'static,
     {
         self.world.programs.add(container, program);
+    }
+
+    /// Makes the namespace's Services reachable at `ip`, an address of this machine, on their ports
+    /// from 1024 on. Of two Services with the same port the first by name is.
+    pub fn proxy_services(&self, namespace: &str, ip: IpAddr) {
+        let run = proxy::run(self.world.clone(), namespace.to_owned(), ip);
+        self.world.node.spawn(run);
     }
 
     /// The objects of a resource in a namespace, as the API shows them now.

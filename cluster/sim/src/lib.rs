@@ -10,6 +10,7 @@
 //! portforward/ the three wire forms: tunnel, SPDY (spdy/), v4; pairing and copying
 //! controller   Deployments: ReplicaSets, pods, what is deleted with its owner
 //! kubelet      pods of Deployments from their template to running programs   program   those programs
+//! proxy        Services at an address of this machine, for programs that dial by themselves
 //! made         what such a pod looks like    quota   what is refused    fields   who set which field
 //! world        the state and its changes    node   pods at work    store   objects, changes
 //! endpoints    what selectors amount to                         rbac     users and rules
@@ -35,6 +36,7 @@ mod options;
 mod pod;
 mod portforward;
 mod program;
+mod proxy;
 mod quota;
 mod rbac;
 mod resources;

@@ -56,11 +56,7 @@ impl Running {
 
     /// Connects to a port as the container runtime does: `localhost` in the pod's network.
     pub(crate) async fn dial(&self, port: u16, tasks: &Tasks) -> Result<RuntimeEnd, DialError> {
-        let backend = self
-            .pod
-            .backends
-            .get(&port)
-            .ok_or(DialError::Refused(port))?;
+        let backend = self.pod.backend(port).ok_or(DialError::Refused(port))?;
         let (pod_end, runtime_end) = stream::pair();
         match backend {
             Backend::Serve(serve) => self.serve(tasks, serve(pod_end)),

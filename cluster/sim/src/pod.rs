@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ pub struct Pod {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) declared: Vec<(Option<String>, u16)>,
     pub(crate) backends: HashMap<u16, Backend>,
+    /// Where the machine has the pod's other ports.
+    pub(crate) network: Option<IpAddr>,
     pub(crate) ready: bool,
     pub(crate) phase: Phase,
     /// What a Deployment's template says, where it came from one.
@@ -61,6 +63,7 @@ impl Pod {
             labels: BTreeMap::new(),
             declared: Vec::new(),
             backends: HashMap::new(),
+            network: None,
             ready: true,
             phase: Phase::Running,
             made: None,
@@ -133,6 +136,12 @@ impl Pod {
         self.phase = phase;
         self.ready &= phase == Phase::Running;
         self
+    }
+
+    /// What answers on a port.
+    pub(crate) fn backend(&self, port: u16) -> Option<Backend> {
+        let network = self.network.map(|ip| Backend::Address((ip, port).into()));
+        self.backends.get(&port).cloned().or(network)
     }
 
     /// The pod as the API shows it.

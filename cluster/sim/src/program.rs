@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -118,6 +118,15 @@ impl Container {
         self.world
             .change_pod(&self.namespace, &self.pod, |running| {
                 running.pod.backends.insert(port, Backend::Address(to));
+            });
+    }
+
+    /// Says that the program listens by itself, at this address of the machine: every port of the
+    /// pod that was not [given](Container::serve) is the same port there.
+    pub fn listens_at(&self, ip: IpAddr) {
+        self.world
+            .change_pod(&self.namespace, &self.pod, |running| {
+                running.pod.network = Some(ip);
             });
     }
 

@@ -1,5 +1,7 @@
 //! `kdev demo`: the main jobs against a simulated cluster on loopback, each by the real command.
 
+mod intercept;
+mod network;
 mod relay;
 
 use std::io::Write as _;
@@ -7,16 +9,21 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use kdev_sim::{Options, SimCluster, shop};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+pub use self::network::Network;
 pub use self::relay::relay_pods;
+use super::descriptors;
 use super::signals::Ending;
 use crate::config::SETTINGS;
 
@@ -24,6 +31,8 @@ use crate::config::SETTINGS;
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The domain of a network that pods reach and this laptop, as the demo has it, does not.
 const OFFICE: &str = "office.example";
+/// What the office's host says.
+const PRICES: &str = "{\"oats\": 3, \"rye\": 4}\n";
 /// Longest answer that is shown.
 const MAX_SHOWN: usize = 4 << 10;
 
@@ -32,6 +41,8 @@ struct Stage {
     cluster: SimCluster,
     folder: Folder,
     kdev: PathBuf,
+    /// Where its network is on this machine.
+    network: Option<Arc<Network>>,
 }
 
 /// A folder of this user alone, removed with this value.
@@ -64,7 +75,9 @@ impl Drop for Folder {
 pub async fn run(keep: bool) -> anyhow::Result<u8> {
     let stage = Stage::set_up().await?;
     say("A Kubernetes cluster, simulated on this machine, with a small shop in it:");
-    say("  web (3 pods, HTTP), orders (HTTP), redis, and a user who may do what `edit` allows.");
+    say(
+        "  web, cart (3 and 2 pods, HTTP), orders (HTTP), redis, and a user who may do what `edit` allows.",
+    );
     let played = stage.play().await;
     if let Err(error) = played {
         stage.cluster.shutdown().await;
@@ -75,6 +88,7 @@ pub async fn run(keep: bool) -> anyhow::Result<u8> {
         say("\nThe cluster stays up until Ctrl-C. In another terminal:");
         say(&format!("  export KUBECONFIG={}", kubeconfig.display()));
         say("  kdev run -- curl http://web.shop/");
+        say("  kdev intercept cart --to 3000 --header 'x-user: ada'");
         say("  kdev connect");
         say("  kubectl get pods,services -n shop");
         Ending::listen()?.next().await;
@@ -120,15 +134,23 @@ impl Stage {
             .await
             .context("the simulated cluster did not start")?;
         shop::furnish(&cluster);
+        shop::add_cart(&cluster);
         let folder = Folder::create()?;
+        // A relay listens on some hundred ports.
+        descriptors::raise();
+        let network = Network::take().map(Arc::new);
+        let hosts = format!("{} prices.{OFFICE}", Ipv4Addr::LOCALHOST);
         relay_pods(
             &cluster,
+            shop::NAMESPACE,
             &folder.0,
-            &format!("{} prices.{OFFICE}", Ipv4Addr::LOCALHOST),
+            &hosts,
+            network.clone(),
         );
         let stage = Self {
             cluster,
             folder,
+            network,
             kdev: std::env::current_exe()?,
         };
         for user in ["dev", "viewer"] {
@@ -163,7 +185,11 @@ impl Stage {
         self.forward().await?;
         say("\n4. What only a pod reaches, here a host of another network, takes the relay:");
         self.office().await?;
-        say("\n5. What may be missing is named:");
+        say(
+            "\n5. Your requests of a Service come to a program on this laptop, all others to its pods:",
+        );
+        self.intercept().await?;
+        say("\n6. What may be missing is named:");
         let error = self.fail_as("viewer", "http://web.shop/").await?;
         ensure!(
             error.contains("pods/portforward"),
@@ -227,7 +253,7 @@ impl Stage {
         };
         tokio::select! {
             asked = asking => asked,
-            served = price_list(&listener) => served,
+            served = answer_all(&listener, PRICES) => served,
         }
     }
 
@@ -249,10 +275,7 @@ impl Stage {
             .rolling_restart("shop", ("app", "redis"), quick, quick)
             .await;
         self.ping(&port).await?;
-        if let Some(pid) = child.id() {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
-        }
+        send(&child, Signal::SIGINT)?;
         tokio::time::timeout(STEP_TIMEOUT, child.wait())
             .await
             .context("it did not end")??;
@@ -313,9 +336,16 @@ async fn show(command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
     Ok((output.status.code(), shown))
 }
 
-/// Answers every connection with the office's prices.
-async fn price_list(listener: &TcpListener) -> anyhow::Result<()> {
-    const BODY: &str = "{\"oats\": 3, \"rye\": 4}\n";
+/// Sends a signal to a program, unless it has ended.
+fn send(child: &Child, signal: Signal) -> anyhow::Result<()> {
+    if let Some(pid) = child.id() {
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+    }
+    Ok(())
+}
+
+/// Answers every connection with this.
+async fn answer_all(listener: &TcpListener, body: &str) -> anyhow::Result<()> {
     loop {
         let (mut caller, _) = listener.accept().await?;
         let mut request = [0; 1024];
@@ -323,9 +353,9 @@ async fn price_list(listener: &TcpListener) -> anyhow::Result<()> {
         let _ = caller.read(&mut request).await;
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            BODY.len()
+            body.len()
         );
-        let _ = caller.write_all(format!("{head}{BODY}").as_bytes()).await;
+        let _ = caller.write_all(format!("{head}{body}").as_bytes()).await;
         let _ = caller.shutdown().await;
     }
 }

@@ -1,25 +1,60 @@
 //! The relay as a pod of the simulated cluster: the real one, in this process.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kdev_sim::{Container, Exit, SimCluster};
 
-use crate::relay::{FIRST_PORT, Names, Policy, Relay, Rule, Settings};
+use super::network::Network;
+use crate::relay::{BLOCK, FIRST_PORT, Names, PORTS, Policy, Relay, Rule, Settings};
 use crate::tunnel::TUNNEL_PORT;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// This machine, which is where everything of a simulated cluster is.
+const HERE: &str = "127.0.0.0/8";
+
+/// What all pods of the relay share.
+struct Around {
+    /// Below it each has its secrets.
+    folder: PathBuf,
+    hosts: String,
+    network: Option<Arc<Network>>,
+}
 
 /// Makes the containers named `relay` of pods in `cluster` run the relay. It keeps their secrets
-/// below `folder`, knows the `hosts` (as in `/etc/hosts`) and no other names, and may reach this
-/// machine, which is where everything of a simulated cluster is. It listens for no callers: 512
-/// ports for each pod are too many for a laptop.
-pub fn relay_pods(cluster: &SimCluster, folder: &Path, hosts: &str) {
-    let (folder, hosts) = (folder.to_owned(), hosts.to_owned());
+/// below `folder` and knows the `hosts` (as in `/etc/hosts`). In a `network` it listens for callers
+/// too, and knows the Services that `namespace` has now, and those that intercepts make; without one
+/// it does not, since 127.0.0.1 has each port but once.
+pub fn relay_pods(
+    cluster: &SimCluster,
+    namespace: &str,
+    folder: &Path,
+    hosts: &str,
+    network: Option<Arc<Network>>,
+) {
+    let mut hosts = format!("{hosts}\n");
+    if let Some(network) = &network {
+        let services = network.services();
+        cluster.proxy_services(namespace, services.into());
+        for service in cluster.objects("services", namespace) {
+            let name = service["metadata"]["name"].as_str().unwrap_or_default();
+            let _ = writeln!(hosts, "{services} {name}");
+        }
+        for block in (FIRST_PORT..FIRST_PORT + PORTS).step_by(BLOCK.into()) {
+            let _ = writeln!(hosts, "{services} kdev-{block}");
+        }
+    }
+    let around = Arc::new(Around {
+        folder: folder.to_owned(),
+        hosts,
+        network,
+    });
     cluster.add_program("relay", move |container| {
-        let (folder, hosts) = (folder.join(container.pod()), hosts.clone());
+        let around = around.clone();
         async move {
-            match start(&container, folder, &hosts) {
+            match start(&container, &around) {
                 Ok(relay) => {
                     container.ready();
                     tokio::select! {
@@ -35,7 +70,8 @@ pub fn relay_pods(cluster: &SimCluster, folder: &Path, hosts: &str) {
     });
 }
 
-fn start(container: &Container, folder: PathBuf, hosts: &str) -> std::io::Result<Relay> {
+fn start(container: &Container, around: &Around) -> std::io::Result<Relay> {
+    let folder = around.folder.join(container.pod());
     for role in ["forward", "intercept"] {
         let path = format!("/var/run/secrets/kdev/{role}/key");
         let missing = || std::io::Error::other(format!("{path} is missing"));
@@ -43,19 +79,22 @@ fn start(container: &Container, folder: PathBuf, hosts: &str) -> std::io::Result
         std::fs::create_dir_all(folder.join(role))?;
         std::fs::write(folder.join(role).join("key"), key)?;
     }
-    let here = LOCAL.to_string().parse::<Rule>();
+    let own: Option<IpAddr> = around.network.as_ref().map(|network| network.pod().into());
     let settings = Settings {
         tunnel: (LOCAL, 0).into(),
         pod_tunnel: None,
         http: None,
-        inbound: (LOCAL, FIRST_PORT, 0),
+        inbound: own.map_or((LOCAL, FIRST_PORT, 0), |ip| (ip, FIRST_PORT, PORTS)),
         secrets: folder,
         policy: Policy {
-            allow: here.into_iter().collect(),
+            allow: HERE.parse::<Rule>().into_iter().collect(),
             deny: Vec::new(),
         },
     };
-    let relay = Relay::start(&settings, Names::of("", hosts))?;
+    let relay = Relay::start(&settings, Names::of("", &around.hosts))?;
     container.serve(TUNNEL_PORT, relay.address()?);
+    if let Some(ip) = own {
+        container.listens_at(ip);
+    }
     Ok(relay)
 }

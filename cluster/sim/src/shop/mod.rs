@@ -22,6 +22,8 @@ use crate::stream::SimStream;
 
 /// The namespace of everything here.
 pub const NAMESPACE: &str = "shop";
+/// The port of the Service `cart`.
+pub const CART: u16 = 8080;
 
 /// Adds the shop's Services and pods, and two users: `dev` (token `dev-token`), who may do what
 /// the built-in `edit` role allows in the namespace, and `viewer` (`viewer-token`), who may look
@@ -37,6 +39,19 @@ pub fn furnish(cluster: &SimCluster) {
     storefront(cluster);
     back_office(cluster);
     odds_and_ends(cluster);
+}
+
+/// Adds the Service `cart:8080` with two pods that say which one they are: its port is one that
+/// everybody may listen on, for [`SimCluster::proxy_services`].
+pub fn add_cart(cluster: &SimCluster) {
+    for number in 1..=2 {
+        let name = format!("cart-{number}");
+        let pod = Pod::new(NAMESPACE, &name).label("app", "cart");
+        let pod = pod.port("http", CART);
+        cluster.add_pod(pod.serve(CART, move |io| web::greet(io, name.clone())));
+    }
+    let cart = Service::new(NAMESPACE, "cart").selector("app", "cart");
+    cluster.add_service(cart.port("http", CART, CART));
 }
 
 fn storefront(cluster: &SimCluster) {

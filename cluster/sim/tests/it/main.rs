@@ -11,6 +11,8 @@ mod kubectl;
 mod lifecycle;
 mod rbac;
 mod runtime;
+#[cfg(target_os = "linux")]
+mod services;
 mod stall;
 mod support;
 mod transcripts;

@@ -1,0 +1,123 @@
+//! kube-proxy: Services of one namespace at an address of this machine, for programs in pods that
+//! dial by themselves.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::resources::{ENDPOINTS, SERVICES};
+use crate::task::Tasks;
+use crate::world::World;
+
+/// The first port that anybody may listen on.
+const UNPRIVILEGED: u16 = 1024;
+
+/// A Service's port that is served here.
+#[derive(Clone, PartialEq, Eq)]
+struct Front {
+    service: String,
+    /// The port's name.
+    port: String,
+}
+
+/// Serves what there is in `namespace`, and follows its changes.
+pub(crate) async fn run(world: Arc<World>, namespace: String, ip: IpAddr) {
+    let mut moved = world.store.subscribe();
+    let mut open: BTreeMap<u16, (Front, Tasks)> = BTreeMap::new();
+    loop {
+        moved.borrow_and_update();
+        let wanted = fronts(&world, &namespace);
+        open.retain(|number, (front, tasks)| {
+            let stays = wanted.get(number) == Some(front);
+            if !stays {
+                tasks.stop();
+            }
+            stays
+        });
+        for (number, front) in wanted {
+            if open.contains_key(&number) {
+                continue;
+            }
+            // One that somebody else has is tried again after the next change.
+            if let Ok(listener) = TcpListener::bind((ip, number)).await {
+                let tasks = world.node.child();
+                let (world, namespace) = (world.clone(), namespace.clone());
+                tasks.spawn(accept(world, namespace, front.clone(), listener));
+                open.insert(number, (front, tasks));
+            }
+        }
+        if moved.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What is to be served, by port. Of two Services with the same port the first one has it.
+fn fronts(world: &World, namespace: &str) -> BTreeMap<u16, Front> {
+    let (_, services) = world.store.list(SERVICES.plural, Some(namespace));
+    let mut all = BTreeMap::new();
+    for service in &services {
+        let spec = &service["spec"];
+        let address = spec["clusterIP"].as_str().unwrap_or("None");
+        let ports = spec["ports"].as_array().into_iter().flatten();
+        for port in ports.filter(|_| address != "None") {
+            let number = port["port"].as_u64().and_then(|n| u16::try_from(n).ok());
+            if let Some(number) = number.filter(|number| *number >= UNPRIVILEGED) {
+                all.entry(number).or_insert_with(|| Front {
+                    service: text(&service["metadata"]["name"]),
+                    port: text(&port["name"]),
+                });
+            }
+        }
+    }
+    all
+}
+
+async fn accept(world: Arc<World>, namespace: String, front: Front, listener: TcpListener) {
+    let turn = AtomicUsize::new(0);
+    while let Ok((caller, _)) = listener.accept().await {
+        let behind = behind(&world, &namespace, &front);
+        // Without endpoints it is closed: the nearest to a refusal that is left.
+        if !behind.is_empty() {
+            let turn = turn.fetch_add(1, Ordering::Relaxed) % behind.len();
+            let (pod, port) = behind[turn].clone();
+            // What is connected goes on when the Service leads elsewhere.
+            let family = world.node.clone();
+            family.spawn(pass(world.clone(), namespace.clone(), pod, port, caller));
+        }
+    }
+}
+
+/// The ready pods behind it, each with its port.
+fn behind(world: &World, namespace: &str, front: &Front) -> Vec<(String, u16)> {
+    let found = world.store.get(ENDPOINTS.plural, namespace, &front.service);
+    let subsets = found.iter().flat_map(|found| found["subsets"].as_array());
+    let mut all = Vec::new();
+    for subset in subsets.flatten() {
+        let mut ports = subset["ports"].as_array().into_iter().flatten();
+        let port = ports.find(|port| text(&port["name"]) == front.port);
+        let port = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
+        let Some(port) = port else { continue };
+        let addresses = subset["addresses"].as_array().into_iter().flatten();
+        all.extend(addresses.map(|address| (text(&address["targetRef"]["name"]), port)));
+    }
+    all
+}
+
+async fn pass(world: Arc<World>, namespace: String, pod: String, port: u16, mut caller: TcpStream) {
+    let Some(sandbox) = world.sandbox(&namespace, &pod) else {
+        return;
+    };
+    if let Ok(mut end) = world.dial(&namespace, &pod, &sandbox, port).await {
+        // Either end that breaks ends both.
+        let _ = tokio::io::copy_bidirectional(&mut caller, &mut end).await;
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,57 @@
+//! Several people on one Service.
+
+use crate::support::{Team, app, nobody};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_has_their_own_requests_and_the_last_gives_it_back() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let ada = ["--header", "x-user: ada"];
+    let adas = team.intercept("ada", app("ada's").await, &ada).await;
+    let bob = ["--header", "x-user: bob"];
+    let bobs = team.intercept("bob", app("bob's").await, &bob).await;
+    for _ in 0..5 {
+        assert_eq!(team.get("x-user: ada").await.1, "ada's");
+        assert_eq!(team.get("x-user: bob").await.1, "bob's");
+        assert!(team.is_at_the_pods("").await);
+    }
+    // What somebody has already is refused by name.
+    let to = nobody().await.to_string();
+    let again = [&["intercept", "cart", "--to", &to], &ada[..]].concat();
+    let refused = team.kdev("carol", &again).await.failed();
+    assert!(refused.contains("ada@laptop"), "{refused}");
+    assert!(refused.contains("x-user: ada"), "{refused}");
+
+    adas.end().await;
+    assert!(team.is_at_the_pods("x-user: ada").await);
+    assert_eq!(team.get("x-user: bob").await.1, "bob's");
+    assert_ne!(team.service(), before);
+    bobs.end().await;
+    assert!(team.is_at_the_pods("x-user: bob").await);
+    assert_eq!(team.service(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_global_one_is_alone_and_ends_by_force_of_others() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let mut adas = team.intercept("ada", app("ada's").await, &[]).await;
+    assert_eq!(team.get("").await.1, "ada's");
+    assert_eq!(team.get("x-user: bob").await.1, "ada's");
+    let to = nobody().await.to_string();
+    let bob = ["intercept", "cart", "--to", &to, "--header", "x-user: bob"];
+    let refused = team.kdev("bob", &bob).await.failed();
+    assert!(refused.contains("ada@laptop"), "{refused}");
+
+    let id = adas.id.clone();
+    let refused = team.kdev("bob", &["leave", &id]).await.failed();
+    assert!(refused.contains("--force"), "{refused}");
+    assert_eq!(team.get("").await.1, "ada's");
+    team.kdev("bob", &["leave", &id, "--force"]).await.ok();
+    let over = adas.event("ended").await;
+    let reason = over["reason"].as_str().unwrap();
+    assert!(reason.contains("bob@laptop"), "{reason}");
+    assert!(team.is_at_the_pods("").await);
+    assert_eq!(adas.ended().await, Some(1));
+    assert_eq!(team.service(), before);
+}

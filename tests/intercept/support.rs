@@ -1,0 +1,255 @@
+//! A simulated cluster with a relay, laptops with kdev, apps on them, and callers in the cluster.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kdev::app::demo::{Network, relay_pods};
+use kdev_sim::{Options, SimCluster, shop};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::done::Done;
+
+/// Longer than anything here may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A namespace with the Service `cart`, an installed relay, and people who share it.
+pub(crate) struct Team {
+    pub(crate) cluster: SimCluster,
+    folder: tempfile::TempDir,
+    cart: SocketAddr,
+}
+
+impl Team {
+    pub(crate) async fn set_up() -> Self {
+        kdev::app::descriptors::raise();
+        let cluster = SimCluster::start(Options::default()).await.unwrap();
+        shop::furnish(&cluster);
+        shop::add_cart(&cluster);
+        let folder = tempfile::tempdir().unwrap();
+        let network = Network::take().expect("Linux has all of 127.0.0.0/8");
+        let cart = (network.services(), shop::CART).into();
+        let pods = folder.path().join("pods");
+        relay_pods(
+            &cluster,
+            shop::NAMESPACE,
+            &pods,
+            "",
+            Some(Arc::new(network)),
+        );
+        let kubeconfig = folder.path().join("kubeconfig");
+        cluster
+            .write_kubeconfig(&kubeconfig, "dev", shop::NAMESPACE)
+            .unwrap();
+        let team = Self {
+            cluster,
+            folder,
+            cart,
+        };
+        team.kdev("ada", &["install", "--image", "relay"])
+            .await
+            .ok();
+        team
+    }
+
+    fn command(&self, owner: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kdev"));
+        command
+            .args(args)
+            .env_clear()
+            .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
+            .env("HOME", self.folder.path())
+            .env("KDEV_PROJECT", "off")
+            .env("KDEV_OWNER", format!("{owner}@laptop"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs kdev to its end.
+    pub(crate) async fn kdev(&self, owner: &str, args: &[&str]) -> Done {
+        let output = timeout(LIMIT, self.command(owner, args).output());
+        let output = output.await.expect("it ends in time").unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let done = Done {
+            code: output.status.code().unwrap_or(-1),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        };
+        assert!(!done.err.contains("panicked"), "{done:?}");
+        done
+    }
+
+    /// `kdev intercept cart --to PORT ARGS`, once it is live.
+    pub(crate) async fn intercept(&self, owner: &str, port: u16, args: &[&str]) -> Live {
+        let to = port.to_string();
+        let first = ["intercept", "cart", "--to", &to, "--json"];
+        let mut command = self.command(owner, &[&first, args].concat());
+        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
+        let events = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut live = Live {
+            child,
+            events,
+            id: String::new(),
+        };
+        let begun = live.event("live").await;
+        live.id = begun["id"].as_str().unwrap().to_owned();
+        live
+    }
+
+    /// What a caller gets whose request has these headers besides: status and body.
+    pub(crate) async fn get(&self, header: &str) -> (u16, String) {
+        timeout(LIMIT, self.got(header)).await.expect("an answer")
+    }
+
+    async fn got(&self, header: &str) -> (u16, String) {
+        let mut socket = TcpStream::connect(self.cart).await.unwrap();
+        let more = match header {
+            "" => String::new(),
+            header => format!("{header}\r\n"),
+        };
+        let head = format!("GET /c HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n{more}\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    /// Whether such a request reaches one of the Service's own pods.
+    pub(crate) async fn is_at_the_pods(&self, header: &str) -> bool {
+        // They know one page, and it is another one.
+        self.get(header).await == (404, "not found\n".to_owned())
+    }
+
+    /// The Service without what counts its changes.
+    pub(crate) fn service(&self) -> Value {
+        let mut service = self
+            .cluster
+            .object("services", shop::NAMESPACE, "cart")
+            .unwrap();
+        let metadata = service["metadata"].as_object_mut().unwrap();
+        metadata.remove("resourceVersion");
+        metadata.remove("generation");
+        service
+    }
+
+    /// Names of the relay's pods that are ready.
+    pub(crate) fn relays(&self) -> Vec<String> {
+        let pods = self.cluster.objects("pods", shop::NAMESPACE).into_iter();
+        let own = pods.filter(|pod| {
+            let conditions = pod["status"]["conditions"].as_array().unwrap();
+            pod["metadata"]["labels"]["app.kubernetes.io/name"] == "kdev-relay"
+                && conditions
+                    .iter()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+        own.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+/// An intercept that goes on.
+pub(crate) struct Live {
+    child: Child,
+    events: Lines<BufReader<ChildStdout>>,
+    pub(crate) id: String,
+}
+
+impl Live {
+    /// The next event of this kind.
+    pub(crate) async fn event(&mut self, kind: &str) -> Value {
+        let mut seen = Vec::new();
+        let found = async {
+            while let Some(line) = self.events.next_line().await.unwrap() {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                if event["event"] == kind {
+                    return Some(event);
+                }
+                seen.push(line);
+            }
+            None
+        };
+        match timeout(LIMIT, found).await {
+            Ok(Some(event)) => event,
+            Ok(None) => panic!("it ended before {kind}: {seen:?}"),
+            Err(_) => panic!("no {kind}: {seen:?}"),
+        }
+    }
+
+    /// The next note that says this.
+    pub(crate) async fn note(&mut self, text: &str) {
+        loop {
+            let note = self.event("note").await;
+            if note["text"].as_str().unwrap().contains(text) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn send(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Waits for its end, and gives its exit code.
+    pub(crate) async fn ended(mut self) -> Option<i32> {
+        let status = timeout(LIMIT, self.child.wait()).await;
+        status.expect("it ends in time").unwrap().code()
+    }
+
+    /// Ends it as by Ctrl-C, twice: callers that come late are not waited for.
+    pub(crate) async fn end(self) {
+        self.send(Signal::SIGINT);
+        // Where others have claims on the Service it is done at once.
+        sleep(Duration::from_secs(1)).await;
+        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap());
+        let _ = kill(pid, Signal::SIGINT);
+        assert_eq!(self.ended().await, Some(130));
+    }
+}
+
+/// An app on a laptop, which says whose it is; gives its port.
+pub(crate) async fn app(owner: &'static str) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It ends with the test's runtime.
+    #[allow(clippy::disallowed_methods)]
+    tokio::spawn(async move {
+        loop {
+            let (mut caller, _) = listener.accept().await.unwrap();
+            let _ = caller.read(&mut [0; 4096]).await;
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{owner}",
+                owner.len()
+            );
+            let _ = caller.write_all(answer.as_bytes()).await;
+            let _ = caller.shutdown().await;
+        }
+    });
+    port
+}
+
+/// A port of this machine at which nobody listens.
+pub(crate) async fn nobody() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Waits for something.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let end = Instant::now() + LIMIT;
+    while !holds().await {
+        assert!(Instant::now() < end, "never: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
