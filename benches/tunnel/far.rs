@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::delay::Line;
-use super::load::{Via, bulk_down, first_bytes};
+use super::load::{Via, bulk_down, bulk_up, first_bytes};
 use super::measure::percentile;
 use super::process::{Pod, Running};
 use super::relay::NAMESPACE;
@@ -53,6 +53,9 @@ pub(crate) async fn compare(
         );
         let rate = bulk_down(via, 1, MIB).await;
         column.add("download, 1 stream, Mbit/s", rate * 8.0);
+        // The relay has granted little until then: its windows grow with their use.
+        let rate = bulk_up(via, MIB).await;
+        column.add("upload, 1 stream, Mbit/s", rate * 8.0);
         let alone = small(via, SMALL).await;
         column.add("small request alone, p95, ms", percentile(&alone, 0.95));
         let bulk = tokio::spawn({

@@ -99,16 +99,17 @@ async fn manifests_and_the_chart_install_the_same_relay() {
     chart.wait("its objects to go", |site| everything(site) == before);
 }
 
-/// The ClusterRoles of `cluster/rbac`, which no other scenario makes; deleted when this is dropped.
-struct Roles;
+/// The ClusterRoles of `cluster/rbac`, which no two scenarios may have at the same time; deleted when
+/// this is dropped.
+pub(crate) struct Roles;
 
 impl Roles {
-    fn apply() -> Self {
+    pub(crate) fn apply() -> Self {
         lab::kubectl(&["apply", "-f", &format!("{CLUSTER}/rbac")]).unwrap();
         Self
     }
 
-    fn bind(site: &Site, role: &str, account: &str) {
+    pub(crate) fn bind(site: &Site, role: &str, account: &str) {
         let role_flag = format!("--clusterrole={role}");
         let account = format!("--serviceaccount={}:{account}", site.0);
         let bind = ["create", "rolebinding", role, &role_flag, &account];

@@ -22,6 +22,7 @@ mod node;
 mod noticed;
 mod pods;
 mod pods_change;
+mod rights;
 mod session;
 mod strict;
 mod terminal;
