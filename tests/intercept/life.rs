@@ -93,6 +93,35 @@ async fn what_a_killed_kdev_had_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_login_ends_it_and_the_pods_answer() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let mut live = team
+        .intercept("ada", app("ada's").await, &["--header", ADA])
+        .await;
+    team.cluster.revoke_token("dev-token");
+    // So that something is asked for.
+    team.cluster.expire_watches();
+    // For a while it may be the API server that has trouble.
+    assert_eq!(team.get(ADA).await.1, HERS.1);
+    live.note("was not given back").await;
+    let over = live.event("ended").await;
+    let reason = over["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("the login of this session is lost"),
+        "{reason}"
+    );
+    assert!(team.is_at_the_pods(ADA).await);
+    assert!(team.is_at_the_pods("").await);
+    assert_eq!(live.ended().await, Some(1));
+    assert_ne!(team.service(), before);
+    // Whoever may does what is left.
+    team.log_in_again();
+    team.kdev("ada", &["restore"]).await.ok();
+    assert_eq!(team.service(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_was_set_back_is_brought_again() {
     let team = Team::set_up().await;
     let before = team.service();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kdev::app::demo::{Network, relay_pods};
-use kdev_sim::{Options, SimCluster, shop};
+use kdev_sim::{Options, Rule, SimCluster, User, shop};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -141,6 +141,12 @@ impl Team {
         metadata.remove("resourceVersion");
         metadata.remove("generation");
         service
+    }
+
+    /// Has the API server know the user's token again.
+    pub(crate) fn log_in_again(&self) {
+        let user = User::new("dev").rules(Rule::edit(shop::NAMESPACE));
+        self.cluster.add_user(user);
     }
 
     /// Names of the relay's pods that are ready.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -62,9 +61,11 @@ fn fronts(world: &World, namespace: &str) -> BTreeMap<u16, Front> {
     let mut all = BTreeMap::new();
     for service in &services {
         let spec = &service["spec"];
-        let address = spec["clusterIP"].as_str().unwrap_or("None");
-        let ports = spec["ports"].as_array().into_iter().flatten();
-        for port in ports.filter(|_| address != "None") {
+        // ExternalName Services have no address, headless ones none of their own.
+        if matches!(spec["clusterIP"].as_str(), None | Some("None")) {
+            continue;
+        }
+        for port in spec["ports"].as_array().into_iter().flatten() {
             let number = port["port"].as_u64().and_then(|n| u16::try_from(n).ok());
             if let Some(number) = number.filter(|number| *number >= UNPRIVILEGED) {
                 all.entry(number).or_insert_with(|| Front {
@@ -78,17 +79,18 @@ fn fronts(world: &World, namespace: &str) -> BTreeMap<u16, Front> {
 }
 
 async fn accept(world: Arc<World>, namespace: String, front: Front, listener: TcpListener) {
-    let turn = AtomicUsize::new(0);
+    let mut turn = 0_usize;
     while let Ok((caller, _)) = listener.accept().await {
         let behind = behind(&world, &namespace, &front);
         // Without endpoints it is closed: the nearest to a refusal that is left.
-        if !behind.is_empty() {
-            let turn = turn.fetch_add(1, Ordering::Relaxed) % behind.len();
-            let (pod, port) = behind[turn].clone();
-            // What is connected goes on when the Service leads elsewhere.
-            let family = world.node.clone();
-            family.spawn(pass(world.clone(), namespace.clone(), pod, port, caller));
+        if behind.is_empty() {
+            continue;
         }
+        turn = turn.wrapping_add(1);
+        let (pod, port) = behind[turn % behind.len()].clone();
+        // What is connected goes on when the Service leads elsewhere.
+        let pass = pass(world.clone(), namespace.clone(), pod, port, caller);
+        world.node.spawn(pass);
     }
 }
 

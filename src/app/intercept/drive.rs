@@ -13,6 +13,7 @@ use super::begin::Site;
 use super::live::{Fate, Live};
 use super::{Asked, Event};
 use crate::intercept::{Change, reverse};
+use crate::k8s::ClientError;
 
 /// How long open streams may go on once all is given back.
 const GRACE: Duration = Duration::from_secs(2);
@@ -48,6 +49,7 @@ fn every(pause: Duration) -> Interval {
 enum Next {
     Stop,
     Elapsed,
+    LoginLost(ClientError),
     Change(usize, Change),
     Event(reverse::Event),
     Again,
@@ -104,6 +106,7 @@ impl Driver {
                     self.site.note("the time is over".to_owned());
                     break None;
                 }
+                Next::LoginLost(error) => self.locked_out(&error).await,
                 Next::Change(place, change) => {
                     let fate = self.lives[place].meet(&self.site, change).await;
                     self.decide(place, fate);
@@ -149,6 +152,7 @@ impl Driver {
             // A handle that was dropped means the same.
             _ = stop => Next::Stop,
             () = elapsed => Next::Elapsed,
+            error = self.site.client.lost() => Next::LoginLost(error),
             (place, change) = change => Next::Change(place, change),
             event = self.events.recv() => match event {
                 Some(event) => Next::Event(event),
@@ -224,6 +228,23 @@ impl Driver {
                     .to_owned(),
             ),
             reverse::Event::Back => self.say("the way to the relay is back".to_owned()),
+        }
+    }
+
+    /// Ends all, since nothing of the cluster can be changed any more: over the tunnels that are left
+    /// the relay still learns of it.
+    async fn locked_out(&mut self, error: &ClientError) {
+        let site = &self.site;
+        let ending = self
+            .lives
+            .iter_mut()
+            .map(|live| live.give_back_quickly(site));
+        join_all(ending).await;
+        let why = format!("the login of this session is lost: {error}");
+        self.waiting.clear();
+        self.last = Some(why.clone());
+        while !self.lives.is_empty() {
+            self.decide(0, Fate::Over(why.clone()));
         }
     }
 

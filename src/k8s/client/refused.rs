@@ -66,10 +66,11 @@ impl Refused {
     /// Completes when the credentials are lost, with the last reason.
     pub(super) async fn lost(&self) -> ClientError {
         let mut lost = self.lost.subscribe();
-        match lost.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(error)) => error.clone(),
+        let found = lost.wait_for(Option::is_some).await;
+        match found.ok().and_then(|error| error.clone()) {
+            Some(error) => error,
             // The sender lives as long as `self`.
-            _ => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }

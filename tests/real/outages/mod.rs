@@ -106,8 +106,8 @@ async fn the_relay_is_reached_again_after_a_restart_of_the_api_server() {
             component: "apiserver",
             again: "start",
         };
-        ctl("kill", "apiserver").await;
         let away = Instant::now();
+        ctl("kill", "apiserver").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         ctl("start", "apiserver").await;
         let back = relay.back().await;
