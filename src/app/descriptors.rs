@@ -19,3 +19,9 @@ pub fn raise() {
         }
     }
 }
+
+/// How many files this process may have open now.
+#[must_use]
+pub fn allowed() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{STEP_TIMEOUT, Stage, answer_all, say, send};
+use super::{NETWORK_FILES, STEP_TIMEOUT, Stage, answer_all, say, send};
 
 /// Whose requests they are.
 const MINE: &str = "x-user: ada";
@@ -20,7 +20,10 @@ impl Stage {
     /// Requests with one header come here, all others go where they always went.
     pub(super) async fn intercept(&self) -> anyhow::Result<()> {
         let Some(network) = &self.network else {
-            say("  (left out: this system has no loopback addresses for pods but 127.0.0.1)");
+            say(&format!(
+                "  (left out: it takes loopback addresses besides 127.0.0.1, as on Linux, and \
+                 {NETWORK_FILES} open files)"
+            ));
             return Ok(());
         };
         let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
