@@ -104,6 +104,20 @@ async fn the_demo_shows_the_main_jobs_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_demo_does_what_it_can_with_few_open_files() {
+    let demo = Command::new("sh")
+        .args(["-c", "ulimit -n 1024 && exec \"$0\" demo"])
+        .arg(env!("CARGO_BIN_EXE_kdev"))
+        .output();
+    let output = tokio::time::timeout(PATIENCE, demo).await;
+    let output = output.expect("the demo hangs").unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(shown.contains("left out: it takes"), "{shown}");
+    assert!(shown.contains("oats"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exit_codes_are_the_childs_or_say_who_failed() {
     let stage = Stage::set_up(Options::default()).await;
     for (command, code) in [

@@ -3,6 +3,8 @@
 
 #[path = "../common/done.rs"]
 mod done;
+#[path = "../common/finish.rs"]
+mod finish;
 mod intercepted;
 mod life;
 mod midway;

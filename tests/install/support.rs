@@ -1,16 +1,14 @@
 //! A simulated cluster, something that passes for a relay's program, and `kdev` on both.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use kdev_sim::{Options, SimCluster, shop};
 use serde_json::Value;
 use tokio::process::Command;
 
 pub(crate) use crate::done::Done;
+use crate::finish::finish;
 
-/// Longer than anything here may take.
-const LIMIT: Duration = Duration::from_secs(60);
 /// The version of the program under test.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -77,16 +75,7 @@ impl Stage {
     }
 
     pub(crate) async fn kdev(&self, args: &[&str]) -> Done {
-        let output = tokio::time::timeout(LIMIT, self.command(args).output());
-        let output = output.await.expect("it ends in time").unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let done = Done {
-            code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        };
-        assert!(!done.err.contains("panicked"), "{done:?}");
-        done
+        finish(self.command(args)).await
     }
 
     /// `kdev VERB` with the program, and more arguments.

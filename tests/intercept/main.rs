@@ -7,6 +7,10 @@
 
 #[path = "../common/done.rs"]
 mod done;
+#[path = "../common/finish.rs"]
+mod finish;
 mod life;
+#[path = "../common/relays.rs"]
+mod relays;
 mod sharing;
 mod support;

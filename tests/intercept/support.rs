@@ -16,6 +16,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::done::Done;
+use crate::finish::finish;
+use crate::relays::ready_relays;
 
 /// Longer than anything here may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -77,16 +79,7 @@ impl Team {
 
     /// Runs kdev to its end.
     pub(crate) async fn kdev(&self, owner: &str, args: &[&str]) -> Done {
-        let output = timeout(LIMIT, self.command(owner, args).output());
-        let output = output.await.expect("it ends in time").unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let done = Done {
-            code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        };
-        assert!(!done.err.contains("panicked"), "{done:?}");
-        done
+        finish(self.command(owner, args)).await
     }
 
     /// `kdev intercept cart --to PORT ARGS`, once it is live.
@@ -151,16 +144,7 @@ impl Team {
 
     /// Names of the relay's pods that are ready.
     pub(crate) fn relays(&self) -> Vec<String> {
-        let pods = self.cluster.objects("pods", shop::NAMESPACE).into_iter();
-        let own = pods.filter(|pod| {
-            let conditions = pod["status"]["conditions"].as_array().unwrap();
-            pod["metadata"]["labels"]["app.kubernetes.io/name"] == "kdev-relay"
-                && conditions
-                    .iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-        });
-        own.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
-            .collect()
+        ready_relays(&self.cluster)
     }
 }
 
@@ -216,10 +200,9 @@ impl Live {
     /// Ends it as by Ctrl-C, twice: callers that come late are not waited for.
     pub(crate) async fn end(self) {
         self.send(Signal::SIGINT);
-        // Where others have claims on the Service it is done at once.
+        // Where others have claims on the Service it is done at once, and hears no second one.
         sleep(Duration::from_secs(1)).await;
-        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap());
-        let _ = kill(pid, Signal::SIGINT);
+        self.send(Signal::SIGINT);
         assert_eq!(self.ended().await, Some(130));
     }
 }

@@ -8,6 +8,8 @@ mod credentials;
 mod oidc;
 mod redirect;
 mod relay;
+#[path = "../common/relays.rs"]
+mod relays;
 mod support;
 mod transcripts;
 mod trust;

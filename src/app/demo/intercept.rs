@@ -6,10 +6,10 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail, ensure};
 use kdev_sim::shop;
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 
-use super::{NETWORK_FILES, STEP_TIMEOUT, Stage, answer_all, say, send};
+use super::{NETWORK_FILES, STEP_TIMEOUT, Stage, answer_all, asked, say, send};
 
 /// Whose requests they are.
 const MINE: &str = "x-user: ada";
@@ -91,23 +91,17 @@ impl Stage {
 
 /// What a caller in the cluster gets, with one more header.
 async fn called(cart: SocketAddr, header: &str) -> anyhow::Result<String> {
-    let mut socket = TcpStream::connect(cart).await?;
     let more = match header {
         "" => String::new(),
         header => format!("{header}\r\n"),
     };
-    let head = format!("GET / HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n{more}\r\n");
-    socket.write_all(head.as_bytes()).await?;
-    let mut answer = String::new();
-    socket.take(1 << 16).read_to_string(&mut answer).await?;
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("that was no HTTP answer")?;
+    let request = format!("GET / HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n{more}\r\n");
+    let (_, body) = asked(cart, &request).await?;
     let flag = match header {
         "" => String::new(),
         header => format!("-H '{header}' "),
     };
     say(&format!("$ curl {flag}http://cart:{}/", shop::CART));
     say(body.trim_end());
-    Ok(body.to_owned())
+    Ok(body)
 }

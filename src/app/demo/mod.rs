@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::process::{Child, Command};
 
 pub use self::network::Network;
@@ -117,8 +117,15 @@ pub async fn fetch(url: &str) -> anyhow::Result<u8> {
         .strip_prefix("http://")
         .context("only http:// can be fetched")?;
     let host = host.split('/').next().unwrap_or(host);
-    let mut stream = TcpStream::connect(proxy).await?;
     let request = format!("GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let (head, body) = asked(proxy, &request).await?;
+    print!("{body}");
+    Ok(u8::from(!head.starts_with("HTTP/1.1 200")))
+}
+
+/// Head and body of what is answered to this until the connection ends.
+async fn asked(to: impl ToSocketAddrs, request: &str) -> anyhow::Result<(String, String)> {
+    let mut stream = TcpStream::connect(to).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(1 << 20).read_to_end(&mut answer).await?;
@@ -126,8 +133,7 @@ pub async fn fetch(url: &str) -> anyhow::Result<u8> {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .context("that was no HTTP answer")?;
-    print!("{body}");
-    Ok(u8::from(!head.starts_with("HTTP/1.1 200")))
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 impl Stage {

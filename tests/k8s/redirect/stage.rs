@@ -13,6 +13,7 @@ use kdev::k8s::redirect::{Ask, Guard, Redirector};
 use kdev_sim::{Options, Pod, Rule, SimCluster, User};
 use serde_json::{Value, json};
 
+use crate::relays::ready_relays;
 use crate::support::{World, within};
 
 /// How long what takes milliseconds may take on a busy machine.
@@ -86,16 +87,7 @@ impl Stage {
 
     /// Names of the relay's pods that are ready.
     pub(crate) fn relays(&self) -> Vec<String> {
-        let pods = self.world.cluster.objects("pods", "shop").into_iter();
-        let own = pods.filter(|pod| {
-            let conditions = pod["status"]["conditions"].as_array().unwrap();
-            pod["metadata"]["labels"]["app.kubernetes.io/name"] == "kdev-relay"
-                && conditions
-                    .iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-        });
-        own.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
-            .collect()
+        ready_relays(&self.world.cluster)
     }
 
     /// From now on the relay's pods answer so.
