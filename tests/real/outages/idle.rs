@@ -50,14 +50,14 @@ async fn an_idle_session_works_at_once() {
         way.get(super::SERVICE, "/").await.unwrap();
     }
     tokio::time::sleep(if full { LONG } else { SHORT }).await;
-    for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
+    for (line, (connect)) in laid.lines.into_iter().zip(laid.sessions) {
         let (made, begun) = (line.made(), Instant::now());
         let way = Way::Socks5(connect.proxy());
         way.get(super::SERVICE, "/").await.unwrap();
         let took = begun.elapsed();
-        println!("{door}: the first request took {took:?}, after {made} connections in all");
-        assert!(took < AT_ONCE, "{door}: {took:?}");
-        assert_eq!(line.made(), made, "{door}: a new connection was needed");
+        println!("the first request took {took:?}, after {made} connections in all");
+        assert!(took < AT_ONCE, "{took:?}");
+        assert_eq!(line.made(), made, "a new connection was needed");
         connect.stop();
     }
 }
