@@ -139,15 +139,14 @@ async fn endpoints_that_are_no_pods_need_a_relay() {
             _ => "a relay in the cluster reaches it",
         };
         let proxy = Running::connect(account);
-        let what = format!("{account}");
         match Way::Connect(proxy.proxy()).open("outside.shop:80").await {
-            Err(Failure::Status(_, said)) => assert!(said.contains(says), "{what}: {said}"),
-            other => panic!("{what}: {other:?}"),
+            Err(Failure::Status(_, said)) => assert!(said.contains(says), "{account}: {said}"),
+            other => panic!("{account}: {other:?}"),
         }
         proxy.stop();
         let (answer, code) = resolve(account, &["outside.shop:80"]);
         let error = answer["error"].as_str().unwrap_or_default();
-        assert!(code == 1 && error.contains(says), "{what}: {answer}");
+        assert!(code == 1 && error.contains(says), "{account}: {answer}");
     }
 }
 
@@ -162,9 +161,9 @@ fn curl(rules: &[&str], url: &str) -> Done {
 #[ignore = "needs the lab"]
 fn rules_decide_before_the_cluster() {
     let pods = lab::ready_pods("web");
-    let in_cluster = |done: Done, what: &str| {
+    let in_cluster = |done: Done| {
         let known = pods.iter().any(|pod| *pod == done.out.trim());
-        assert!(known, "{what}: {done:?}");
+        assert!(known, "{done:?}");
     };
     let rules = ["--never-proxy", ".shop", "--also-proxy", "web.shop"];
     let unruled = run("dev", &["curl", "-sS", "http://web-numeric.shop/"]);

@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::app::Way;
-use crate::lab;
 use crate::program::Running;
 
 /// Connections to the proxy, and those before memory is first looked at: enough for every pool
@@ -206,16 +205,9 @@ async fn storms(kdev: &Running, address: SocketAddr, warm_up: usize, count: usiz
 async fn garbage_costs_nothing_but_itself() {
     let proxy = Running::connect("dev");
     let port = Running::forward("dev", &["web.shop:80"]);
-    storms(
-        &proxy,
-        proxy.proxy(),
-        WARM_UP,
-        CONNECTIONS,
-        &format!("connect"),
-    )
-    .await;
-    let (address, what) = (port.port(0), format!("forward"));
-    storms(&port, address, FORWARDED / 4, FORWARDED, &what).await;
+    storms(&proxy, proxy.proxy(), WARM_UP, CONNECTIONS, "connect").await;
+    let address = port.port(0);
+    storms(&port, address, FORWARDED / 4, FORWARDED, "forward").await;
     for way in proxy.ways() {
         let answer = way.get("web.shop:80", "/").await.unwrap();
         assert_eq!(answer.status, 200, "{way:?}");

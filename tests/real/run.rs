@@ -114,11 +114,11 @@ fn databases_answer_through_socks_and_through_forward() {
     // psql and redis-cli know no proxy: what stands between is a helper as users have it.
     let pg = runtime.block_on(relay(way, "pg.shop:5432"));
     let redis = runtime.block_on(relay(way, "redis.shop:6379"));
-    databases(pg, redis, &format!("SOCKS5"));
+    databases(pg, redis, "SOCKS5");
     proxy.stop();
 
     let ports = Running::forward("dev", &["pg.shop:5432", "redis:6379"]);
-    databases(ports.port(0), ports.port(1), &format!("forward"));
+    databases(ports.port(0), ports.port(1), "forward");
     ports.stop();
 
     // And socat's SOCKS4a, in a container, which sends no password.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::app::{self, Sha256, Stream, Way};
-use crate::lab;
 use crate::program::Running;
 
 const PEER: &str = "peer.shop:80";

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 pub(crate) use self::place::Place;
 use crate::installed::{BASE, RELAY};
+use crate::peer;
 use crate::site::{IMAGE, SECRETS};
-use crate::{lab, peer};
 
 /// By the account itself.
 async fn works(place: &Place, replicas: usize) {

@@ -56,7 +56,7 @@ fn cut(team: Team, mobile: &Mobile, kubeconfig: &Path) {
     let away = mobile.cut();
     pause(CUT);
     drop(away);
-    fault.over = stage.comes(&format!("the network is back"));
+    fault.over = stage.comes("the network is back");
     pause(3);
     let past = stage.end();
     fault.noticed(&past.calls);

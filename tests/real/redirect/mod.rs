@@ -330,7 +330,7 @@ async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
         .place
         .site
         .kubectl(&["get", "services", "-l", label, "-o", "name"]);
-    assert_eq!(origins.unwrap());
+    assert_eq!(origins.unwrap(), "");
     drop(blocked);
     let mut guard = stage
         .redirector()
