@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::lab;
+use crate::lab::{self, Only};
 use crate::program::{Running, finish, kdev_binary};
 
 const PROXY: &str = "http://172.31.99.1:3128";
@@ -18,12 +18,14 @@ const LOGIN: &str = "http://me:p%40ss%3Aw@172.31.99.1:3128";
 /// The laptop; gone when this is dropped.
 struct Laptop {
     folder: tempfile::TempDir,
+    _only: Only,
 }
 
 impl Laptop {
     fn set_up() -> Self {
         let laptop = Self {
             folder: tempfile::tempdir().unwrap(),
+            _only: Only::one("corp"),
         };
         lab::script("corp", &["up"]).unwrap();
         laptop

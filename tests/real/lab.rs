@@ -49,14 +49,27 @@ pub(crate) fn tunnels_spdy() -> bool {
     kube() >= 31
 }
 
-/// Whether a scenario that takes long, and parts of which others show, is left out: together they take
-/// minutes that a run for each change has not.
-pub(crate) fn leaves_out_long() -> bool {
-    let out = std::env::var("KDEV_LAB_INTERCEPTS").as_deref() != Ok("full");
-    if out {
-        println!("SKIPPED: long-intercepts: KDEV_LAB_INTERCEPTS=full runs them");
+/// Whether this is the full run, where scenarios wait as long as users do.
+pub(crate) fn full() -> bool {
+    std::env::var_os("KDEV_LAB_FULL").is_some_and(|how| !how.is_empty())
+}
+
+/// Something that is there once for all scenarios: who else wants it, in this process or another, waits
+/// until this is dropped.
+pub(crate) struct Only {
+    /// Its lock ends with it.
+    _file: std::fs::File,
+}
+
+impl Only {
+    pub(crate) fn one(what: &str) -> Self {
+        let state =
+            std::env::var_os("KDEV_LAB_STATE").expect("cluster/lab/env sets KDEV_LAB_STATE");
+        let path = PathBuf::from(state).join(format!("only-{what}"));
+        let file = std::fs::File::create(path).unwrap();
+        file.lock().unwrap();
+        Self { _file: file }
     }
-    out
 }
 
 /// Runs a program to its end; `Err` has what it said.

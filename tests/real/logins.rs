@@ -1,6 +1,5 @@
 //! Credentials that end in the middle of a session: a plugin that rotates them, one that fails,
-//! one that hangs. `KDEV_LAB_LOGINS=full` rotates a token of 60 s for 5 minutes instead of one of
-//! 6 s for 30 s.
+//! one that hangs. The full run rotates a token of 60 s for 5 minutes instead of one of 6 s for 30 s.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -132,7 +131,7 @@ async fn ask(way: Way, i: usize) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_rotated_token_fails_no_request() {
-    let full = std::env::var_os("KDEV_LAB_LOGINS").is_some_and(|v| v == "full");
+    let full = lab::full();
     let (life, length) = if full { (60, 300) } else { (6, 30) };
     let login = Login::new("rotate", Some(Duration::from_secs(life)), "");
     let kdev = connect(&login);

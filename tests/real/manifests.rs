@@ -11,7 +11,7 @@ use kdev::tunnel::{
 };
 use serde_json::{Value, json};
 
-use crate::lab;
+use crate::lab::{self, Only};
 use crate::peer::{self, Peer};
 use crate::site::{self, IMAGE, SECRETS, Site};
 
@@ -107,14 +107,16 @@ async fn manifests_and_the_chart_install_the_same_relay() {
     chart.wait("its objects to go", |site| everything(site) == before);
 }
 
-/// The ClusterRoles of `cluster/rbac`, which no two scenarios may have at the same time; deleted when
-/// this is dropped.
-pub(crate) struct Roles;
+/// The ClusterRoles of `cluster/rbac`, which one scenario has at a time; deleted when this is dropped.
+pub(crate) struct Roles {
+    _only: Only,
+}
 
 impl Roles {
     pub(crate) fn apply() -> Self {
+        let only = Only::one("roles");
         lab::kubectl(&["apply", "-f", &format!("{CLUSTER}/rbac")]).unwrap();
-        Self
+        Self { _only: only }
     }
 
     pub(crate) fn bind(site: &Site, role: &str, account: &str) {

@@ -36,6 +36,14 @@ impl Site {
         lab::kubectl(&[&["-n", &self.0], args].concat())
     }
 
+    /// Puts objects there as the administrator.
+    pub(crate) fn apply(&self, objects: &str) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, objects.as_bytes()).unwrap();
+        let file = file.path().to_str().unwrap();
+        self.kubectl(&["apply", "-f", file]).unwrap();
+    }
+
     /// The Secrets as cluster/README.md makes them.
     pub(crate) fn make_secrets(&self) {
         for name in SECRETS {

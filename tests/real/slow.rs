@@ -107,15 +107,13 @@ async fn readers_that_stop_hold_nobody_up() {
     busy.stop();
 }
 
-/// A gigabyte at 5 MB/s with a minute of silence in it, which takes four and a half minutes. Without
-/// `KDEV_LAB_SLOW_READER=full` only the part before the silence is read that slowly, a tenth, and
-/// the rest at 40 MB/s: the silence meets the same full buffers, and what is then in them and in the
+/// A gigabyte at 5 MB/s with a minute of silence in it, which takes four and a half minutes: in the
+/// full run. Else only the part before the silence is read that slowly, a tenth, and the rest at 40 MB/s: the silence meets the same full buffers, and what is then in them and in the
 /// network has to arrive as it was.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_slow_reader_that_pauses_for_a_minute_gets_it_all() {
-    let full = std::env::var("KDEV_LAB_SLOW_READER").is_ok_and(|how| how == "full");
-    let after = if full { SLOW } else { FASTER };
+    let after = if lab::full() { SLOW } else { FASTER };
     let connect = Running::connect("dev");
     let forward = Running::forward("dev", &["web.shop:80"]);
     let ways = [Way::Socks5(connect.proxy()), Way::Port(forward.port(0))];

@@ -55,10 +55,7 @@ impl Place {
 
     /// Puts objects there as the administrator.
     pub(crate) fn apply(&self, objects: &str) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), objects).unwrap();
-        let file = file.path().to_str().unwrap();
-        self.site.kubectl(&["apply", "-f", file]).unwrap();
+        self.site.apply(objects);
     }
 
     /// A quota of the name `compute`, and what else there is.

@@ -3,7 +3,6 @@
 use super::app::App;
 use super::assert_as_before;
 use super::session::{Intercept, Refused, command};
-use crate::lab;
 use crate::team::Team;
 
 /// One more who wants something, in a session of their own.
@@ -53,9 +52,6 @@ fn end(all: Vec<Intercept>) {
 #[test]
 #[ignore = "needs the lab"]
 fn who_would_take_what_somebody_has_is_refused_by_name() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("conflicts", true);
     let ann = App::of("ann");
     let anns = Intercept::live(&team, &ann, &["orders", "--header", "x-user: ann"]);

@@ -12,9 +12,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[test]
 #[ignore = "needs the lab"]
 fn a_containers_port_gets_what_comes_for_a_service() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("container", true);
     let before = team.objects();
     let orders = team.address("orders");

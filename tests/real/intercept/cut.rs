@@ -7,7 +7,6 @@ use super::app::{App, SCRIPT};
 use super::faults::{ANNS, pause};
 use super::noticed::{Fault, POOLED, Stage, assert_others_served};
 use super::session::Intercept;
-use crate::lab;
 use crate::outages::line::{self, Line};
 use crate::outages::mobile::{self, Mobile};
 use crate::program::kdev_with;
@@ -19,9 +18,6 @@ const CUT: u64 = 15;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_laptop_whose_network_is_cut_disturbs_nobody_else() {
-    if lab::leaves_out_long() {
-        return;
-    }
     // The line goes on from here to the API server, which learns nothing of the cut.
     let (folder, mobile) = (tempfile::tempdir().unwrap(), Mobile::set_up());
     let (team, kubeconfig) = tokio::task::block_in_place(|| {

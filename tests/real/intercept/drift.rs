@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::app::App;
 use super::session::{Intercept, LAG};
 use super::{call, from_a_pod};
-use crate::lab;
 use crate::team::Team;
 
 /// How often the others do it, and for how long at least.
@@ -20,9 +19,6 @@ const TRACES: Duration = Duration::from_secs(30);
 #[test]
 #[ignore = "needs the lab"]
 fn what_others_set_back_each_second_is_theirs_in_the_end() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("drift", true);
     let orders = team.address("orders");
     let ann = App::of("ann");

@@ -6,7 +6,6 @@ use super::app::App;
 use super::session::{Intercept, LAG};
 use super::{call, from_a_pod};
 use crate::callers::plain;
-use crate::lab;
 use crate::program::{Done, finish};
 use crate::team::Team;
 
@@ -30,9 +29,6 @@ fn selector(team: &Team) -> String {
 #[test]
 #[ignore = "needs the lab"]
 fn who_ends_somebody_elses_must_say_so_and_is_named() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("ended", true);
     let orders = team.address("orders");
     let ann = App::of("ann");
@@ -105,9 +101,6 @@ fn who_ends_somebody_elses_must_say_so_and_is_named() {
 #[test]
 #[ignore = "needs the lab"]
 fn what_it_stands_on_goes_and_it_ends() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("goes", true);
     let ann = App::of("ann");
     let gone = |what: &str, live: Intercept, delete: &[&str]| {

@@ -9,7 +9,6 @@ use super::beside::{now, with};
 use super::session::{Intercept, LAG};
 use super::{call, from_a_pod};
 use crate::callers::{Calls, Load, PLAIN};
-use crate::lab;
 use crate::team::{self, Team};
 
 pub(super) const ANNS: &str = "x-user: ann";
@@ -92,9 +91,6 @@ fn a_kdev_that_dies_or_freezes_disturbs_nobody_else() {
 #[test]
 #[ignore = "needs the lab"]
 fn other_relay_pods_and_an_apply_in_the_middle_fail_nothing() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("others", false);
     let orders = team.address("orders");
     let ann = App::of("ann");

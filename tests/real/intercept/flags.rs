@@ -10,7 +10,6 @@ use nix::unistd::Pid;
 use super::app::App;
 use super::session::{Intercept, LAG, command};
 use super::{assert_as_before, call, from_a_pod};
-use crate::lab;
 use crate::site::Site;
 use crate::team::Team;
 
@@ -22,9 +21,6 @@ const WAITED: Duration = Duration::from_secs(3);
 #[test]
 #[ignore = "needs the lab"]
 fn its_time_is_over_or_it_is_told_to_end() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("ends", true);
     let (before, orders) = (team.objects(), team.address("orders"));
     let ann = App::of("ann");
@@ -84,9 +80,6 @@ fn interrupted(mut command: Command, wait: impl FnOnce()) -> (i32, Duration, Str
 #[test]
 #[ignore = "needs the lab"]
 fn ctrl_c_before_it_is_live_leaves_nothing() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("early", true);
     let before = team.objects();
     let load = team.load("orders");

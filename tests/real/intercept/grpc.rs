@@ -10,7 +10,6 @@ use super::beside::assert_even;
 use super::pods::{PODS, deploy};
 use super::session::{Intercept, LAG};
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::{finish, finish_within};
 use crate::team::Team;
 
@@ -47,9 +46,6 @@ fn library() -> tempfile::TempDir {
 #[test]
 #[ignore = "needs the lab"]
 fn all_kinds_of_calls_go_by_their_metadata() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let library = library();
     let folder = library.path().to_str().unwrap();
     let team = Team::set_up("grpc", true);

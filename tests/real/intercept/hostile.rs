@@ -193,9 +193,6 @@ fn watched<T>(pods: &[Pod], work: impl FnOnce() -> T) -> T {
 #[test]
 #[ignore = "needs the lab"]
 fn hostile_callers_reach_nobody_else_and_harm_nothing() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("hostile", true);
     let serve = "exec python3 /from/raw.py $(hostname) 8080 9000";
     deploy(&team, "raw", serve, folder(), &[("http", 80, 8080)]);

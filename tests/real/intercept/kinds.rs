@@ -16,7 +16,6 @@ use super::call;
 use super::pods::deploy;
 use super::session::{Intercept, LAG, command};
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::finish;
 use crate::team::Team;
 
@@ -49,9 +48,6 @@ pub(super) fn echo(what: &str) -> (Team, String) {
 #[test]
 #[ignore = "needs the lab"]
 fn upgrades_bulk_and_other_protocols_arrive_whole() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let (team, address) = echo("kinds");
     let ann = App::of("ann");
     let personal = Intercept::live(&team, &ann, &["echo:http", "--header", ANNS]);

@@ -69,9 +69,6 @@ fn evict(site: &Site, pod: &str) -> usize {
 #[test]
 #[ignore = "needs the lab"]
 fn a_drain_fails_nothing() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let stage = Stage::set_up("drain", POOLED);
     let site = &stage.team.place.site;
     let pods = site.await_relays(2);
@@ -134,9 +131,6 @@ fn replace(site: &Site, pod: &String) {
 #[test]
 #[ignore = "needs the lab"]
 fn without_any_kdev_other_relay_pods_pass_all_on() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let stage = Stage::set_up("orphans", POOLED);
     let Stage {
         team,
@@ -208,9 +202,6 @@ fn said(live: &Intercept, text: &str) {
 #[test]
 #[ignore = "needs the lab"]
 fn a_kdev_without_a_relay_gives_the_service_back_until_there_is_one() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let stage = Stage::set_up("gone", POOLED);
     let (team, live) = (&stage.team, &stage.live);
     // Somebody whose kdev is dead has a claim too, which is kept for when they come back.

@@ -10,7 +10,6 @@ use super::session::{Intercept, LAG, command};
 use super::{assert_as_before, call, from_a_pod};
 use crate::callers::on_the_node;
 use crate::hostile::pod::{Memory, Pod};
-use crate::lab;
 use crate::program::finish;
 use crate::team::Team;
 
@@ -134,9 +133,6 @@ fn memory(team: &Team) -> Vec<Memory> {
 #[test]
 #[ignore = "needs the lab"]
 fn two_hundred_and_fifty_people_are_on_one_service() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("many", true);
     let (before, orders) = (team.objects(), team.address("orders"));
     println!("before: {}, {}", memory(&team)[0], memory(&team)[1]);
@@ -173,9 +169,6 @@ fn two_hundred_and_fifty_people_are_on_one_service() {
 #[test]
 #[ignore = "needs the lab"]
 fn one_more_than_five_hundred_is_refused_with_the_number() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("most", true);
     let (before, to) = (team.objects(), app(0).to_string());
     let with = |n: usize| format!("x-user: user{n}");

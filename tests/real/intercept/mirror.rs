@@ -8,7 +8,6 @@ use super::call;
 use super::kinds::{caller, echo, recorder};
 use super::session::{Intercept, LAG, command};
 use crate::callers::{Calls, Load, plain};
-use crate::lab;
 use crate::team::Team;
 
 /// How long callers call in each of the ways that are compared.
@@ -57,9 +56,6 @@ fn hanging() -> u16 {
 #[test]
 #[ignore = "needs the lab"]
 fn copies_slow_nobody() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let (team, address) = echo("copies");
     let ann = App::of("ann");
     let manners = [plain("fresh", 6, false), plain("kept", 4, true)];
@@ -116,9 +112,6 @@ fn copies_slow_nobody() {
 #[test]
 #[ignore = "needs the lab"]
 fn copies_are_in_nobodys_way() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let (team, address) = echo("beside-copies");
     let (bob, carol) = (App::of("bob"), App::of("carol"));
     // Another copy of the same, and of a part of it.

@@ -34,7 +34,6 @@ use std::time::{Duration, Instant};
 use self::app::App;
 use self::session::{Intercept, LAG};
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::{finish, kdev};
 use crate::team::Team;
 
@@ -138,9 +137,6 @@ fn there_and_back_leaves_no_trace() {
 #[test]
 #[ignore = "needs the lab"]
 fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("killed", true);
     let before = team.objects();
     let orders = team.address("orders");
@@ -185,9 +181,6 @@ fn reasons(team: &Team, service: &str) -> Vec<String> {
 #[test]
 #[ignore = "needs the lab"]
 fn intercepts_are_events_of_the_service_where_that_may_be() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("events", true);
     let ann = App::of("ann");
     // The role `edit` may not make any.

@@ -10,7 +10,6 @@ use super::app::App;
 use super::pods::deploy;
 use super::session::{Intercept, LAG, command};
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::finish;
 use crate::team::Team;
 
@@ -42,9 +41,6 @@ fn client(folder: &Path, address: &str, header: &str) -> Value {
 #[test]
 #[ignore = "needs the lab"]
 fn what_node_serves_and_asks_goes_by_its_headers() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let from = folder();
     let team = Team::set_up("node", true);
     let run =

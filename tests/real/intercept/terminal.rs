@@ -7,7 +7,6 @@ use super::away::{app_on, free};
 use super::call;
 use super::session::LAG;
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::{Running, finish, kdev_binary};
 use crate::team::Team;
 
@@ -39,9 +38,6 @@ fn line(command: &mut Command, line: &str) -> String {
 #[test]
 #[ignore = "needs the lab"]
 fn a_terminal_shows_what_it_takes_to_go_on() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("terminal", true);
     let (namespace, orders) = (team.place.site.0.clone(), team.address("orders"));
     let port = free();

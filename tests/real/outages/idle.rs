@@ -40,7 +40,7 @@ impl Drop for Shortened {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn an_idle_session_works_at_once() {
-    let full = std::env::var("KDEV_LAB_IDLE").is_ok_and(|v| v == "full");
+    let full = lab::full();
     let _shortened = (!full).then(Shortened::set);
     lab::settle();
     let relay = Relay::install("outage-idle");
