@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::feed::escaped;
 use super::lookup::{self, Found};
-use super::members::{self, Members};
+use super::members::Members;
 use super::name::{Query, What};
-use super::object::{Page, RawPod, RawService};
+use super::object::{Page, RawEndpoints, RawPod, RawService};
 use super::records;
 use super::shared::Shared;
 use super::store::{Owner, Store};
@@ -225,7 +225,7 @@ async fn pods_of(
         return Ok(());
     }
     if raw.spec.selector.is_empty() {
-        learned.members = Some(members::ask(shared, &name).await);
+        learned.members = Some(endpoints(shared, &name).await);
         return Ok(());
     }
     let terms = raw.spec.selector.iter().map(|(k, v)| format!("{k}={v}"));
@@ -243,11 +243,38 @@ async fn pods_of(
         }
         Err(error) if error.code() == Some(403) => {
             // EndpointSlices name the pods too; what is missing first is what the user is told.
-            let members = members::ask(shared, &name).await;
+            let members = endpoints(shared, &name).await;
             let missing = denied(error, "list", "pods", &name.namespace);
             learned.members = Some(members.map_err(|_| missing));
             Ok(())
         }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks for a Service's endpoints.
+async fn endpoints(shared: &Shared, name: &Namespaced) -> Result<Members, DialError> {
+    let Namespaced { namespace, name } = name;
+    let mut refused = None;
+    if shared.has_slices().await {
+        let selector = escaped(&format!("kubernetes.io/service-name={name}"));
+        let path = format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={selector}"
+        );
+        match shared.client.get::<Page<RawEndpoints>>(&path).await {
+            Ok(page) => return Ok(Members::of(page.items)),
+            Err(error) if matches!(error.code(), Some(403 | 404)) => refused = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let path = format!("/api/v1/namespaces/{namespace}/endpoints/{name}");
+    match shared.client.get::<RawEndpoints>(&path).await {
+        Ok(endpoints) => Ok(Members::of(vec![endpoints])),
+        Err(error) if error.code() == Some(404) => Ok(Members::default()),
+        Err(error) if error.code() == Some(403) => Err(match refused {
+            Some(slices) => denied(slices, "list", "endpointslices.discovery.k8s.io", namespace),
+            None => denied(error, "get", "endpoints", namespace),
+        }),
         Err(error) => Err(error.into()),
     }
 }
@@ -326,7 +353,7 @@ async fn listed<T: DeserializeOwned>(shared: &Shared, path: &str) -> Option<Page
     None
 }
 
-pub(super) fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {
+fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {
     match error {
         ClientError::Status { message, .. } => access::denied(&message, verb, resource, namespace),
         other => other.into(),

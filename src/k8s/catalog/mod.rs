@@ -8,6 +8,8 @@
 //! watched is asked for when it is dialled.
 
 mod detail;
+mod failure;
+mod family;
 mod feed;
 mod learn;
 mod lookup;
@@ -15,6 +17,7 @@ mod members;
 mod missing;
 mod name;
 mod object;
+mod pod;
 mod records;
 mod shared;
 mod store;
@@ -139,8 +142,7 @@ impl Catalog {
                         let tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
                         let ready = || {
                             let pods = content.selected(&service.selector);
-                            pods.filter(|(_, p)| p.takes_traffic(service.publish_not_ready))
-                                .count()
+                            pods.filter(|(_, pod)| service.takes(pod)).count()
                         };
                         ServiceInfo {
                             name: Namespaced::new(&**namespace, &**name),

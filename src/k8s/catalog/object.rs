@@ -45,6 +45,8 @@ pub(super) struct ServiceSpec {
     pub(super) cluster_ip: String,
     #[serde(rename = "clusterIPs", deserialize_with = "null_is_default")]
     pub(super) cluster_ips: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) ip_families: Vec<String>,
     pub(super) external_name: String,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) selector: HashMap<String, String>,
