@@ -359,7 +359,7 @@ impl Answering<'_> {
 
     /// A name below the domain; none where that would be longer than names may be.
     fn full(&self, name: &str) -> Option<Name> {
-        Name::from_ascii(format!("{name}.{}.", self.context.domain)).ok()
+        below(name, self.context.domain)
     }
 }
 
@@ -372,9 +372,15 @@ fn negative(zone: &str, code: ResponseCode) -> Reply {
     reply
 }
 
+/// A name below a zone; none where that would be longer than names may be.
+fn below(name: &str, zone: &str) -> Option<Name> {
+    // From its labels as they are: that of an IPv6 address may begin with a dash.
+    let labels = name.split('.').chain(zone.split('.'));
+    Name::from_labels(labels.map(str::as_bytes)).ok()
+}
+
 fn soa(zone: &str) -> Option<RData> {
-    let name = |name: &str| Name::from_ascii(format!("{name}.{zone}.")).ok();
-    let (server, admin) = (name(SERVER)?, name("hostmaster")?);
+    let (server, admin) = (below(SERVER, zone)?, below("hostmaster", zone)?);
     let soa = SOA::new(server, admin, 1, REFRESH, RETRY, EXPIRE, TTL);
     Some(RData::SOA(soa))
 }

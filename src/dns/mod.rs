@@ -313,11 +313,12 @@ impl<Z: Zone, T: DialRelay> Server<Z, T> {
                     return reply;
                 }
                 Outcome::Elsewhere => {
-                    match self.lookup(question.name(), question.kind()).await {
+                    let name = question.name();
+                    match self.lookup(name, question.kind()).await {
                         Ok(answers) => reply.answers.extend(answers),
                         Err(error) => {
-                            let name = question.name();
-                            tracing::debug!(%name, %error, "the alias leads nowhere");
+                            tracing::debug!(%name, %error, "where the alias leads is not known");
+                            reply.code = ResponseCode::ServFail;
                         }
                     }
                     return reply;
