@@ -128,9 +128,11 @@ pub(crate) fn told(message: &Message) -> String {
     } else {
         ""
     };
-    format!("{code}{aa}: {}", answers.join(", "))
-        .trim_end_matches([':', ' '])
-        .to_owned()
+    if answers.is_empty() {
+        format!("{code}{aa}")
+    } else {
+        format!("{code}{aa}: {}", answers.join(", "))
+    }
 }
 
 pub(crate) fn question(name: &str, kind: RecordType) -> Message {

@@ -30,6 +30,8 @@ pub(super) fn find(store: &Store, query: &Query, wanted: Wanted<'_>) -> Found {
         }
         What::Name(ClusterName::Srv { service, port }) => of_srv(store, service, port, wanted),
         What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => of_ip(store, *ip, wanted),
+        // Nobody dials these.
+        What::Reverse(_) | What::Namespace(_) => Found::Absent,
     }
 }
 
@@ -332,7 +334,7 @@ pub(super) fn unseen(
             }
             _ => None,
         },
-        What::Name(_) => None,
+        What::Name(_) | What::Reverse(_) | What::Namespace(_) => None,
     };
     let target = name.and_then(|name| {
         let (_, service) = service(store, name)?;

@@ -60,10 +60,10 @@ struct RawEndpoint {
 impl RawEndpoint {
     fn of_slice(raw: SliceEndpoint) -> Self {
         Self {
+            ready: raw.is_ready(),
             target: raw.target_ref,
             host: raw.hostname,
             ips: addresses("", raw.addresses.iter().map(String::as_str)),
-            ready: raw.conditions.ready.unwrap_or(true),
         }
     }
 
@@ -114,7 +114,7 @@ impl Members {
     /// Notes the addresses with their names.
     fn name(&mut self, object: &RawEndpoints) {
         let slice = object.endpoints.iter();
-        let slice = slice.filter(|e| e.conditions.ready.unwrap_or(true));
+        let slice = slice.filter(|e| e.is_ready());
         for endpoint in slice {
             let ips = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok());
             self.named
@@ -184,7 +184,9 @@ impl Members {
                 }
                 _ => Answer::Absent,
             },
-            What::Name(ClusterName::Srv { .. }) => Answer::Absent,
+            What::Name(ClusterName::Srv { .. }) | What::Reverse(_) | What::Namespace(_) => {
+                Answer::Absent
+            }
         }
     }
 

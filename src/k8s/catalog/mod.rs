@@ -7,6 +7,7 @@
 //! asked for where pods cannot be listed and for Services without a selector. What may not be
 //! watched is asked for when it is dialled.
 
+mod address;
 mod detail;
 mod failure;
 mod family;

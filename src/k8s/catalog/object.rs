@@ -159,6 +159,13 @@ pub(super) struct SliceEndpoint {
     pub(super) target_ref: Option<TargetRef>,
 }
 
+impl SliceEndpoint {
+    /// Whether traffic may go there.
+    pub(super) fn is_ready(&self) -> bool {
+        self.conditions.ready.unwrap_or(true)
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct SliceConditions {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Catalog;
-use super::learn::LEARN_TIMEOUT;
+use super::learn::{LEARN_TIMEOUT, Learned};
 use super::name::Query;
 use super::pod::Pod;
 use super::shared::Kind;
@@ -25,11 +25,9 @@ impl Zone for Catalog {
         let found = self.shared.read_with(|store, is_live| {
             let home = self.shared.client.namespace();
             match subject {
+                Subject::Namespace(name) if name == home => Found::Namespace,
                 // One that nothing is seen of may be empty, or hidden.
-                Subject::Namespace(name) if name == home || !is_live(Kind::Services, name) => {
-                    Found::Namespace
-                }
-                Subject::Namespace(_) => of(store, None, subject).unwrap_or(Found::Absent),
+                Subject::Namespace(_) => of(store, None, subject).unwrap_or(Found::Unknown),
                 Subject::Service(name) | Subject::Endpoint(name, _) => {
                     match of(store, None, subject) {
                         Some(found) if !needs_pods(store, subject) => found,
@@ -42,18 +40,12 @@ impl Zone for Catalog {
                         _ => Found::Unknown,
                     }
                 }
-                Subject::Address(_) => match of(store, None, subject) {
-                    Some(found) => found,
-                    None if is_live(Kind::Services, home) && is_live(Kind::Pods, home) => {
-                        Found::Absent
-                    }
-                    None => Found::Unknown,
-                },
+                Subject::Address(_) => of(store, None, subject).unwrap_or(Found::Unknown),
             }
         });
         match found {
-            Found::Unknown => match query(subject).and_then(|q| self.shared.answered(&q)) {
-                Some(learned) => learned.records(subject),
+            Found::Unknown => match self.shared.answered(&query(subject)) {
+                Some(learned) => self.learned(&learned, subject),
                 None => Found::Unknown,
             },
             found => found,
@@ -73,20 +65,37 @@ impl Zone for Catalog {
                 found => return found,
             }
         }
-        let Some(query) = query(subject) else {
-            return Found::Absent;
-        };
-        let learned = Arc::clone(&self.shared).ask(&query).await;
-        learned.records(subject)
+        let learned = Arc::clone(&self.shared).ask(&query(subject)).await;
+        self.learned(&learned, subject)
+    }
+}
+
+impl Catalog {
+    /// What was learned of a subject.
+    fn learned(&self, learned: &Learned, subject: &Subject) -> Found {
+        match (learned.records(subject), subject) {
+            // Who may see all Services and none in there does not have to see namespaces.
+            (Found::Failed(_), Subject::Namespace(name)) => {
+                let is_empty = self
+                    .shared
+                    .read_with(|_, is_live| is_live(Kind::Services, name));
+                if is_empty {
+                    Found::Absent
+                } else {
+                    Found::Namespace
+                }
+            }
+            (found, _) => found,
+        }
     }
 }
 
 /// What the API server is asked for, to learn of a subject.
-fn query(subject: &Subject) -> Option<Query> {
+fn query(subject: &Subject) -> Query {
     match subject {
-        Subject::Service(name) | Subject::Endpoint(name, _) => Some(Query::service(name.clone())),
-        Subject::Address(ip) => Some(Query::address(*ip)),
-        Subject::Namespace(_) => None,
+        Subject::Service(name) | Subject::Endpoint(name, _) => Query::service(name.clone()),
+        Subject::Address(ip) => Query::reverse(*ip),
+        Subject::Namespace(name) => Query::existence(name),
     }
 }
 
