@@ -49,6 +49,8 @@ impl Form {
             [ns, "svc" | "pod"] => Self::Namespace(ns.to_owned()),
             [name, ns, "svc"] => Self::Service(service(ns, name)),
             [host, name, ns, "svc"] => Self::Endpoint(service(ns, name), host.to_owned()),
+            // Whatever port, whatever protocol: the Service itself.
+            ["_", "_", name, ns, "svc"] => Self::Service(service(ns, name)),
             [port, proto, name, ns, "svc"] => {
                 Self::Port(service(ns, name), bare(port), bare(proto))
             }
@@ -208,6 +210,7 @@ mod tests {
                 "_http._tcp.web.shop.svc.cluster.local",
                 Form::Port(web(), "http".into(), "tcp".into()),
             ),
+            ("_._.web.shop.svc.cluster.local", Form::Service(web())),
             (
                 "http._.web.shop.svc.cluster.local",
                 Form::Port(web(), "http".into(), String::new()),

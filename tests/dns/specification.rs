@@ -429,6 +429,7 @@ async fn aliases_count_with_what_they_lead_to() {
             ),
             // For other types there is no alias, and below it there is nothing.
             ("alias.shop.svc", SRV, none()),
+            ("_._.alias.shop.svc", CNAME, answer(out)),
             ("alias.shop.svc", TXT, none()),
             ("alias.shop.svc", MX, none()),
             ("alias.shop.svc", ANY, none()),

@@ -12,6 +12,7 @@ mod dns;
 mod doctor;
 #[path = "../common/done.rs"]
 mod done;
+mod families;
 mod faults;
 mod forms;
 mod garbage;

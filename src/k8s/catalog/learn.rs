@@ -1,7 +1,6 @@
 //! Asks the API server about one name, where the snapshot does not cover it: at the start, in
 //! namespaces that nobody spoke of yet, and where the user may not watch or list.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
