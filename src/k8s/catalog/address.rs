@@ -1,10 +1,12 @@
 //! Asks the API server whose an address is, and what names it has.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 
 use super::feed::escaped;
 use super::learn::{Learned, SERVICE, SLICES, pods_of};
@@ -57,23 +59,52 @@ pub(super) async fn reverse(
     }
     // Whoever has the address in a namespace that is watched would be known by now, unless
     // somebody wrote it down as an endpoint.
-    let selector = escaped(WRITTEN);
-    let all = format!("{SLICES}/endpointslices?labelSelector={selector}");
-    let own = format!("{SLICES}/namespaces/{home}/endpointslices?labelSelector={selector}");
-    for path in [all, own] {
-        if let Some(page) = listed::<RawEndpoints>(shared, &path).await {
-            learned.names = names_of(ip, &page.items);
-            break;
-        }
-    }
+    learned.names = shared.written.names(shared, ip).await;
     Ok(!learned.names.is_empty())
 }
 
 /// Selects the EndpointSlices that do not follow from a selector.
 const WRITTEN: &str = "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
-/// The names below the domain that `slices` give to an address.
-fn names_of(ip: IpAddr, slices: &[RawEndpoints]) -> Vec<String> {
-    let mut names = Vec::new();
+/// How long a list of them is good: a burst of questions about addresses costs one list.
+const WRITTEN_TTL: Duration = Duration::from_secs(3);
+
+/// The addresses that somebody wrote into EndpointSlices, with their names below the domain.
+#[derive(Default)]
+pub(super) struct Written(Mutex<Option<(Instant, HashMap<IpAddr, Vec<String>>)>>);
+
+impl Written {
+    /// The names of an address.
+    async fn names(&self, shared: &Shared, ip: IpAddr) -> Vec<String> {
+        // Those who ask meanwhile wait for the same list.
+        let mut known = self.0.lock().await;
+        if known
+            .as_ref()
+            .is_none_or(|(at, _)| at.elapsed() >= WRITTEN_TTL)
+        {
+            *known = Some((Instant::now(), Self::list(shared).await));
+        }
+        let names = known.as_ref().and_then(|(_, names)| names.get(&ip));
+        names.cloned().unwrap_or_default()
+    }
+
+    /// Lists them in the whole cluster, or in the context's namespace.
+    async fn list(shared: &Shared) -> HashMap<IpAddr, Vec<String>> {
+        let selector = escaped(WRITTEN);
+        let home = shared.client.namespace();
+        let all = format!("{SLICES}/endpointslices?labelSelector={selector}");
+        let own = format!("{SLICES}/namespaces/{home}/endpointslices?labelSelector={selector}");
+        for path in [all, own] {
+            if let Some(page) = listed::<RawEndpoints>(shared, &path).await {
+                return names_of(&page.items);
+            }
+        }
+        HashMap::new()
+    }
+}
+
+/// The names below the domain that `slices` give to addresses.
+fn names_of(slices: &[RawEndpoints]) -> HashMap<IpAddr, Vec<String>> {
+    let mut names: HashMap<IpAddr, Vec<String>> = HashMap::new();
     for slice in slices {
         let Meta {
             namespace, labels, ..
@@ -81,15 +112,20 @@ fn names_of(ip: IpAddr, slices: &[RawEndpoints]) -> Vec<String> {
         let Some(service) = labels.get(SERVICE) else {
             continue;
         };
-        let ready = slice.endpoints.iter().filter(|e| e.is_ready());
-        let at_ip = ready.filter(|e| e.addresses.iter().any(|own| own.parse() == Ok(ip)));
-        names.extend(at_ip.map(|endpoint| match endpoint.hostname.as_str() {
-            "" => format!("{}.{service}.{namespace}.svc", dns::dashed(ip)),
-            host => format!("{host}.{service}.{namespace}.svc"),
-        }));
+        for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {
+            for ip in endpoint.addresses.iter().filter_map(|ip| ip.parse().ok()) {
+                let host = match endpoint.hostname.as_str() {
+                    "" => dns::dashed(ip),
+                    host => host.to_owned(),
+                };
+                let name = format!("{host}.{service}.{namespace}.svc");
+                let all = names.entry(ip).or_default();
+                if !all.contains(&name) {
+                    all.push(name);
+                }
+            }
+        }
     }
-    names.sort_unstable();
-    names.dedup();
     names
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -100,14 +100,8 @@ impl Server {
         let labels = name.split('.').map(str::as_bytes);
         message.add_query(Query::query(Name::from_labels(labels).unwrap(), *kind));
         let request = message.to_vec().unwrap();
-        let length = u16::try_from(request.len()).unwrap().to_be_bytes();
-        self.stream
-            .write_all(&[&length[..], &request].concat())
-            .unwrap();
-        let mut length = [0; 2];
-        self.stream.read_exact(&mut length).unwrap();
-        let mut answer = vec![0; u16::from_be_bytes(length).into()];
-        self.stream.read_exact(&mut answer).unwrap();
+        send(&mut self.stream, &request).unwrap();
+        let answer = receive(&mut self.stream).unwrap();
         let answer = Message::from_vec(&answer).unwrap();
         assert_eq!(answer.metadata.id, self.id, "{name} {kind}");
         Said::of(&answer)
@@ -116,26 +110,51 @@ impl Server {
 
 /// The laptop's resolver: it has one name, with an IPv4 address, and lives as long as the process.
 pub(super) fn laptops_resolver(ip: &str) {
-    let socket = UdpSocket::bind((ip, 53)).unwrap();
+    let datagrams = UdpSocket::bind((ip, 53)).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 4096];
-        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-            let Ok(asked) = Message::from_vec(&buffer[..length]) else {
-                continue;
-            };
-            let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
-            answer.metadata.recursion_available = true;
-            answer.queries.clone_from(&asked.queries);
-            let query = &asked.queries[0];
-            let name = query.name().to_ascii().to_ascii_lowercase();
-            if !name.starts_with("wiki.corp.example") {
-                answer.metadata.response_code = ResponseCode::NXDomain;
-            } else if query.query_type() == RecordType::A {
-                let address = RData::A("192.0.2.7".parse().unwrap());
-                answer.answers = vec![Record::from_rdata(query.name().clone(), 60, address)];
+        while let Ok((length, peer)) = datagrams.recv_from(&mut buffer) {
+            if let Some(answer) = answered(&buffer[..length]) {
+                // Whoever does not get it asks again.
+                let _ = datagrams.send_to(&answer, peer);
             }
-            // The next question is more than this answer.
-            let _ = socket.send_to(&answer.to_vec().unwrap(), peer);
         }
     });
+    let connections = TcpListener::bind((ip, 53)).unwrap();
+    thread::spawn(move || {
+        for mut stream in connections.incoming().flatten() {
+            if let Ok(Some(answer)) = receive(&mut stream).map(|asked| answered(&asked)) {
+                let _ = send(&mut stream, &answer);
+            }
+        }
+    });
+}
+
+fn answered(asked: &[u8]) -> Option<Vec<u8>> {
+    let asked = Message::from_vec(asked).ok()?;
+    let query = asked.queries.first()?;
+    let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
+    answer.metadata.recursion_available = true;
+    answer.queries.clone_from(&asked.queries);
+    let name = query.name().to_ascii().to_ascii_lowercase();
+    if !name.starts_with("wiki.corp.example") {
+        answer.metadata.response_code = ResponseCode::NXDomain;
+    } else if query.query_type() == RecordType::A {
+        let address = RData::A("192.0.2.7".parse().unwrap());
+        answer.answers = vec![Record::from_rdata(query.name().clone(), 60, address)];
+    }
+    answer.to_vec().ok()
+}
+
+fn send(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes()[..], message].concat())
+}
+
+fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
 }

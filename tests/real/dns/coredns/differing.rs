@@ -65,6 +65,12 @@ pub(super) fn all(namespace: &str) -> Vec<Differs> {
              those that somebody adds to a selector's are not seen",
         ),
         (
+            within("fqdn"),
+            RecordType::A,
+            format!("NXDomain aa; {}", soa(zone)),
+            "`addressType: FQDN` is deprecated, no controller makes it, and kube-proxy ignores it",
+        ),
+        (
             "9.2.0.192.in-addr.arpa".to_owned(),
             RecordType::PTR,
             "NXDomain".to_owned(),
@@ -80,14 +86,17 @@ pub(super) fn all(namespace: &str) -> Vec<Differs> {
     .collect()
 }
 
+/// The Services of them.
+pub(super) const SERVICES: [&str; 4] = ["out-known", "mixed", "fqdn", "public"];
+
 /// What these speak of, and nothing else does.
 pub(super) fn objects() -> Vec<Value> {
-    let slice = |name: &str, ip: &str| {
+    let slice = |name: &str, family: &str, address: &str| {
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4", "ports": [{"name": "http", "port": 80}],
-            "endpoints": [{"addresses": [ip]}],
+            "addressType": family, "ports": [{"name": "http", "port": 80}],
+            "endpoints": [{"addresses": [address]}],
         })
     };
     let service = |name: &str, spec: Value| {
@@ -100,9 +109,11 @@ pub(super) fn objects() -> Vec<Value> {
     vec![
         service("out-known", known),
         service("mixed", mixed),
-        slice("mixed", "10.250.9.10"),
+        slice("mixed", "IPv4", "10.250.9.10"),
+        service("fqdn", json!({"clusterIP": "None", "ports": ports})),
+        slice("fqdn", "FQDN", "db.corp.example"),
         service("public", json!({"clusterIP": "None", "ports": ports})),
-        slice("public", "192.0.2.9"),
+        slice("public", "IPv4", "192.0.2.9"),
     ]
 }
 

@@ -7,6 +7,7 @@ use hickory_proto::rr::{Name, RecordType};
 use serde_json::Value;
 
 use super::asking::Question;
+use super::differing;
 use crate::site::Site;
 
 /// The types that are asked for.
@@ -32,8 +33,6 @@ const FEW: [RecordType; 5] = [
     RecordType::TXT,
     RecordType::PTR,
 ];
-/// Services whose records are not theirs alone: what the differences speak of.
-const OTHERS: [&str; 3] = ["mixed", "public", "out-known"];
 /// Host names that a Service's endpoint may have, and some that none has.
 const HOSTS: [&str; 14] = [
     "first", "second", "half", "late", "set-0", "set-1", "box", "alike-1", "nope", "_tcp", "a.b.c",
@@ -58,7 +57,7 @@ pub(super) fn all(site: &Site) -> Vec<Question> {
     };
     for service in list(&services) {
         let name = service["metadata"]["name"].as_str().unwrap();
-        if OTHERS.contains(&name) {
+        if differing::SERVICES.contains(&name) {
             continue;
         }
         let full = format!("{name}.{namespace}.svc");
