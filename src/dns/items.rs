@@ -103,8 +103,8 @@ pub(super) fn addresses(items: &[Item], is_wanted: impl Fn(&IpAddr) -> bool) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::zone::Protocol;
     use super::*;
+    use crate::addr::Protocol;
 
     fn port(name: &str, protocol: Protocol, number: Option<u16>) -> Port {
         Port {

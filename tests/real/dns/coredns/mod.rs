@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
+use serde_json::Value;
 
 use self::asking::{Question, Said, Server, laptops_resolver};
 use super::stage::{own_server, with_resolv_conf};
@@ -45,10 +46,19 @@ impl Stage {
         site.kubectl(&["apply", "-f", file.path().to_str().unwrap()])
             .unwrap();
         site.wait("its pods", |site| {
-            let ready = r#"jsonpath={.items[?(@.status.conditions[?(@.type=="Ready")].status=="True")].metadata.name}"#;
-            let found = site.kubectl(&["get", "pods", "-o", ready]).unwrap();
-            let over = site.field("pod/over", ".status.phase") == "Succeeded";
-            over && objects::READY.iter().all(|pod| found.split(' ').any(|found| found == *pod))
+            let pods = site.object("pods")["items"].clone();
+            let is = |name: &str, good: fn(&Value) -> bool| {
+                let mut pods = pods.as_array().into_iter().flatten();
+                pods.any(|pod| pod["metadata"]["name"] == name && good(&pod["status"]))
+            };
+            let ready = |status: &Value| {
+                let mut conditions = status["conditions"].as_array().into_iter().flatten();
+                conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+            };
+            let runs = |status: &Value| status["podIPs"].is_array();
+            objects::READY.iter().all(|name| is(name, ready))
+                && objects::UNREADY.iter().all(|name| is(name, runs))
+                && is(objects::OVER, |status| status["phase"] == "Succeeded")
         });
         site.kubectl(&["delete", "pod", objects::ENDING, "--wait=false"])
             .unwrap();

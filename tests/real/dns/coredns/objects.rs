@@ -19,6 +19,10 @@ pub(super) const READY: [&str; 11] = [
     "alike-1", "alike-2", "more", "leaving", "first", "second", "half", "node", "loner", "set-0",
     "set-1",
 ];
+/// Those that never are.
+pub(super) const UNREADY: [&str; 2] = ["sick", "late"];
+/// The pod that ends by itself.
+pub(super) const OVER: &str = "over";
 /// The pod that has to be told to end.
 pub(super) const ENDING: &str = "leaving";
 
@@ -84,7 +88,7 @@ fn pods() -> Vec<Value> {
         pod("more", "many", none(), more),
         pod("sick", "many", none(), never()),
         pod(
-            "over",
+            OVER,
             "many",
             json!({"restartPolicy": "Never"}),
             json!({"command": ["true"]}),
