@@ -78,20 +78,28 @@ pub(super) type Question = (String, RecordType);
 
 /// A connection to a server, which leaves nothing out of an answer.
 pub(super) struct Server {
+    address: SocketAddr,
     stream: TcpStream,
     id: u16,
 }
 
 impl Server {
     pub(super) fn connect(ip: &str) -> Self {
-        let address: SocketAddr = format!("{ip}:53").parse().unwrap();
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, id: 0 }
+        let address = format!("{ip}:53").parse().unwrap();
+        Self {
+            address,
+            stream: connect(address),
+            id: 0,
+        }
     }
 
-    pub(super) fn ask(&mut self, (name, kind): &Question) -> Said {
+    pub(super) fn ask(&mut self, question: &Question) -> Said {
+        self.send(question);
+        self.receive(question)
+    }
+
+    /// Sends a question, whose answer is the next one.
+    pub(super) fn send(&mut self, (name, kind): &Question) {
         self.id = self.id.wrapping_add(1);
         let mut message = Message::query();
         message.metadata.id = self.id;
@@ -99,13 +107,29 @@ impl Server {
         // Labels as they are: that of an IPv6 address may begin with a dash.
         let labels = name.split('.').map(str::as_bytes);
         message.add_query(Query::query(Name::from_labels(labels).unwrap(), *kind));
-        let request = message.to_vec().unwrap();
-        send(&mut self.stream, &request).unwrap();
-        let answer = receive(&mut self.stream).unwrap();
-        let answer = Message::from_vec(&answer).unwrap();
-        assert_eq!(answer.metadata.id, self.id, "{name} {kind}");
+        // Whether it arrives shows in what comes back.
+        let _ = send(&mut self.stream, &message.to_vec().unwrap());
+    }
+
+    pub(super) fn receive(&mut self, question: &Question) -> Said {
+        let mut answer = receive(&mut self.stream);
+        if answer.is_err() {
+            // A server may close a connection that is idle, as this one is while the other thinks.
+            self.stream = connect(self.address);
+            self.send(question);
+            answer = receive(&mut self.stream);
+        }
+        let answer = Message::from_vec(&answer.unwrap()).unwrap();
+        assert_eq!(answer.metadata.id, self.id, "{question:?}");
         Said::of(&answer)
     }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 /// The laptop's resolver: it has one name, with an IPv4 address, and lives as long as the process.

@@ -82,7 +82,10 @@ impl Stage {
 
     /// What the two say.
     fn both(&mut self, question: &Question) -> [Said; 2] {
-        [self.kdev.ask(question), self.coredns.ask(question)]
+        // At a time: one thinks while the other does.
+        self.kdev.send(question);
+        self.coredns.send(question);
+        [self.kdev.receive(question), self.coredns.receive(question)]
     }
 
     /// Asks both, and again where they differ, until they do no more.
