@@ -13,6 +13,7 @@ mod doctor;
 #[path = "../common/done.rs"]
 mod done;
 mod engines;
+mod families;
 mod faults;
 mod forms;
 mod garbage;

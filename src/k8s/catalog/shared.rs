@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
 use tokio::sync::{OnceCell, watch};
 
+use super::address::Written;
 use super::feed;
 use super::learn::{self, Answer, Learned};
 use super::lookup::{self, Found};
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     state: RwLock<State>,
     learned: Mutex<HashMap<Query, Asked>>,
     slices: OnceCell<bool>,
+    pub(super) written: Written,
     changed: watch::Sender<u64>,
 }
 
@@ -69,16 +71,6 @@ impl Kind {
 pub(super) struct FeedKey {
     pub(super) kind: Kind,
     pub(super) scope: Option<Arc<str>>,
-}
-
-impl FeedKey {
-    pub(super) fn path(&self) -> String {
-        let plural = self.kind.plural();
-        match &self.scope {
-            None => format!("/api/v1/{plural}"),
-            Some(namespace) => format!("/api/v1/namespaces/{namespace}/{plural}"),
-        }
-    }
 }
 
 /// How a feed is doing.
@@ -218,6 +210,7 @@ impl Shared {
             state: RwLock::default(),
             learned: Mutex::default(),
             slices: OnceCell::new(),
+            written: Written::default(),
             changed: watch::Sender::new(0),
         }
     }
