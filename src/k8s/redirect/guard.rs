@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::engage::{Way, no_service};
 use super::leave::Despite;
 use super::object::{name, port_name, port_number, ports, uid, version};
+use super::reach::Callers;
 use super::site::Changed;
 use super::watch::{Following, Relays, Seen, Thing};
-use super::{Redirector, events, leave, origin, swap};
+use super::{Redirector, cut, events, keys, leave, origin, policies, rights, swap};
 use crate::intercept::claim::Claim;
-use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected};
+use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected, Say, Wanted};
 
 /// How long nobody may have come before what leads the last callers to the original pods goes: nodes
 /// learn of a Service's change within 2 s, and callers that found the old address try for a few more.
@@ -41,7 +43,20 @@ pub struct Guard {
     /// Whether the relay was reported as down or gone.
     down: bool,
     left: bool,
+    /// As it was asked for.
+    port: u16,
+    force: bool,
+    say: Say,
+    /// What is to hold of the way from callers to the relay.
+    callers: Callers,
+    /// Looks whether callers are cut off, while there is reason to.
+    doubt: Option<Doubt>,
+    /// The policies that were looked at last.
+    policies: Arc<Vec<String>>,
 }
+
+/// A look whether callers are cut off, which gives the reason if they are.
+type Doubt = oneshot::Receiver<Option<String>>;
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,7 +75,8 @@ impl Guard {
         to: Redirector,
         live: &Value,
         origin: &Value,
-        claim: Claim,
+        wanted: Wanted,
+        callers: Callers,
         following: Arc<Following>,
     ) -> Self {
         Self {
@@ -68,14 +84,84 @@ impl Guard {
             service: name(live).to_owned(),
             uid: uid(live).to_owned(),
             origin: name(origin).to_owned(),
-            claim,
+            claim: wanted.claim,
             landings: landings(live, origin),
             following,
             last: Arc::new(origin.clone()),
             drifted: None,
             down: false,
             left: false,
+            port: wanted.port,
+            force: wanted.force,
+            say: wanted.say,
+            callers,
+            doubt: None,
+            policies: Arc::default(),
         }
+    }
+
+    /// Whether connections of the relay's own pods show what callers get.
+    #[must_use]
+    pub fn relays_are_like_callers(&self) -> bool {
+        self.callers == Callers::MustPass
+    }
+
+    /// The relay says that it does not reach the original pods of `landing`: [`Redirected::changed`]
+    /// finds out whether callers are cut off.
+    pub fn doubt(&mut self, landing: u16) {
+        // It was seen to work for this port alone.
+        let own = self
+            .landings
+            .iter()
+            .any(|own| own.landing == landing && own.port == self.port);
+        if !own || self.doubt.is_some() {
+            return;
+        }
+        let (to, service, origin) = (self.to.clone(), self.service.clone(), self.origin.clone());
+        self.look(async move {
+            cut::why(
+                to.site(),
+                to.inner.ways.as_ref(),
+                &service,
+                &origin,
+                landing,
+            )
+            .await
+        });
+    }
+
+    /// Looks beside all else, until [`Redirected::changed`] gets the reason.
+    fn look(&mut self, why: impl Future<Output = Option<String>> + Send + 'static) {
+        let (tell, doubt) = oneshot::channel();
+        self.doubt = Some(doubt);
+        self.to.inner.tasks.spawn(async move {
+            // Whoever wanted to know may be gone.
+            let _ = tell.send(why.await);
+        });
+    }
+
+    /// Looks whether policies that changed cut callers off.
+    fn doubt_policies(&mut self, seen: &Seen) {
+        if self.force || self.doubt.is_some() || seen.policies == self.policies {
+            return;
+        }
+        self.policies = seen.policies.clone();
+        let (to, service, origin) = (self.to.clone(), self.service.clone(), self.origin.clone());
+        self.look(async move {
+            let site = to.site();
+            let both = tokio::try_join!(site.service(&service), site.service(&origin));
+            let Ok((Some(live), Some(origin))) = both else {
+                return None;
+            };
+            let (relays, namespace) = (
+                keys::relays(site).await.ok()?,
+                rights::namespace(site).await,
+            );
+            let plain = swap::plain(&live, &origin);
+            let known = policies::known(site, &live, &plain, &relays, namespace.as_ref()).await?;
+            let (reason, fix) = known.refusal()?;
+            Some(format!("{reason}; {fix}"))
+        });
     }
 
     /// The Service that leads to the original pods.
@@ -138,8 +224,9 @@ impl Guard {
             return Some(Change::ClaimGone(origin::ended_by(&origin, &self.claim.id)));
         }
         let why = swap::astray(&live, &origin)?;
-        if matches!(seen.relays, Relays::None(_)) {
-            // It leads to its pods, which is best until a replica is ready; that is news again.
+        if matches!(seen.relays, Relays::None(_)) || self.doubt.is_some() {
+            // It leads to its pods, which is best until a replica is ready, or it is known that
+            // callers get through; that is news again.
             return None;
         }
         let news = self.drifted.as_deref() != Some(version(&live));
@@ -273,6 +360,7 @@ impl Redirected for Guard {
         let mut news = self.following.news();
         loop {
             let seen = news.borrow_and_update().clone();
+            self.doubt_policies(&seen);
             if let Some(change) = self.judge(&seen).await {
                 return change;
             }
@@ -286,11 +374,24 @@ impl Redirected for Guard {
                     None => std::future::pending().await,
                 }
             };
+            let doubt = &mut self.doubt;
+            let doubt = async {
+                match doubt {
+                    Some(doubt) => doubt.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = news.changed() => if changed.is_err() {
                     // The session ends; whoever waits here does too.
                     std::future::pending::<()>().await;
                 },
+                cut = doubt => {
+                    self.doubt = None;
+                    if let Ok(Some(why)) = cut {
+                        return Change::CutOff(why);
+                    }
+                }
                 () = later => {}
             }
         }
@@ -300,13 +401,18 @@ impl Redirected for Guard {
         if self.to.site().service(&self.origin).await?.is_none() {
             self.remade().await?;
         }
+        // Much may have changed since: callers are best where they are unless they get through.
+        let relays = keys::relays(self.to.site()).await?;
         let mut way = Way {
             to: &self.to,
             service: &self.service,
             uid: &self.uid,
             origin: &self.origin,
-            relays: None,
+            relays: Some(&relays),
             renew: false,
+            port: self.port,
+            callers: self.callers,
+            say: &self.say,
         };
         let (live, origin) = way.bring().await?;
         self.landings = landings(&live, &origin);
