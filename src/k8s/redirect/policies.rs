@@ -8,7 +8,8 @@ use super::object::{label, name, port_label, ports, selector, selects, text};
 use super::reach::Callers;
 use super::site::Site;
 use crate::intercept::redirect::RedirectError;
-use crate::k8s::install::site::{Kind, PODS};
+use crate::k8s::install::netpolicy::POLICIES;
+use crate::k8s::install::site::PODS;
 use crate::k8s::install::{NAME, NAME_LABEL};
 use crate::k8s::netpolicy::advice::LAST_PORT;
 use crate::k8s::netpolicy::losses::{
@@ -20,12 +21,6 @@ use crate::k8s::netpolicy::spec::Policy;
 use crate::k8s::netpolicy::verdict::{Verdict, reaches};
 use crate::relay::FIRST_PORT;
 
-/// NetworkPolicies.
-static POLICIES: Kind = Kind {
-    api: "networking.k8s.io/v1",
-    plural: "networkpolicies",
-    kind: "NetworkPolicy",
-};
 /// Namespaces beside the Service's that are looked into: what a user with rights in a few has. Of
 /// those with more, the ones with policies.
 const MOST_PLACES: usize = 30;
