@@ -41,12 +41,14 @@ kind: Pod
 metadata: {{namespace: {namespace}, name: probe, labels: {{app: probe}}}}
 spec:
   automountServiceAccountToken: false
+  securityContext: {{runAsNonRoot: true, runAsUser: 33, seccompProfile: {{type: RuntimeDefault}}}}
   terminationGracePeriodSeconds: 1
   containers:
   - name: probe
     image: kdev-lab/server:1
     imagePullPolicy: Never
     command: [python3, -c, {script}]
+    securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
     readinessProbe: {{tcpSocket: {{port: 8081}}, periodSeconds: 1}}
 ---
 apiVersion: v1
