@@ -12,6 +12,7 @@ mod dns;
 mod doctor;
 #[path = "../common/done.rs"]
 mod done;
+mod engines;
 mod faults;
 mod forms;
 mod garbage;
