@@ -12,6 +12,7 @@ mod dns;
 mod doctor;
 #[path = "../common/done.rs"]
 mod done;
+mod engines;
 mod faults;
 mod forms;
 mod garbage;
@@ -20,6 +21,7 @@ mod install;
 mod installed;
 mod intercept;
 mod lab;
+mod listed;
 mod logins;
 mod manifests;
 mod names;
