@@ -10,6 +10,7 @@ use super::output;
 use crate::app::install::{Event, Installed, Plan, Request};
 use crate::config::Config;
 use crate::k8s::install::change::{Action, Done};
+use crate::k8s::install::netpolicy::Choice;
 use crate::k8s::install::rollout::Progress;
 use crate::k8s::install::settings::Source;
 use crate::relay::Rule;
@@ -20,6 +21,7 @@ Examples:
   kdev install -n dev --base-image mirror.example.com/busybox:1.36
   kdev install -n dev --image registry.example.com/kdev-relay:0.1.0
   kdev install -n dev --deny 10.9.0.0/16 --allow 10.0.0.0/8:5432
+  kdev install -n dev --network-policy on     callers get in where policies keep others out
   kdev install -n dev --dry-run -o yaml       what would be applied
 
 The built-in role `edit` in the namespace is enough. What is not given stays as it was installed.";
@@ -51,8 +53,30 @@ pub(super) struct InstallArgs {
     /// clusters; the same proof guards it, but every pod can knock there
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pods_proxy: Option<bool>,
+    /// Whether a NetworkPolicy lets callers of intercepted Services into the relay's pods: `auto`
+    /// where another policy isolates them. It opens ports 20000 to 20511, to everybody; where no other
+    /// policy selects the pods it closes all others [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    network_policy: Option<NetworkPolicy>,
     #[command(flatten)]
     how: HowArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkPolicy {
+    Auto,
+    On,
+    Off,
+}
+
+impl From<NetworkPolicy> for Choice {
+    fn from(policy: NetworkPolicy) -> Self {
+        match policy {
+            NetworkPolicy::Auto => Self::Auto,
+            NetworkPolicy::On => Self::On,
+            NetworkPolicy::Off => Self::Off,
+        }
+    }
 }
 
 /// Bring the relay of a namespace to this kdev's version
@@ -122,6 +146,7 @@ pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Resul
         allow: args.allow,
         deny: args.deny,
         pods_proxy: args.pods_proxy,
+        network_policy: args.network_policy.map(Choice::from),
         binaries: args.source.relay_binary,
         force: args.how.force,
         upgrade: false,
@@ -137,6 +162,7 @@ pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Resul
         allow: None,
         deny: None,
         pods_proxy: None,
+        network_policy: None,
         binaries: args.source.relay_binary,
         force: args.how.force,
         upgrade: true,

@@ -216,10 +216,14 @@ async fn a_pod_that_is_deleted_takes_no_more_dials() {
             json!({"metadata": {"name": "one"}, "spec": spec}),
         )
         .await;
-    let sleep = json!({"name": "main", "image": image, "command": ["sleep", "600"], "imagePullPolicy": "Never"});
+    let bound = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    let nobody = json!({"runAsNonRoot": true, "runAsUser": 33, "seccompProfile": {"type": "RuntimeDefault"}});
+    let sleep = json!({"name": "main", "image": image, "command": ["sleep", "600"],
+        "imagePullPolicy": "Never", "securityContext": bound});
     let pod = json!({
         "metadata": {"name": "one", "labels": {"app": "one"}},
-        "spec": {"containers": [sleep], "terminationGracePeriodSeconds": 5, "automountServiceAccountToken": false},
+        "spec": {"containers": [sleep], "securityContext": nobody, "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": false},
     });
     // The namespace's service account is made a moment after the namespace.
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -21,12 +21,14 @@ spec:
     metadata: {labels: {app: orders, tier: front}}
     spec:
       automountServiceAccountToken: false
+      securityContext: {runAsNonRoot: true, runAsUser: 33, seccompProfile: {type: RuntimeDefault}}
       terminationGracePeriodSeconds: 10
       containers:
         - name: nginx
           image: kdev-lab/server:1
           imagePullPolicy: Never
           command: [nginx, -c, /etc/nginx-lab.conf]
+          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
           ports:
             - {name: http, containerPort: 8080}
             - {name: admin, containerPort: 8081}

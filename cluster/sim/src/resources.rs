@@ -165,6 +165,16 @@ pub(crate) static BUDGETS: Resource = Resource {
     ..CORE
 };
 
+pub(crate) static NETWORK_POLICIES: Resource = Resource {
+    group: "networking.k8s.io",
+    plural: "networkpolicies",
+    singular: "networkpolicy",
+    kind: "NetworkPolicy",
+    short: &["netpol"],
+    verbs: WRITE,
+    ..CORE
+};
+
 /// The same on servers before 1.21.
 pub(crate) static BUDGETS_BETA: Resource = Resource {
     version: "v1beta1",
@@ -257,6 +267,7 @@ pub(crate) fn all(options: &Options) -> Vec<&'static Resource> {
         &SERVICES,
         &DEPLOYMENTS,
         &REPLICA_SETS,
+        &NETWORK_POLICIES,
         budgets,
         slices,
         &ACCESS_REVIEWS,

@@ -15,9 +15,11 @@ use crate::config::Config;
 use crate::k8s::install::change::{self, Action, Done};
 use crate::k8s::install::limits;
 use crate::k8s::install::manifest::Manifest;
+use crate::k8s::install::netpolicy::{Choice, POLICIES};
 use crate::k8s::install::rollout::Progress;
 use crate::k8s::install::settings::{Settings, Source};
-use crate::k8s::install::site::{Found, Site};
+use crate::k8s::install::site::{Found, InstallError, Site};
+use crate::k8s::netpolicy::advice::let_callers_in;
 use crate::k8s::{Client, discovery};
 use crate::task::Tasks;
 
@@ -36,6 +38,8 @@ pub struct Request {
     pub deny: Option<Vec<String>>,
     /// Whether it also takes tunnels by `pods/proxy`.
     pub pods_proxy: Option<bool>,
+    /// Whether a NetworkPolicy lets callers of intercepted Services in.
+    pub network_policy: Option<Choice>,
     /// Files with the program.
     pub binaries: Vec<PathBuf>,
     /// Goes back to an older version, and takes over what others changed.
@@ -133,13 +137,31 @@ impl Plan {
             budgets: found.budgets,
             keys: found.keys(),
         };
-        let objects = change::objects(&manifest, &found)?;
+        let mut objects = change::objects(&manifest, &found)?;
+        let mut notes = resources.notes;
+        let is_policy = |object: &Value| object["kind"] == POLICIES.kind;
+        if objects.iter().any(is_policy) {
+            let verbs = ["create", "patch"];
+            let verbs = verbs.map(|verb| POLICIES.permission(verb, &site.namespace));
+            match site.permit(verbs.into()).await {
+                Err(error @ InstallError::Denied { .. })
+                    if manifest.settings.network_policy == Choice::Auto =>
+                {
+                    objects.retain(|object| !is_policy(object));
+                    notes.push(format!(
+                        "{error}; without it {}",
+                        let_callers_in(&site.namespace)
+                    ));
+                }
+                permitted => permitted?,
+            }
+        }
         Ok(Self {
             site,
             found,
             version,
             objects,
-            notes: resources.notes,
+            notes,
             _tasks: tasks,
         })
     }
@@ -219,6 +241,9 @@ fn settings(request: &Request, found: &Found) -> anyhow::Result<Settings> {
     }
     if let Some(pods_proxy) = request.pods_proxy {
         settings.pods_proxy = pods_proxy;
+    }
+    if let Some(network_policy) = request.network_policy {
+        settings.network_policy = network_policy;
     }
     if matches!(settings.source, Source::Image(_)) && !request.binaries.is_empty() {
         bail!("--relay-binary is for a --base-image; an --image has the program");

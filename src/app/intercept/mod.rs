@@ -134,10 +134,10 @@ impl Intercepts {
             events,
         );
         let namespace = client.namespace();
-        let ask = through_tunnels(client, pods, namespace);
+        let ways = through_tunnels(client, pods, namespace);
         let site = Site {
             client: client.clone(),
-            redirector: Redirector::new(client, namespace, ask, background),
+            redirector: Redirector::new(client, namespace, ways, background),
             reverse,
             relay: session.relay.clone(),
             owner: owner(config),

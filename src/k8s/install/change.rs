@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::manifest::Manifest;
+use super::netpolicy::{self, POLICIES};
 use super::site::{
     BUDGETS, CONFIG_MAPS, DEPLOYMENTS, Found, InstallError, Kind, PODS, REPLICA_SETS, SECRETS,
     Site, name_of,
@@ -91,6 +92,7 @@ pub fn objects(manifest: &Manifest, found: &Found) -> Result<Vec<Value>, Install
     }
     all.extend(manifest.parts());
     all.extend(manifest.budget());
+    all.extend(manifest.network_policy(&found.policies));
     all.push(manifest.deployment());
     Ok(all)
 }
@@ -117,6 +119,11 @@ impl Site {
             self.delete(found.budgets, NAME, "Background").await?;
             done(deleted(found.budgets, NAME));
         }
+        let policy = objects.iter().any(|object| object["kind"] == POLICIES.kind);
+        if !policy && found.policies.iter().any(netpolicy::is_own) {
+            self.delete(&POLICIES, NAME, "Background").await?;
+            done(deleted(&POLICIES, NAME));
+        }
         Ok(())
     }
 
@@ -140,6 +147,10 @@ impl Site {
             "Deployment" => {
                 let there = found.deployment.as_ref();
                 self.apply(&DEPLOYMENTS, object, there, force).await
+            }
+            "NetworkPolicy" => {
+                let there = found.policies.iter().find(|policy| name_of(policy) == name);
+                self.apply(&POLICIES, object, there, force).await
             }
             _ => {
                 let there = found.budget.as_ref();
@@ -232,6 +243,12 @@ impl Site {
         for kind in [&DEPLOYMENTS, self.budgets().await?, &CONFIG_MAPS, &SECRETS] {
             let names = self.own_names(kind).await?;
             all.extend(names.into_iter().map(|name| (kind, name)));
+        }
+        match self.own_names(&POLICIES).await {
+            Ok(names) => all.extend(names.into_iter().map(|name| (&POLICIES, name))),
+            // Who may not look at them has made none.
+            Err(error) if matches!(error.code(), Some(403 | 404)) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(all)
     }

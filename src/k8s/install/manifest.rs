@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::binary::Binary;
+use super::netpolicy;
 use super::settings::{ALLOW, DENY, POD_TUNNEL, Settings, Source};
 use super::site::Kind;
 use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
@@ -111,6 +112,10 @@ impl Manifest {
     pub fn deployment(&self) -> Value {
         let mut metadata = self.metadata(NAME);
         metadata["annotations"] = json!({VERSION_ANNOTATION: self.version});
+        if self.settings.network_policy != netpolicy::Choice::Auto {
+            metadata["annotations"][netpolicy::ANNOTATION] =
+                json!(self.settings.network_policy.name());
+        }
         let mut labels = json!({NAME_LABEL: NAME, MANAGER_LABEL: MANAGER});
         for key in &self.keys {
             if labels.get(key).is_none() {
@@ -307,11 +312,11 @@ fn confined() -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::k8s::install::site::BUDGETS;
 
-    fn manifest(source: Source) -> Manifest {
+    pub(in super::super) fn manifest(source: Source) -> Manifest {
         Manifest {
             namespace: "shop".to_owned(),
             settings: Settings {

@@ -4,6 +4,7 @@
 //! * [`binary`]: the relay's program as it travels where there is no registry to push to
 //! * [`settings`]: what the user chose
 //! * [`manifest`]: the objects
+//! * [`netpolicy`]: what lets callers of intercepted Services in
 //! * [`limits`]: what the namespace's quotas and limits demand of its pods
 //! * [`site`]: the namespace: what is there, what may be done
 //! * [`change`]: applying and deleting
@@ -13,6 +14,7 @@ pub mod binary;
 pub mod change;
 pub mod limits;
 pub mod manifest;
+pub mod netpolicy;
 pub mod rollout;
 pub mod settings;
 pub mod site;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::netpolicy::POLICIES;
 use super::settings::Settings;
 use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
 use crate::k8s::access::{self, Permission};
@@ -187,6 +188,8 @@ pub struct Found {
     pub ranges: Vec<Value>,
     /// Services, as far as they may be seen.
     pub services: Vec<Value>,
+    /// NetworkPolicies, as far as they may be seen.
+    pub policies: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -248,6 +251,7 @@ impl Site {
                 self.visible("limitranges"),
                 self.visible("services"),
             )?;
+        let policies = self.visible_at(&POLICIES.path(&self.namespace, "")).await?;
         Ok(Found {
             deployment,
             secrets: [forward, intercept],
@@ -258,6 +262,7 @@ impl Site {
             quotas,
             ranges,
             services,
+            policies,
         })
     }
 
@@ -290,8 +295,12 @@ impl Site {
     /// All of a core resource, or none of it where the user may not look: what it demands then
     /// shows when the pods are made.
     async fn visible(&self, plural: &str) -> Result<Vec<Value>, ClientError> {
-        let path = format!("/api/v1/namespaces/{}/{plural}", self.namespace);
-        match self.client.get::<List>(&path).await {
+        self.visible_at(&format!("/api/v1/namespaces/{}/{plural}", self.namespace))
+            .await
+    }
+
+    async fn visible_at(&self, path: &str) -> Result<Vec<Value>, ClientError> {
+        match self.client.get::<List>(path).await {
             Ok(list) => Ok(list.items.unwrap_or_default()),
             Err(error) if matches!(error.code(), Some(403 | 404)) => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -158,6 +158,19 @@ impl PortForward {
             .map_err(|e| e.error)
     }
 
+    /// Whether somebody listens on a port of a pod: nobody where the pod refuses within `limit`.
+    ///
+    /// # Errors
+    /// Its refusal, or why the pod cannot be asked.
+    pub async fn listens(&self, at: &PodPort, limit: Duration) -> Result<(), DialError> {
+        let target = format!("{}:{}", at.pod, at.port);
+        let stream = self.open(at, &target).await?;
+        match stream.early_failure(limit).await {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
     /// Says goodbye on every connection, for at most `limit`; streams that are open fail.
     pub async fn close(&self, limit: Duration) {
         for (_, pod) in lock(&self.inner.pods).drain() {

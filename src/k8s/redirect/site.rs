@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::marks::FIELD_MANAGER;
-use super::object::{name, uid, version};
+use super::object::{name, selector, uid, version};
 use super::origin::SELECTOR;
 use crate::intercept::redirect::RedirectError;
 use crate::k8s::install::NAME;
@@ -28,10 +28,10 @@ static SERVICES: Kind = Kind {
     plural: "services",
     kind: "Service",
 };
-static ENDPOINTS: Kind = Kind {
-    api: "v1",
-    plural: "endpoints",
-    kind: "Endpoints",
+static SLICES: Kind = Kind {
+    api: "discovery.k8s.io/v1",
+    plural: "endpointslices",
+    kind: "EndpointSlice",
 };
 
 /// A namespace, as one user.
@@ -67,10 +67,21 @@ impl Site {
         self.find(&self.services(name), "get services").await
     }
 
-    /// Who is behind a Service.
-    pub(super) async fn endpoints(&self, name: &str) -> Result<Option<Value>, RedirectError> {
-        let path = ENDPOINTS.path(&self.namespace, name);
-        self.find(&path, "get endpoints").await
+    /// A Service's EndpointSlices; none where they may not be read, or the server has others.
+    pub(super) async fn slices(&self, name: &str) -> Result<Option<Vec<Value>>, RedirectError> {
+        let path = SLICES.path(&self.namespace, "");
+        let path = format!("{path}?labelSelector=kubernetes.io%2Fservice-name%3D{name}");
+        self.readable(&path, "list endpointslices.discovery.k8s.io")
+            .await
+    }
+
+    /// The pods that a Service with this spec selects.
+    pub(super) async fn pods_of(&self, spec: &Value) -> Result<Vec<Value>, RedirectError> {
+        let terms =
+            selector(spec).map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F")));
+        let terms = terms.collect::<Vec<_>>().join(",");
+        let path = format!("{}?labelSelector={terms}", PODS.path(&self.namespace, ""));
+        self.list(&path, "list pods").await
     }
 
     /// All origins of the namespace.
@@ -156,6 +167,23 @@ impl Site {
         loop {
             match self.client.get::<List>(path).await {
                 Ok(list) => return Ok(list.items.unwrap_or_default()),
+                Err(error) if error.is_passing() && tries.again().await => {}
+                Err(error) => return Err(self.explain(error, what)),
+            }
+        }
+    }
+
+    /// A list, whole; none where it may not be read or there is no such resource.
+    pub(super) async fn readable(
+        &self,
+        path: &str,
+        what: &str,
+    ) -> Result<Option<Vec<Value>>, RedirectError> {
+        let mut tries = Tries::new();
+        loop {
+            match self.client.get::<List>(path).await {
+                Ok(list) => return Ok(Some(list.items.unwrap_or_default())),
+                Err(error) if matches!(error.code(), Some(403 | 404)) => return Ok(None),
                 Err(error) if error.is_passing() && tries.again().await => {}
                 Err(error) => return Err(self.explain(error, what)),
             }

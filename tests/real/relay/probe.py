@@ -1,18 +1,28 @@
 """What a pod serves for the scenarios of what a relay reaches.
 
 7000/udp  echo.
-5300      DNS, by UDP and TCP: every name has the address 10.20.30.40.
+5300      DNS, by UDP and TCP: every name has the address 10.20.30.40, but of corp.example there is
+          db.corp.example alone, with the pod's own.
 8081/tcp  on the pod's own address alone, so that port-forward, which comes from loopback, does not
           reach it: says who its caller is, and ends.
 """
 import socket, struct, threading
 
 
+OWN = socket.gethostbyname(socket.gethostname())
+CORP = b"\x04corp\x07example\0"
+
+
 def answer(question):
     end = question.index(b"\0", 12) + 5
-    head = question[:2] + b"\x84\x00" + struct.pack("!4H", 1, 1, 0, 0)
-    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 5, 4) + bytes([10, 20, 30, 40])
-    return head + question[12:end] + record
+    name, kind = question[12 : end - 4], question[end - 4 : end]
+    there = not name.endswith(CORP) or name == b"\x02db" + CORP
+    # A records alone; NXDOMAIN is 3.
+    addresses = 1 if there and kind == b"\0\1\0\1" else 0
+    head = question[:2] + bytes([0x84, 0 if there else 3]) + struct.pack("!4H", 1, addresses, 0, 0)
+    address = socket.inet_aton(OWN if name.endswith(CORP) else "10.20.30.40")
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 5, 4) + address
+    return head + question[12:end] + record * addresses
 
 
 def datagrams(port, reply):
@@ -50,4 +60,4 @@ for serve in [
     lambda: connections("", 5300, question),
 ]:
     threading.Thread(target=serve, daemon=True).start()
-connections(socket.gethostbyname(socket.gethostname()), 8081, whoever)
+connections(OWN, 8081, whoever)

@@ -2,11 +2,10 @@
 //! listens for pods alone, datagrams, the cluster's DNS.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UdpSocket;
 
@@ -41,12 +40,14 @@ kind: Pod
 metadata: {{namespace: {namespace}, name: probe, labels: {{app: probe}}}}
 spec:
   automountServiceAccountToken: false
+  securityContext: {{runAsNonRoot: true, runAsUser: 33, seccompProfile: {{type: RuntimeDefault}}}}
   terminationGracePeriodSeconds: 1
   containers:
   - name: probe
     image: kdev-lab/server:1
     imagePullPolicy: Never
     command: [python3, -c, {script}]
+    securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
     readinessProbe: {{tcpSocket: {{port: 8081}}, periodSeconds: 1}}
 ---
 apiVersion: v1
@@ -230,32 +231,30 @@ fn dig(server: SocketAddr, args: &[&str]) -> String {
     answers.join("\n").trim().to_owned()
 }
 
-/// A name that only the cluster's DNS knows, as long as this lives.
-struct Name(PathBuf);
-
-impl Name {
-    fn new(name: &str, ip: &str) -> Self {
-        let state = PathBuf::from(std::env::var_os("KDEV_LAB_STATE").unwrap());
-        let file = state.join("hosts").join(name);
-        std::fs::write(&file, format!("{ip} {name}\n")).unwrap();
-        Self(file)
-    }
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        // Its server forgets what was removed when it is told to read all again.
-        let _ = std::fs::remove_file(&self.0);
-        let _ = lab::script("ctl", &["restart", "dnsmasq"]);
-    }
+/// Has the relay's pods ask the probe for names, as those of a company's cluster ask its own servers.
+fn ask_the_probe(probe: &Probe) {
+    let site = &probe.relay.site;
+    let server = probe.cluster_ip("probe");
+    let dns = json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": [server]}});
+    let patch = json!({"spec": {"template": {"spec": dns}}}).to_string();
+    let patch = ["patch", "deployment", "kdev-relay", "-p", &patch];
+    site.kubectl(&patch).unwrap();
+    let rollout = [
+        "rollout",
+        "status",
+        "deployment/kdev-relay",
+        "--timeout=90s",
+    ];
+    site.kubectl(&rollout).unwrap();
+    site.await_relays(2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn dns_servers_in_pods_and_the_clusters_own_are_asked() {
     let probe = Probe::install("dns");
-    let host = format!("db-{}.corp.example", std::process::id());
-    let _name = Name::new(&host, &probe.ip);
+    ask_the_probe(&probe);
+    let host = "db.corp.example";
     let connect = probe.connect(&["--resolve-in-cluster", "corp.example"]);
     let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), "probe:53").await;
     assert_eq!(dig(bridge.address, &["any.name.example"]), "10.20.30.40");
@@ -263,10 +262,10 @@ async fn dns_servers_in_pods_and_the_clusters_own_are_asked() {
     let by_tcp = dig(forward.port(0), &["+tcp", "any.name.example"]);
     assert_eq!(by_tcp, "10.20.30.40");
     forward.stop();
-    // A name of the domain, by both, from the cluster's own DNS; then what it leads to, by
+    // A name of the domain, by both, from the server that the cluster asks; then what it leads to, by
     // name and by the address that was answered.
     for by in ["+notcp", "+tcp"] {
-        assert_eq!(dig(connect.dns(), &[by, &host]), probe.ip, "{by}");
+        assert_eq!(dig(connect.dns(), &[by, host]), probe.ip, "{by}");
         let unknown = dig(connect.dns(), &[by, "unknown.corp.example"]);
         assert_eq!(unknown, "", "{by}");
     }
