@@ -23,6 +23,7 @@ mod lab;
 mod logins;
 mod manifests;
 mod names;
+mod narrow;
 mod outages;
 mod peer;
 mod portforward;
