@@ -23,6 +23,9 @@ use crate::k8s::client::ClientError;
 /// How long a question may take: longer than any healthy API server, shorter than an app's own
 /// connect timeout.
 pub(super) const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request for it waits in addition where the API server asks for patience: longer than its
+/// busy moments, and with the dial itself as long as programs wait for a connection.
+pub(super) const LEARN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long an answer is good where the user may not watch. A pod that went away is noticed by
 /// the dial that fails.
 const KNOWN_TTL: Duration = Duration::from_secs(3);
@@ -151,16 +154,11 @@ pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
             }
         }
     };
-    let result = match tokio::time::timeout(LEARN_TIMEOUT, asking).await {
+    // Longer than one request's patience, whose last try may still succeed.
+    let client = shared.client.patient_for(LEARN_PATIENCE + LEARN_TIMEOUT);
+    let result = match client.within(LEARN_TIMEOUT, asking).await {
         Ok(result) => result,
-        Err(_) => Err(DialError::Cluster {
-            reason: format!(
-                "the API server {} did not answer within {} s",
-                shared.client.server(),
-                LEARN_TIMEOUT.as_secs()
-            ),
-            fix: String::new(),
-        }),
+        Err(late) => Err(late.into()),
     };
     learned.outcome = match result {
         Ok(true) => Outcome::Known,
@@ -191,14 +189,14 @@ async fn service(
     learned: &mut Learned,
 ) -> Result<bool, DialError> {
     let base = format!("/api/v1/namespaces/{}/services", name.namespace);
-    let got: Result<RawService, _> = shared.client.get(&format!("{base}/{}", name.name)).await;
+    let got: Result<RawService, _> = shared.asking.get(&format!("{base}/{}", name.name)).await;
     let raw = match got {
         Ok(raw) => raw,
         Err(error) if error.code() == Some(404) => return Ok(false),
         Err(error) if error.code() == Some(403) => {
             // Who may list but not get is as well informed.
             let list = format!("{base}?fieldSelector=metadata.name%3D{}", name.name);
-            match shared.client.get::<Page<RawService>>(&list).await {
+            match shared.asking.get::<Page<RawService>>(&list).await {
                 Ok(mut page) => match page.items.pop() {
                     Some(raw) => raw,
                     None => return Ok(false),
@@ -234,7 +232,7 @@ async fn pods_of(
         "/api/v1/namespaces/{}/pods?labelSelector={terms}",
         name.namespace
     );
-    match shared.client.get::<Page<RawPod>>(&path).await {
+    match shared.asking.get::<Page<RawPod>>(&path).await {
         Ok(page) => {
             for pod in &page.items {
                 learned.store.apply_pod(pod);
@@ -265,7 +263,7 @@ async fn endpoint(
     if let Some(Err(_)) = learned.members {
         // Neither pods nor endpoints can be listed; one pod may still be had.
         let path = format!("/api/v1/namespaces/{}/pods/{host}", name.namespace);
-        if let Ok(raw) = shared.client.get::<RawPod>(&path).await {
+        if let Ok(raw) = shared.asking.get::<RawPod>(&path).await {
             learned.store.apply_pod(&raw);
             learned.members = None;
         }
@@ -312,7 +310,7 @@ const LIST_PAUSE: Duration = Duration::from_millis(100);
 /// dialled from the laptop, which is the wrong network.
 async fn listed<T: DeserializeOwned>(shared: &Shared, path: &str) -> Option<Page<T>> {
     for attempt in 1..=LIST_ATTEMPTS {
-        match shared.client.get::<Page<T>>(path).await {
+        match shared.asking.get::<Page<T>>(path).await {
             Ok(page) => return Some(page),
             Err(error) => {
                 tracing::debug!(path, attempt, %error, "list failed");

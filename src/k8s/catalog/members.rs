@@ -89,14 +89,14 @@ pub(super) async fn ask(shared: &Shared, name: &Namespaced) -> Result<Members, D
         let path = format!(
             "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={selector}"
         );
-        match shared.client.get::<Page<RawEndpoints>>(&path).await {
+        match shared.asking.get::<Page<RawEndpoints>>(&path).await {
             Ok(page) => return Ok(Members::of(page.items)),
             Err(error) if matches!(error.code(), Some(403 | 404)) => refused = Some(error),
             Err(error) => return Err(error.into()),
         }
     }
     let path = format!("/api/v1/namespaces/{namespace}/endpoints/{name}");
-    match shared.client.get::<RawEndpoints>(&path).await {
+    match shared.asking.get::<RawEndpoints>(&path).await {
         Ok(endpoints) => Ok(Members::of(vec![endpoints])),
         Err(error) if error.code() == Some(404) => Ok(Members::default()),
         Err(error) if error.code() == Some(403) => Err(match refused {
