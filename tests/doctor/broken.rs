@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use kdev_sim::{Options, SimCluster};
+use kdev_sim::{Options, SimCluster, TurnAway};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -121,6 +121,31 @@ async fn an_api_server_that_hangs_takes_bounded_time() {
     assert_unreached(&found);
     let detail = &found.get("api-server").detail;
     assert!(detail.contains("did not answer within"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_asks_to_wait_is_said_to_be_busy() {
+    let cluster = cluster(Options::default()).await;
+    let away = |path: &str, count| TurnAway {
+        code: 429,
+        retry_after: Some(1),
+        path: path.to_owned(),
+        count,
+    };
+    // A moment is waited for, and no other fault is made of it.
+    cluster.faults().turn_away(away("", 2));
+    let found = Doctor::of(&cluster, "dev").json().await;
+    assert!(found.ok, "{found:#?}");
+    assert_eq!(found.with("warn"), [""; 0]);
+    cluster.faults().turn_away(away("", u64::MAX));
+    let began = Instant::now();
+    let found = Doctor::of(&cluster, "dev").json().await;
+    assert!(began.elapsed() < Duration::from_secs(15));
+    assert_unreached(&found);
+    let server = found.get("api-server");
+    assert!(server.detail.contains("too busy (429)"), "{server:?}");
+    let fix = server.fix.as_ref().unwrap();
+    assert!(fix.contains("priority and fairness"), "{fix}");
 }
 
 fn assert_refused(found: &Document) {

@@ -26,6 +26,7 @@ mod listed;
 mod logins;
 mod manifests;
 mod names;
+mod narrow;
 mod outages;
 mod peer;
 mod portforward;

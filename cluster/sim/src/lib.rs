@@ -52,7 +52,7 @@ mod world;
 pub use self::cluster::SimCluster;
 pub use self::counters::{Counts, Form, PodCounts};
 pub use self::families::Families;
-pub use self::faults::Faults;
+pub use self::faults::{Faults, TurnAway};
 pub use self::options::{Habits, Options};
 pub use self::pod::{Phase, Pod};
 pub use self::program::{Container, Exit};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::check::Check;
-use super::{millis, within};
+use super::{millis, shorten, within};
 use crate::dial::DialError;
 use crate::k8s::install::NAME;
 use crate::k8s::portforward::{KnownForm, PortForward};
@@ -19,8 +19,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 const TRY_LIMIT: Duration = Duration::from_secs(6);
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
-/// Characters that are shown of a refusal.
-const MAX_REASON: usize = 160;
 
 const RELAY: (&str, &str) = ("relay", "relay");
 const SECRET: (&str, &str) = ("relay.secret", "secret of the relay");
@@ -149,11 +147,4 @@ fn judge(pod: &str, tried: &[Tried]) -> Check {
         .fix("they work together as far as both go; `kdev upgrade` brings the relay to kdev's");
     }
     Check::ok(TUNNEL.0, TUNNEL.1, format!("{detail}; version {program}"))
-}
-
-fn shorten(why: &str) -> &str {
-    match why.char_indices().nth(MAX_REASON) {
-        Some((end, _)) => &why[..end],
-        None => why,
-    }
 }

@@ -218,7 +218,7 @@ impl Plan {
 async fn connect(config: &Config) -> anyhow::Result<(Site, Tasks)> {
     let tasks = Tasks::new();
     let client = Client::connect_in(config.kube.clone(), config.environment(), &tasks).await?;
-    // Anybody may ask for the version: tells a broken way from a missing permission.
+    // Tells a broken way from a missing permission.
     discovery::version(&client).await?;
     let namespace = client.namespace().to_owned();
     Ok((Site { client, namespace }, tasks))

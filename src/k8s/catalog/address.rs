@@ -139,7 +139,7 @@ const LIST_PAUSE: Duration = Duration::from_millis(100);
 /// dialled from the laptop, which is the wrong network.
 async fn listed<T: DeserializeOwned>(shared: &Shared, path: &str) -> Option<Page<T>> {
     for attempt in 1..=LIST_ATTEMPTS {
-        match shared.client.get::<Page<T>>(path).await {
+        match shared.asking.get::<Page<T>>(path).await {
             Ok(page) => return Some(page),
             Err(error) => {
                 tracing::debug!(path, attempt, %error, "list failed");

@@ -24,6 +24,9 @@ use crate::k8s::client::ClientError;
 /// How long a question may take: longer than any healthy API server, shorter than an app's own
 /// connect timeout.
 pub(super) const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request for it waits in addition where the API server asks for patience: longer than its
+/// busy moments, and with the dial itself as long as programs wait for a connection.
+pub(super) const LEARN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long an answer is good where the user may not watch. A pod that went away is noticed by
 /// the dial that fails.
 const KNOWN_TTL: Duration = Duration::from_secs(3);
@@ -161,16 +164,11 @@ pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
             What::Namespace(name) => exists(shared, name).await,
         }
     };
-    let result = match tokio::time::timeout(LEARN_TIMEOUT, asking).await {
+    // Longer than one request's patience, whose last try may still succeed.
+    let client = shared.client.patient_for(LEARN_PATIENCE + LEARN_TIMEOUT);
+    let result = match client.within(LEARN_TIMEOUT, asking).await {
         Ok(result) => result,
-        Err(_) => Err(DialError::Cluster {
-            reason: format!(
-                "the API server {} did not answer within {} s",
-                shared.client.server(),
-                LEARN_TIMEOUT.as_secs()
-            ),
-            fix: String::new(),
-        }),
+        Err(late) => Err(late.into()),
     };
     learned.outcome = match result {
         Ok(true) => Outcome::Known,
@@ -201,14 +199,14 @@ async fn service(
     learned: &mut Learned,
 ) -> Result<bool, DialError> {
     let base = format!("/api/v1/namespaces/{}/services", name.namespace);
-    let got: Result<RawService, _> = shared.client.get(&format!("{base}/{}", name.name)).await;
+    let got: Result<RawService, _> = shared.asking.get(&format!("{base}/{}", name.name)).await;
     let raw = match got {
         Ok(raw) => raw,
         Err(error) if error.code() == Some(404) => return Ok(false),
         Err(error) if error.code() == Some(403) => {
             // Who may list but not get is as well informed.
             let list = format!("{base}?fieldSelector=metadata.name%3D{}", name.name);
-            match shared.client.get::<Page<RawService>>(&list).await {
+            match shared.asking.get::<Page<RawService>>(&list).await {
                 Ok(mut page) => match page.items.pop() {
                     Some(raw) => raw,
                     None => return Ok(false),
@@ -244,7 +242,7 @@ pub(super) async fn pods_of(
         "/api/v1/namespaces/{}/pods?labelSelector={terms}",
         name.namespace
     );
-    match shared.client.get::<Page<RawPod>>(&path).await {
+    match shared.asking.get::<Page<RawPod>>(&path).await {
         Ok(page) => {
             for pod in &page.items {
                 learned.store.apply_pod(pod);
@@ -275,14 +273,14 @@ async fn endpoints(shared: &Shared, name: &Namespaced) -> Result<Members, DialEr
         let selector = escaped(&format!("{SERVICE}={name}"));
         let path =
             format!("{SLICES}/namespaces/{namespace}/endpointslices?labelSelector={selector}");
-        match shared.client.get::<Page<RawEndpoints>>(&path).await {
+        match shared.asking.get::<Page<RawEndpoints>>(&path).await {
             Ok(page) => return Ok(Members::of(page.items)),
             Err(error) if matches!(error.code(), Some(403 | 404)) => refused = Some(error),
             Err(error) => return Err(error.into()),
         }
     }
     let path = format!("/api/v1/namespaces/{namespace}/endpoints/{name}");
-    match shared.client.get::<RawEndpoints>(&path).await {
+    match shared.asking.get::<RawEndpoints>(&path).await {
         Ok(endpoints) => Ok(Members::of(vec![endpoints])),
         Err(error) if error.code() == Some(404) => Ok(Members::default()),
         Err(error) if error.code() == Some(403) => Err(match refused {
@@ -306,7 +304,7 @@ async fn endpoint(
     if let Some(Err(_)) = learned.members {
         // Neither pods nor endpoints can be listed; one pod may still be had.
         let path = format!("/api/v1/namespaces/{}/pods/{host}", name.namespace);
-        if let Ok(raw) = shared.client.get::<RawPod>(&path).await {
+        if let Ok(raw) = shared.asking.get::<RawPod>(&path).await {
             learned.store.apply_pod(&raw);
             learned.members = None;
         }
@@ -317,14 +315,14 @@ async fn endpoint(
 /// Whether a namespace exists.
 async fn exists(shared: &Arc<Shared>, name: &str) -> Result<bool, DialError> {
     let path = format!("/api/v1/namespaces/{name}");
-    match shared.client.get::<IgnoredAny>(&path).await {
+    match shared.asking.get::<IgnoredAny>(&path).await {
         Ok(_) => Ok(true),
         Err(error) if error.code() == Some(404) => Ok(false),
         Err(error) => Err(denied(error, "get", "namespaces", name)),
     }
 }
 
-fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {
+pub(super) fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {
     match error {
         ClientError::Status { message, .. } => access::denied(&message, verb, resource, namespace),
         other => other.into(),

@@ -10,14 +10,14 @@ use tokio::sync::{OnceCell, watch};
 
 use super::address::Written;
 use super::feed;
-use super::learn::{self, Answer, Learned};
+use super::learn::{self, Answer, LEARN_PATIENCE, Learned};
 use super::lookup::{self, Found};
 use super::name::{Query, What};
 use super::object::{RawPod, RawService};
 use super::store::{Owner, Store};
 use crate::addr::{ClusterDomain, ClusterName};
 use crate::dial::{Resolution, Wanted};
-use crate::k8s::client::Client;
+use crate::k8s::client::{Client, ClientError};
 use crate::k8s::discovery;
 use crate::task::Tasks;
 
@@ -29,6 +29,8 @@ const FORBIDDEN_RECHECK: Duration = Duration::from_secs(60);
 /// What all handles of a catalog share.
 pub(super) struct Shared {
     pub(super) client: Client,
+    /// The same for what a dial waits for.
+    pub(super) asking: Client,
     pub(super) domain: ClusterDomain,
     pub(super) tasks: Tasks,
     state: RwLock<State>,
@@ -204,6 +206,7 @@ impl Shared {
     /// Nothing is known, nothing is watched.
     pub(super) fn new(client: Client, domain: ClusterDomain, tasks: &Tasks) -> Self {
         Self {
+            asking: client.patient_for(LEARN_PATIENCE),
             client,
             domain,
             tasks: tasks.clone(),
@@ -258,9 +261,13 @@ impl Shared {
         })
     }
 
-    /// Whether the server has discovery.k8s.io/v1; asked once.
+    /// Whether the server has discovery.k8s.io/v1; asked once. Where it does not say, it is asked
+    /// for slices, as every server of today has them.
     pub(super) async fn has_slices(&self) -> bool {
-        let ask = || async { discovery::has_slices(&self.client).await };
+        let ask = || async {
+            let known = discovery::has_slices(&self.asking).await?;
+            Ok::<bool, ClientError>(known.unwrap_or(true))
+        };
         // A failure is no answer: the next question asks again.
         self.slices.get_or_try_init(ask).await.is_ok_and(|has| *has)
     }
