@@ -4,6 +4,7 @@
 use kdev::k8s::install::limits::resources;
 use kdev::k8s::install::manifest::Manifest;
 use kdev::k8s::install::settings::{Settings, Source};
+use kdev::k8s::install::shape::Shape;
 use kdev::k8s::install::site::BUDGETS;
 use serde_json::Value;
 
@@ -66,7 +67,7 @@ fn they_are_what_install_would_make() {
         binaries: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         assigns_user: false,
-        resources: resources(&[], &[]).value,
+        resources: resources(&[], &[], &Shape::default()).value,
         budgets: &BUDGETS,
         keys: Default::default(),
     };

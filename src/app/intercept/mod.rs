@@ -137,7 +137,7 @@ impl Intercepts {
         let ask = through_tunnels(client, pods, namespace);
         let site = Site {
             client: client.clone(),
-            redirector: Redirector::new(client, namespace, ask, background),
+            redirector: Redirector::marking(client, namespace, ask, &config.shape, background),
             reverse,
             relay: session.relay.clone(),
             owner: owner(config),

@@ -85,7 +85,8 @@ impl Client {
     }
 
     /// Applies `object` at `path` on the server's side: the fields of earlier applies by the same
-    /// `fieldManager` (in the path's query) that it has no more go away, those of others stay.
+    /// `fieldManager` (in the path's query) that it has no more go away, those of others stay. Also
+    /// tells whether the object is new.
     ///
     /// # Errors
     /// When the answer is not a success, 409 among it where another manager has set a field
@@ -94,10 +95,18 @@ impl Client {
         &self,
         path: &str,
         object: &impl Serialize,
-    ) -> Result<T, ClientError> {
+    ) -> Result<(T, bool), ClientError> {
         // JSON is YAML, and no server before 1.34 takes an apply patch by any other name.
         let form = "application/apply-patch+yaml";
-        self.change(Method::PATCH, path, form, object).await
+        let json = serde_json::to_vec(object).map_err(|e| self.not_understood(&e))?;
+        let call = Call {
+            method: Method::PATCH,
+            path,
+            accept: JSON,
+            form,
+        };
+        let (status, body) = self.call_told(call, Body::from(json)).await?;
+        Ok((self.decode(&body)?, status == StatusCode::CREATED))
     }
 
     /// Changes what is at `path` by a merge patch (RFC 7386), as the `fieldManager` in its query.
@@ -150,6 +159,14 @@ impl Client {
     }
 
     async fn call(&self, call: Call<'_>, body: Body) -> Result<Vec<u8>, ClientError> {
+        self.call_told(call, body).await.map(|(_, body)| body)
+    }
+
+    async fn call_told(
+        &self,
+        call: Call<'_>,
+        body: Body,
+    ) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let request = Request::builder()
             .method(call.method)
             .uri(call.path)
@@ -158,7 +175,8 @@ impl Client {
             .body(body)
             .map_err(|e| self.not_understood(&e))?;
         let response = self.send(request).await?;
-        self.body(response).await
+        let status = response.status();
+        Ok((status, self.body(response).await?))
     }
 
     /// The body of a success, or the failure that `response` is.

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::shape::Shape;
+
 /// The image whose `sh` and `gunzip` unpack the relay, and in which it then runs.
 pub const BASE_IMAGE: &str = "docker.io/library/busybox:stable";
 /// Relay pods: while one is replaced the other serves.
@@ -26,6 +28,8 @@ pub struct Settings {
     pub deny: Vec<String>,
     /// Whether it also takes tunnels on the pod's address, by `pods/proxy`.
     pub pods_proxy: bool,
+    /// What policies of the cluster ask for.
+    pub shape: Shape,
 }
 
 /// Where the relay's program comes from.
@@ -45,6 +49,7 @@ impl Default for Settings {
             allow: Vec::new(),
             deny: Vec::new(),
             pods_proxy: false,
+            shape: Shape::default(),
         }
     }
 }
@@ -84,6 +89,7 @@ impl Settings {
             allow: rules(ALLOW),
             deny: rules(DENY),
             pods_proxy: !["", "off"].contains(&variable(POD_TUNNEL)),
+            shape: Shape::of(deployment),
         }
     }
 }

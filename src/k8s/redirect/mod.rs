@@ -38,6 +38,7 @@ pub use self::reach::{Ask, Asked, through_tunnels};
 use self::site::Site;
 use self::watch::Following;
 use super::Client;
+use super::install::shape;
 use crate::intercept::redirect::{Redirect, RedirectError, Wanted};
 use crate::task::Tasks;
 
@@ -50,6 +51,8 @@ pub struct Redirector {
 struct Inner {
     site: Site,
     ask: Ask,
+    /// What is asked of the Services that this makes.
+    asked: shape::Asked,
     tasks: Tasks,
     /// What is watched, by Service: many claims of one session share it.
     followed: Mutex<HashMap<String, Weak<Following>>>,
@@ -65,6 +68,18 @@ impl Redirector {
     /// Redirects Services of `namespace`, whose relay `ask` has dial. `tasks` owns what watches them.
     #[must_use]
     pub fn new(client: &Client, namespace: &str, ask: Ask, tasks: &Tasks) -> Self {
+        Self::marking(client, namespace, ask, &shape::Asked::default(), tasks)
+    }
+
+    /// The same, where the Services that this makes have these labels and annotations.
+    #[must_use]
+    pub fn marking(
+        client: &Client,
+        namespace: &str,
+        ask: Ask,
+        asked: &shape::Asked,
+        tasks: &Tasks,
+    ) -> Self {
         let site = Site {
             client: client.clone(),
             namespace: namespace.to_owned(),
@@ -73,6 +88,7 @@ impl Redirector {
             inner: Arc::new(Inner {
                 site,
                 ask,
+                asked: asked.clone(),
                 tasks: tasks.clone(),
                 followed: Mutex::default(),
             }),
