@@ -85,13 +85,26 @@ impl Client {
     }
 
     /// Applies `object` at `path` on the server's side: the fields of earlier applies by the same
-    /// `fieldManager` (in the path's query) that it has no more go away, those of others stay. Also
-    /// tells whether the object is new.
+    /// `fieldManager` (in the path's query) that it has no more go away, those of others stay.
     ///
     /// # Errors
     /// When the answer is not a success, 409 among it where another manager has set a field
     /// to something else, or not a `T`.
     pub async fn apply<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.apply_told(path, object)
+            .await
+            .map(|(object, _)| object)
+    }
+
+    /// As [`Client::apply`]; also tells whether the object is new.
+    ///
+    /// # Errors
+    /// As [`Client::apply`].
+    pub async fn apply_told<T: DeserializeOwned>(
         &self,
         path: &str,
         object: &impl Serialize,

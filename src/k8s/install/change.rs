@@ -234,7 +234,7 @@ impl Site {
         };
         let path = kind.path(&self.namespace, name);
         let path = format!("{path}?fieldManager={MANAGER}&force={force}{dry}");
-        let (applied, created): (Value, bool) = self.client.apply(&path, object).await?;
+        let (applied, created): (Value, bool) = self.client.apply_told(&path, object).await?;
         let action = match there {
             _ if created => Action::Created,
             Some(before) if is_same(before, &applied, object, found) => Action::Unchanged,
