@@ -5,23 +5,59 @@ set -euo pipefail
 LAB=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # What is slow to make and never changes: outlives the lab, shared by all checkouts.
 CACHE=${KDEV_LAB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/kdev-lab}
+# Today's programs, with a folder `cni` for plugins of containerd and `cli-plugins` for Docker's.
 BIN=$CACHE/bin
+# What only Kubernetes 1.20 runs on; Debian has the rest of it.
+OLD_BIN=$CACHE/bin-1.20
 # Everything of one running lab. Not under /run: where that is a small tmpfs, images do not fit.
 STATE=$(realpath -m "${KDEV_LAB_STATE:-/var/tmp/kdev-lab}")
 
+# Variants, each a word in the environment: Kubernetes' release, and how kube-proxy sends Services' packets on. Without
+# the word, a lab that is up stays what it is.
+up_kube='' up_proxy=''
+[ ! -f "$STATE/variant" ] || read -r up_kube up_proxy <"$STATE/variant"
+KUBE=${KDEV_LAB_KUBE:-${up_kube:-1.37}}
+PROXY=${KDEV_LAB_PROXY:-${up_proxy:-nftables}}
+# The old server knows neither nftables nor, as the lab runs it, a second address family.
+[ "$KUBE" != 1.20 ] || PROXY=iptables
+first=$BIN
+[ "$KUBE" != 1.20 ] || first=$OLD_BIN
+[[ :$PATH != :$first:* ]] && PATH=$first:$PATH
+export PATH KDEV_LAB_KUBE=$KUBE KDEV_LAB_PROXY=$PROXY
+
 NODE_IP=172.30.0.1           # carried by the bridge lab-node
+NODE_IP6=fd00:30::1
 SERVICE_CIDR=10.96.0.0/16
+SERVICE_CIDR6=fd00:10:96::/112
 POD_CIDR=10.244.0.0/24       # one node, so one block of CLUSTER_CIDR
+POD_CIDR6=fd00:10:244::/64
 CLUSTER_CIDR=10.244.0.0/16
+CLUSTER_CIDR6=fd00:10:244::/48
 API=https://127.0.0.1:6443
-FRONT=https://127.0.0.1:7443
 ADMIN=$STATE/kubeconfig/admin.kubeconfig
 CONTAINERD=$STATE/containerd/containerd.sock
 DOCKER_DIR=$STATE/docker
 DOCKER_SOCK=$DOCKER_DIR/docker.sock
 export DOCKER_HOST=unix://$DOCKER_SOCK
+# Compose is a plugin of the client, which looks for it there; the user's own settings stay out of it.
+export DOCKER_CONFIG=$DOCKER_DIR/config
+
+# What `build` makes for the cluster and for Docker.
+CLUSTER_PROGRAMS=(kube etcd containerd cni coredns router)
+[ "$KUBE" != 1.20 ] || CLUSTER_PROGRAMS=(server-1.20 dns-1.20)
+DOCKER_PROGRAMS=(containerd engine cli compose)
+
+# COMPONENT:PORT, all on addresses of this machine alone.
+PORTS=(etcd:12379 etcd:12380 apiserver:6443 controller-manager:10257 scheduler:10259 kubelet:10248 kubelet:10250
+  kube-proxy:10249 kube-proxy:10256 coredns:18181)
+# What pods and Services need of the kernel; `down` puts back what was.
+SETTINGS=(net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.bridge.bridge-nf-call-iptables net.bridge.bridge-nf-call-ip6tables)
+
+# kube-router's sets of addresses.
+SETS='^(inet6:)?KUBE-|^kube-router|^inet6:kube-router'
 
 log() { printf '%s\n' "$*" >&2; }
+[[ $KUBE =~ ^1\.(37|20)$ && $PROXY =~ ^(nftables|iptables)$ ]] || { echo "KDEV_LAB_KUBE is 1.37 or 1.20, KDEV_LAB_PROXY nftables or iptables" >&2; exit 1; }
 die() { log "${0##*/}: $*"; exit 1; }
 kube() { kubectl --kubeconfig "$ADMIN" "$@"; }
 lab_ctr() { ctr -a "$CONTAINERD" -n k8s.io "$@"; }
@@ -65,6 +101,15 @@ packages() { # COMMAND=PACKAGE...
   [ -z "$made" ] || rm -f $policy
 }
 
+# The Debian mirror this machine already uses.
+mirror() {
+  local uri
+  uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' | sed -n 1p)
+  [ -n "$uri" ] || { quietly apt-get -q update; uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' | sed -n 1p); }
+  [ -n "$uri" ] || die "no Debian 12 (bookworm) package source is configured here"
+  echo "$uri"
+}
+
 # Prints a command's output only when it fails.
 quietly() {
   local out rc=0
@@ -99,33 +144,43 @@ join_node() { # the calling (sub)shell becomes one of the cluster's processes
 # What stands between a laptop and a cluster: here both are one machine, which could reach every pod
 # and Service directly, and so would a test of kdev that kdev had no part in. Only the cluster's own
 # processes may open connections to pods; whatever else tries is refused at once.
-# By address, not by interface: after kube-proxy's translation this chain still sees the old interface.
-WALL_OUTPUT=(-d "$CLUSTER_CIDR" ! -o lo -m conntrack --ctstate NEW -m cgroup ! --path kdev-lab -j REJECT)
-WALL_FORWARD=(! -i lab0 -o lab0 -m conntrack --ctstate NEW -j REJECT)
+# A table of its own: nothing that kube-proxy, kube-router or Docker put into theirs can come before it. Its
+# chains see packets after kube-proxy's translation and before any other filter.
 wall() {
-  local chain
   mkdir -p $NODE_CGROUP
-  # First in each chain: kube-proxy and Docker accept what comes after them. Docker keeps its own
-  # chain before the rules that it adds with each network.
-  for chain in FORWARD DOCKER-USER; do
-    iptables -n -L $chain >/dev/null 2>&1 || continue
-    iptables -D $chain "${WALL_FORWARD[@]}" 2>/dev/null || true
-    iptables -I $chain "${WALL_FORWARD[@]}"
-  done
-  iptables -D OUTPUT "${WALL_OUTPUT[@]}" 2>/dev/null || true
-  iptables -I OUTPUT "${WALL_OUTPUT[@]}"
+  # nft looks the group up below /sys/fs/cgroup, wherever that hierarchy begins.
+  local group=${NODE_CGROUP#/sys/fs/cgroup/}
+  nft -f - <<K
+table inet kdev-lab
+delete table inet kdev-lab
+table inet kdev-lab {
+  chain output {
+    type filter hook output priority filter - 10;
+    oifname "lo" accept
+    socket cgroupv2 level 1 "$group" accept
+    ct state new ip daddr $CLUSTER_CIDR reject
+    ct state new ip6 daddr $CLUSTER_CIDR6 reject
+  }
+  chain forward {
+    type filter hook forward priority filter - 10;
+    ct state new iifname != "lab0" oifname "lab0" reject
+  }
+}
+K
 }
 
 # In the order they start. The Docker pair is started on its own, by `docker`.
-COMPONENTS=(etcd apiserver front controller-manager scheduler containerd kubelet kube-proxy dnsmasq dns-sync)
+COMPONENTS=(etcd apiserver controller-manager scheduler containerd kubelet kube-proxy coredns)
 DOCKER_COMPONENTS=(docker-containerd dockerd)
+# Started by a script of its own (`policies`, `corp`, `engines`), and stopped by it again.
+EXTRA_COMPONENTS=(kube-router squid debian-containerd debian-dockerd)
 
 define() { # NAME CMD... : writes the one command line that both `up` and `ctl` start
   local name=$1
   shift
   mkdir -p "$STATE"/{cmd,pid,log}
   {
-    printf '#!/bin/bash\ncd %q || exit 1\nexec' "$STATE"
+    printf '#!/bin/bash\ncd %q || exit 1\nexport PATH=%q\nexec' "$STATE" "$PATH"
     printf ' %q' "$@"
     echo
   } >"$STATE/cmd/$name.new"
@@ -174,14 +229,17 @@ ready() { # NAME : one look, no waiting
   case $1 in
     etcd) "${http[@]}" http://127.0.0.1:12379/health ;;
     apiserver) "${https[@]}" $API/readyz ;;
-    front) "${https[@]}" $FRONT/readyz ;;
-    controller-manager) "${http[@]}" http://127.0.0.1:10252/healthz ;;
-    scheduler) "${http[@]}" http://127.0.0.1:10251/healthz ;;
+    controller-manager) curl -skf -m 2 https://127.0.0.1:10257/healthz ;;
+    scheduler) curl -skf -m 2 https://127.0.0.1:10259/healthz ;;
     containerd) lab_ctr version ;;
     kubelet) "${http[@]}" http://127.0.0.1:10248/healthz && curl -sk -m 2 "https://$NODE_IP:10250/" ;;
     kube-proxy) "${http[@]}" http://127.0.0.1:10256/healthz ;;
+    coredns) "${http[@]}" http://127.0.0.1:18181/ready ;;
+    kube-router) "${http[@]}" http://127.0.0.1:20244/healthz ;;
     docker-containerd) ctr -a "$DOCKER_DIR/containerd.sock" version ;;
     dockerd) docker version ;;
+    debian-containerd) ctr -a "$STATE/engines/containerd.sock" version ;;
+    debian-dockerd) DOCKER_HOST=unix://$STATE/engines/docker.sock docker version ;;
     *) true ;;
   esac >/dev/null 2>&1
 }

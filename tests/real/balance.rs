@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::app::Way;
 use crate::lab;
 use crate::program::Running;
+use crate::site::Site;
 
 const REQUESTS: usize = 400;
 const AT_A_TIME: usize = 100;
@@ -23,6 +24,35 @@ const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 /// Pause between two rounds during it: enough rounds to meet every replaced pod, without keeping
 /// the machine so busy that readiness probes fail.
 const ROUND_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pods that a scenario may restart, each of which says its name.
+const OWN_WEB: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: web}}
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      automountServiceAccountToken: false
+      terminationGracePeriodSeconds: 20
+      containers:
+        - name: nginx
+          image: kdev-lab/server:1
+          imagePullPolicy: Never
+          command: [nginx, -c, /etc/nginx-lab.conf]
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1, failureThreshold: 1}
+          lifecycle: {preStop: {exec: {command: [sleep, "5"]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
+"#;
 
 /// What came of many requests.
 #[derive(Debug, Default)]
@@ -65,12 +95,12 @@ impl Tally {
     }
 }
 
-/// Sends `count` requests, each on a connection of its own, over `ways` in turn.
-async fn burst(ways: &[Way], count: usize) -> Tally {
+/// Sends `count` requests to `target`, each on a connection of its own, over `ways` in turn.
+async fn burst(ways: &[Way], target: &str, count: usize) -> Tally {
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..AT_A_TIME {
-        let (next, ways) = (next.clone(), ways.to_vec());
+        let (next, ways, target) = (next.clone(), ways.to_vec(), target.to_owned());
         workers.spawn(async move {
             let mut tally = Tally::default();
             loop {
@@ -79,7 +109,7 @@ async fn burst(ways: &[Way], count: usize) -> Tally {
                     return tally;
                 }
                 let way = ways[i % ways.len()];
-                match way.get("web.shop:80", "/").await {
+                match way.get(&target, "/").await {
                     Ok(answer) if answer.status == 200 => {
                         *tally.by_pod.entry(answer.text()).or_default() += 1;
                     }
@@ -105,64 +135,63 @@ async fn burst(ways: &[Way], count: usize) -> Tally {
 #[ignore = "needs the lab"]
 async fn requests_are_spread_over_all_replicas() {
     lab::settle();
-    for door in lab::doors() {
-        let proxy = Running::connect("dev", &door);
-        let port = Running::forward("dev", &door, &["web.shop:80"]);
-        let [socks5, connect, absolute] = proxy.ways();
-        for way in [socks5, connect, absolute, Way::Port(port.port(0))] {
-            let begun = Instant::now();
-            let tally = burst(&[way], REQUESTS).await;
-            let what = format!("{door} {way:?}");
-            tally.assert_no_failure(&what);
-            assert_eq!(tally.total(), REQUESTS);
-            tally.assert_even(&what);
-            let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
-            println!("{what}: {rate:.0}/s, {:?}", tally.by_pod);
-        }
-        proxy.stop();
-        port.stop();
+    let proxy = Running::connect("dev");
+    let port = Running::forward("dev", &["web.shop:80"]);
+    let [socks5, connect, absolute] = proxy.ways();
+    for way in [socks5, connect, absolute, Way::Port(port.port(0))] {
+        let begun = Instant::now();
+        let tally = burst(&[way], "web.shop:80", REQUESTS).await;
+        let what = format!("{way:?}");
+        tally.assert_no_failure(&what);
+        assert_eq!(tally.total(), REQUESTS);
+        tally.assert_even(&what);
+        let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
+        println!("{what}: {rate:.0}/s, {:?}", tally.by_pod);
     }
+    proxy.stop();
+    port.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_rolling_restart_costs_no_request() {
-    for door in lab::doors() {
-        lab::settle();
-        let old = lab::ready_pods("web");
-        let proxy = Running::connect("dev", &door);
-        let port = Running::forward("dev", &door, &["web.shop:80"]);
-        let mut ways = proxy.ways().to_vec();
-        ways.push(Way::Port(port.port(0)));
-        let mut all = burst(&ways, AT_A_TIME).await;
-        lab::kubectl(&["-n", "shop", "rollout", "restart", "deployment/web"]).unwrap();
-        let begun = Instant::now();
-        loop {
-            all.add(burst(&ways, AT_A_TIME).await);
-            let present = tokio::task::spawn_blocking(|| {
-                let args = ["-n", "shop", "get", "pods", "-l", "app=web", "-o", "name"];
-                lab::kubectl(&args).unwrap()
-            });
-            let present = present.await.unwrap();
-            if !old.iter().any(|pod| present.contains(pod.as_str())) {
-                break;
-            }
-            assert!(begun.elapsed() < ROLLOUT_LIMIT, "{door}: {present}");
-            tokio::time::sleep(ROUND_PAUSE).await;
+    let site = Site::create("rollout");
+    let target = &*format!("web.{}:80", site.0);
+    site.apply(OWN_WEB);
+    let rollout = ["rollout", "status", "deployment/web", "--timeout=90s"];
+    site.kubectl(&rollout).unwrap();
+    let old = lab::ready(&site.0, "app=web").unwrap();
+    let proxy = Running::connect("admin");
+    let port = Running::forward("admin", &[target]);
+    let mut ways = proxy.ways().to_vec();
+    ways.push(Way::Port(port.port(0)));
+    let mut all = burst(&ways, target, AT_A_TIME).await;
+    site.kubectl(&["rollout", "restart", "deployment/web"])
+        .unwrap();
+    let begun = Instant::now();
+    loop {
+        all.add(burst(&ways, target, AT_A_TIME).await);
+        let present = tokio::task::block_in_place(|| {
+            let pods = ["get", "pods", "-l", "app=web", "-o", "name"];
+            site.kubectl(&pods).unwrap()
+        });
+        if !old.iter().any(|pod| present.contains(pod.as_str())) {
+            break;
         }
-        all.add(burst(&ways, AT_A_TIME).await);
-        println!(
-            "{door}: {} requests during {:?} of rollout, {:?}",
-            all.total(),
-            begun.elapsed(),
-            all.by_pod
-        );
-        all.assert_no_failure(&door);
-        assert!(all.total() >= REQUESTS, "{door}: {}", all.total());
-        // Every pod, old and new, had its part.
-        assert_eq!(all.by_pod.len(), 2 * REPLICAS, "{door}: {:?}", all.by_pod);
-        proxy.stop();
-        port.stop();
+        assert!(begun.elapsed() < ROLLOUT_LIMIT, "{present}");
+        tokio::time::sleep(ROUND_PAUSE).await;
     }
-    lab::settle();
+    all.add(burst(&ways, target, AT_A_TIME).await);
+    println!(
+        "{} requests during {:?} of rollout, {:?}",
+        all.total(),
+        begun.elapsed(),
+        all.by_pod
+    );
+    all.assert_no_failure("during the rollout");
+    assert!(all.total() >= REQUESTS, "{}", all.total());
+    // Every pod, old and new, had its part.
+    assert_eq!(all.by_pod.len(), 2 * REPLICAS, "{:?}", all.by_pod);
+    proxy.stop();
+    port.stop();
 }

@@ -20,6 +20,7 @@ mod install;
 mod installed;
 mod intercept;
 mod lab;
+mod listed;
 mod logins;
 mod manifests;
 mod names;

@@ -222,7 +222,7 @@ async fn the_password_is_in_no_argument_list() {
         while Instant::now() < until {
             seen += command_lines()
                 .filter(|line| {
-                    assert!(!line.contains(SECRET), "{line}");
+                    assert!(!line.contains(&*SECRET), "{line}");
                     line.contains("--env-file")
                 })
                 .count();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::Output;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use kdev::addr::Target;
@@ -16,7 +16,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 pub(super) const IMAGE: &str = "kdev-lab/tools:1";
-pub(super) const SECRET: &str = "s3cr3t-of-this-run";
+/// Containers of other scenarios have theirs on their command lines.
+pub(super) static SECRET: LazyLock<String> =
+    LazyLock::new(|| format!("s3cr3t-of-{}", std::process::id()));
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
 /// Reaches the proxy by its variables, then by SOCKS without the password, then by HTTP without.
 pub(super) const ALL_WAYS: &str = "set -e; curl -sSf http://http.shop/; curl -sSf -x $ALL_PROXY http://socks.shop/; \
@@ -84,7 +86,7 @@ pub(super) async fn session(argv: &[&str]) -> Result<Session, ContainerError> {
         listener.local_addr().unwrap().port(),
         Credentials {
             user: "kdev".to_owned(),
-            password: SECRET.to_owned(),
+            password: SECRET.clone(),
         },
     );
     let tasks = Tasks::new();
@@ -92,7 +94,7 @@ pub(super) async fn session(argv: &[&str]) -> Result<Session, ContainerError> {
     let allowed = AllowedPeers::new();
     let access = Access::Peers {
         allowed: allowed.clone(),
-        password: Password::new(SECRET),
+        password: Password::new(SECRET.as_str()),
     };
     tasks.spawn(serve(
         listener,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::lab;
+use crate::lab::{self, Only};
 use crate::program::{Done, Running, finish, kdev};
 
 /// Where kdev listens, and a resolver of a laptop: the C library knows port 53 only.
@@ -43,13 +43,19 @@ spec: {type: ExternalName, externalName: wiki.corp.example}
 "#;
 
 /// The objects in the cluster; removed when this is dropped.
-pub(crate) struct Objects(tempfile::NamedTempFile);
+pub(crate) struct Objects {
+    file: tempfile::NamedTempFile,
+    _only: Only,
+}
 
 impl Objects {
     pub(crate) fn create() -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        let (file, only) = (
+            tempfile::NamedTempFile::new().unwrap(),
+            Only::one("dns-objects"),
+        );
         std::fs::write(file.path(), OBJECTS).unwrap();
-        let objects = Self(file);
+        let objects = Self { file, _only: only };
         lab::kubectl(&["apply", "-f", objects.path()]).unwrap();
         let begun = Instant::now();
         while lab::ready_pods("kdev-dns").len() != 2 {
@@ -60,7 +66,7 @@ impl Objects {
     }
 
     fn path(&self) -> &str {
-        self.0.path().to_str().unwrap()
+        self.file.path().to_str().unwrap()
     }
 }
 
@@ -94,10 +100,12 @@ impl Drop for Objects {
 pub(crate) struct Laptop {
     dnsmasq: Child,
     folder: tempfile::TempDir,
+    _only: Only,
 }
 
 impl Laptop {
     pub(crate) fn start() -> Self {
+        let only = Only::one("dns-addresses");
         let long = "x".repeat(250);
         let text = vec![format!("\"{long}\""); 12].join(",");
         let mut dnsmasq = Command::new("dnsmasq");
@@ -128,7 +136,11 @@ impl Laptop {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let dnsmasq = dnsmasq.stderr(log).spawn().unwrap();
-        let laptop = Self { dnsmasq, folder };
+        let laptop = Self {
+            dnsmasq,
+            folder,
+            _only: only,
+        };
         let begun = Instant::now();
         while dig(LAPTOP, &["+short", "wiki.corp.example"]).out != "192.0.2.7\n" {
             assert!(
@@ -152,9 +164,9 @@ impl Laptop {
     }
 
     /// `kdev connect` on a laptop that has this resolver.
-    pub(crate) fn connect(&self, account: &str, door: &str) -> Running {
+    pub(crate) fn connect(&self, account: &str) -> Running {
         let conf = self.resolv_conf("laptop.conf", &format!("nameserver {LAPTOP}\n"));
-        let mut command = kdev(account, door);
+        let mut command = kdev(account);
         command.args(["connect", "--json", "--dns-listen", &format!("{KDEV}:53")]);
         Running::start(&mut with_resolv_conf(&conf, &command))
     }

@@ -9,7 +9,6 @@ use super::call;
 use super::kinds::{caller, echo};
 use super::session::{Intercept, LAG, command};
 use crate::callers::{Load, Manner, plain};
-use crate::lab;
 use crate::team::Team;
 
 const ANNS: &str = "x-user: ann";
@@ -32,7 +31,7 @@ pub(super) fn app_on(port: u16) -> App {
 fn start(team: &Team, port: u16, more: &[&str]) -> Intercept {
     let to = port.to_string();
     let args = [&["echo:http", "--header", ANNS, "--to", &to], more].concat();
-    let live = Intercept::attempt(&mut command(team, "api", "ann", &args));
+    let live = Intercept::attempt(&mut command(team, "ann", &args));
     let live = live.unwrap_or_else(|refused| panic!("{args:?}: {refused:?}"));
     let error = live.live["app_error"].as_str().unwrap_or_default();
     assert!(error.contains(&to), "{error}");
@@ -42,9 +41,6 @@ fn start(team: &Team, port: u16, more: &[&str]) -> Intercept {
 #[test]
 #[ignore = "needs the lab"]
 fn without_the_app_the_pods_answer_or_callers_are_told() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let (team, address) = echo("away");
     let port = free();
     let place = format!("localhost:{port}");

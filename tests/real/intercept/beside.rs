@@ -7,7 +7,6 @@ use super::from_a_pod;
 use super::pods::PODS;
 use super::session::{Intercept, LAG};
 use crate::callers::{Calls, Manner, PLAIN, plain};
-use crate::lab;
 use crate::team::Team;
 
 /// How long both intercepts are live.
@@ -66,10 +65,7 @@ fn assert_in_place(calls: &Calls, app: &App, times: &Times) {
 #[test]
 #[ignore = "needs the lab"]
 fn two_peoples_requests_beside_all_others() {
-    if lab::leaves_out_long() {
-        return;
-    }
-    let team = Team::set_up("beside", "api", true);
+    let team = Team::set_up("beside", true);
     team.scale(PODS);
     let (ann, bob) = (App::of("ann"), App::of("bob"));
     let [fresh, kept] = PLAIN;

@@ -10,7 +10,6 @@ use super::beside::assert_even;
 use super::pods::{PODS, deploy};
 use super::session::{Intercept, LAG};
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::{finish, finish_within};
 use crate::team::Team;
 
@@ -47,12 +46,9 @@ fn library() -> tempfile::TempDir {
 #[test]
 #[ignore = "needs the lab"]
 fn all_kinds_of_calls_go_by_their_metadata() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let library = library();
     let folder = library.path().to_str().unwrap();
-    let team = Team::set_up("grpc", "api", true);
+    let team = Team::set_up("grpc", true);
     let command = "PYTHONPATH=/from exec python3 /from/kinds.py server $(hostname) 50051";
     deploy(&team, "calls", command, folder, &[("grpc", 50051, 50051)]);
     let address = format!("{}:50051", team.address("calls"));

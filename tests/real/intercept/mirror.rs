@@ -8,7 +8,6 @@ use super::call;
 use super::kinds::{caller, echo, recorder};
 use super::session::{Intercept, LAG, command};
 use crate::callers::{Calls, Load, plain};
-use crate::lab;
 use crate::team::Team;
 
 /// How long callers call in each of the ways that are compared.
@@ -22,7 +21,7 @@ const LATE: f64 = 0.150;
 fn live(team: &Team, owner: &str, port: u16, args: &[&str]) -> Intercept {
     let to = port.to_string();
     let args = [args, &["--to", &to]].concat();
-    let live = Intercept::attempt(&mut command(team, "api", owner, &args));
+    let live = Intercept::attempt(&mut command(team, owner, &args));
     live.unwrap_or_else(|refused| panic!("{args:?}: {refused:?}"))
 }
 
@@ -57,9 +56,6 @@ fn hanging() -> u16 {
 #[test]
 #[ignore = "needs the lab"]
 fn copies_slow_nobody() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let (team, address) = echo("copies");
     let ann = App::of("ann");
     let manners = [plain("fresh", 6, false), plain("kept", 4, true)];
@@ -76,7 +72,7 @@ fn copies_slow_nobody() {
     let all = calls();
     let (half, late) = took("copies for an app that answers", &all);
     std::thread::sleep(LAG);
-    let listed = team.place.kdev("api", &["list", "--json"]).json();
+    let listed = team.place.kdev(&["list", "--json"]).json();
     let copies = listed[0]["claims"][0]["requests"].as_u64();
     println!("copies for {:?} of {} requests", copies, all.0.len());
     quick.end();
@@ -116,9 +112,6 @@ fn copies_slow_nobody() {
 #[test]
 #[ignore = "needs the lab"]
 fn copies_are_in_nobodys_way() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let (team, address) = echo("beside-copies");
     let (bob, carol) = (App::of("bob"), App::of("carol"));
     // Another copy of the same, and of a part of it.

@@ -10,7 +10,6 @@ use super::app::App;
 use super::pods::deploy;
 use super::session::{Intercept, LAG, command};
 use crate::callers::on_the_node;
-use crate::lab;
 use crate::program::finish;
 use crate::team::Team;
 
@@ -42,11 +41,8 @@ fn client(folder: &Path, address: &str, header: &str) -> Value {
 #[test]
 #[ignore = "needs the lab"]
 fn what_node_serves_and_asks_goes_by_its_headers() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let from = folder();
-    let team = Team::set_up("node", "api", true);
+    let team = Team::set_up("node", true);
     let run =
         "LD_LIBRARY_PATH=/from/lib exec /from/node /from/node.mjs server $(hostname) 8080 8081";
     let ports = [("http", 80, 8080), ("http2", 81, 8081)];
@@ -66,7 +62,7 @@ fn what_node_serves_and_asks_goes_by_its_headers() {
         "--to",
         &two,
     ];
-    let two = Intercept::attempt(&mut command(&team, "api", "ann", &two));
+    let two = Intercept::attempt(&mut command(&team, "ann", &two));
     let two = two.unwrap_or_else(|refused| panic!("{refused:?}"));
     std::thread::sleep(LAG);
 

@@ -25,10 +25,7 @@ fn restart(site: &Site) {
 #[test]
 #[ignore = "needs the lab"]
 fn a_rollout_of_the_services_own_pods_fails_nothing() {
-    if lab::leaves_out_long() {
-        return;
-    }
-    let team = Team::set_up("rollout", "api", true);
+    let team = Team::set_up("rollout", true);
     let [fresh, kept] = PLAIN;
     let before = team.load_of("orders", &[fresh]);
     pause(2);
@@ -67,9 +64,6 @@ fn a_rollout_of_the_services_own_pods_fails_nothing() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_service_without_pods_says_so_and_comes_back() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let stage = Stage::set_up("nopods", PLAIN);
     let site = &stage.team.place.site;
     let scale = |count: &str| {

@@ -11,7 +11,6 @@ use super::noticed::{ANN, Fault, POOLED, Stage, assert_others_served};
 use super::session::Intercept;
 use crate::callers::{Calls, Manner, PLAIN};
 use crate::hostile::pod::Pod;
-use crate::lab;
 use crate::team::Team;
 
 /// What may fail when workers are killed: what they had in hand. Who comes before there are others waits.
@@ -58,9 +57,6 @@ fn assert_in_hand(calls: &Calls, faults: &[Fault]) {
 #[test]
 #[ignore = "needs the lab"]
 fn a_killed_worker_costs_what_it_had_in_hand() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let stage = Stage::set_up("workers", POOLED);
     let mut faults = Vec::new();
     for (what, count) in [("one worker", 1), ("both workers", 2), ("both again", 2)] {
@@ -121,9 +117,6 @@ const IMPATIENT: [Manner; 2] = {
 #[test]
 #[ignore = "needs the lab"]
 fn a_frozen_worker_is_left_out_once_it_does_not_answer() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let stage = Stage::set_up("frozen", IMPATIENT);
     let (mut faults, mut thawed) = (Vec::new(), Vec::new());
     for (what, supervised) in [("a frozen worker", true), ("and its supervisor", false)] {

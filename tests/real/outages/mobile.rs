@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 
+use crate::lab::Only;
+
 const NAMESPACE: &str = "kdev-lab-mobile";
 /// This machine's end of the cable; the lab's `leftovers` knows links of this form.
 const LINK: &str = "vethmobile";
@@ -13,12 +15,15 @@ const FIRST: &str = "172.31.98.2/24";
 const SECOND: &str = "172.31.98.77/24";
 
 /// The laptop; gone when this is dropped.
-pub(crate) struct Mobile(());
+pub(crate) struct Mobile {
+    _only: Only,
+}
 
 impl Mobile {
     pub(crate) fn set_up() -> Self {
+        let only = Only::one("mobile");
         let _ = ip(&["netns", "del", NAMESPACE]);
-        let mobile = Self(());
+        let mobile = Self { _only: only };
         ip(&["netns", "add", NAMESPACE]).unwrap();
         let peer = ["peer", "name", "eth0", "netns", NAMESPACE];
         ip(&[&["link", "add", LINK, "type", "veth"][..], &peer].concat()).unwrap();
