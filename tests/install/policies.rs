@@ -219,10 +219,7 @@ async fn what_makes_no_sense_is_refused_before_anything_is_asked() {
             "--memory-request 1Gi is more than --memory-limit 1Mi",
         ),
         // A Service of the shop selects by it.
-        (
-            &["--label", "app=web"],
-            " would select the relay's pods",
-        ),
+        (&["--label", "app=web"], " would select the relay's pods"),
     ] {
         let done = stage.install(args).await;
         let text = format!("{done:?}");
