@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use kdev_sim::{Options, SimCluster};
 use serde_json::json;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

@@ -296,7 +296,7 @@ async fn what_was_made_is_taken_back_when_the_pods_are_refused() {
     // With --keep it stays, and is said to.
     let said = stage.install(&["--keep"]).await.failed();
     assert!(
-        said.contains("--keep was given: Secret kdev-relay"),
+        said.contains("--keep was given; left in namespace shop: Secret kdev-relay,"),
         "{said}"
     );
     assert!(said.contains("kdev uninstall -n shop"), "{said}");
@@ -372,7 +372,10 @@ async fn a_change_that_fails_leaves_what_was_there_and_says_so() {
         said.contains("was there before and stays as it was changed"),
         "{said}"
     );
-    assert!(said.contains("Deployment kdev-relay stay"), "{said}");
+    assert!(
+        said.contains("left in namespace shop: Deployment kdev-relay."),
+        "{said}"
+    );
     let serving = |all: &[(&str, String)]| {
         let pods = all.iter().filter(|(resource, _)| *resource == "pods");
         pods.cloned().map(|(_, name)| name).collect::<Vec<_>>()
@@ -486,7 +489,7 @@ async fn broken_off_it_says_what_stays() {
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("it was broken off: Secret kdev-relay"),
+        said.contains("it was broken off; left in namespace shop: Secret kdev-relay,"),
         "{said}"
     );
     assert!(said.contains("Deployment kdev-relay"), "{said}");

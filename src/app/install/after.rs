@@ -63,8 +63,8 @@ impl Plan {
         if !all.is_empty() {
             let namespace = &self.site.namespace;
             tell(Event::Note(format!(
-                "{why}: {} stay in namespace {namespace}; the same command goes on from there, and \
-                 `kdev uninstall -n {namespace}` removes them",
+                "{why}; left in namespace {namespace}: {}. The same command goes on from there, and \
+                 `kdev uninstall -n {namespace}` removes it",
                 all.join(", ")
             )));
         }

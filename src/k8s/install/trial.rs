@@ -236,6 +236,7 @@ pub fn advice(refusals: &[Refusal]) -> String {
         }
     };
     for Refusal { message, .. } in refusals {
+        let message = own_words(message);
         let text = message.to_lowercase();
         let mut known = false;
         for (word, flag) in [("label", "--label"), ("annotation", "--annotation")] {
@@ -264,8 +265,18 @@ pub fn advice(refusals: &[Refusal]) -> String {
         true => "`kdev install --help` lists the flags that change objects and pods, and \
                  `kdev install --dry-run` shows what was asked for"
             .to_owned(),
-        false => format!("what complies is said by {}", flags.join(" or ")),
+        false => format!("comply with {}", flags.join(", with ")),
     }
+}
+
+/// What a policy or a webhook says itself: before it stand their names, which may be about anything.
+fn own_words(message: &str) -> &str {
+    let ends = ["denied request: ", "denied the request: "];
+    let mut said = ends.iter().filter_map(|end| message.split_once(end));
+    said.next()
+        .map(|(_, words)| words)
+        .filter(|words| !words.trim().is_empty())
+        .unwrap_or(message)
 }
 
 /// The key that a message names behind `word`: `label team is required`, `labels: {"team"}`.
@@ -357,7 +368,17 @@ mod tests {
             assert!(!text.contains("; "), "{text}");
         }
         let both = advice(&[refused("x", "label a"), refused("y", "image")]);
-        assert!(both.contains("--label a=VALUE or --base-image"), "{both}");
+        assert!(
+            both.contains("--label a=VALUE, with --base-image"),
+            "{both}"
+        );
+        let named =
+            "ValidatingAdmissionPolicy 'labels' with binding 'images' denied request: no cpu";
+        let text = advice(&[refused("x", named)]);
+        assert!(
+            text.contains("--cpu-limit") && !text.contains("--label"),
+            "{text}"
+        );
     }
 
     #[test]

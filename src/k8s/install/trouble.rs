@@ -19,7 +19,8 @@ pub(super) struct Trouble {
 const FIX_IMAGE: &str =
     "pass an image that the cluster can pull: --base-image with sh and gunzip, or --image";
 const FIX_QUOTA: &str = "ask for a larger quota, pass --replicas 1, or choose another namespace";
-const FIX_CRASH: &str = "`kubectl logs` has more, and another --base-image may help";
+const FIX_CRASH: &str =
+    "with --keep the pods stay for `kubectl logs`, and another --base-image may help";
 const FIX_NODE: &str = "a node has to become free, or whoever runs the cluster can say more";
 
 /// Longest text of Kubernetes' that is repeated, in bytes.
