@@ -22,6 +22,8 @@ impl Policy {
     fn new(place: &Place, what: &str, resources: &[&str], expression: &str, message: &str) -> Self {
         let namespace = &place.site.0;
         let policy = Self(format!("{namespace}-{what}"));
+        let resources = [&["serviceaccounts"], resources].concat();
+        let probe = "!has(object.metadata.name) || object.metadata.name != 'probe'";
         let api = "admissionregistration.k8s.io/v1";
         let bound = json!({"kubernetes.io/metadata.name": namespace});
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
@@ -34,11 +36,11 @@ impl Policy {
                         "apiGroups": ["", "apps", "policy"],
                         "apiVersions": ["*"],
                         "operations": ["CREATE", "UPDATE"],
-                        "resources": [&["serviceaccounts"], resources].concat(),
+                        "resources": resources,
                     }]},
                     // A probe of this scenario's own tells when it is in force.
                     "validations": [
-                        {"expression": "object.metadata.name != 'probe'", "message": "a probe"},
+                        {"expression": probe, "message": "a probe"},
                         {
                             "expression": format!("object.kind == 'ServiceAccount' || ({expression})"),
                             "message": message,
