@@ -37,12 +37,16 @@ pub(super) fn of_set(set: &Value) -> Option<Trouble> {
 
 /// The same, from an event about it.
 pub(super) fn of_set_event(event: &Value) -> Trouble {
-    let message = text(&event["message"]);
-    let message = message.strip_prefix("Error creating: ").unwrap_or(message);
-    no_pod(text(&event["reason"]), message)
+    no_pod(text(&event["reason"]), text(&event["message"]))
 }
 
 fn no_pod(reason: &str, message: &str) -> Trouble {
+    // Each try is for a pod of another name: `(combined …): Error creating: pods "x" is forbidden: …`.
+    let last = message.rsplit("Error creating: ").next();
+    let last = last.unwrap_or(message);
+    let message = last
+        .split_once(" is forbidden: ")
+        .map_or(last, |(_, why)| why);
     let fix = match message.contains("quota") {
         true => FIX_QUOTA.to_owned(),
         false => advice(&[Refusal {
@@ -196,4 +200,38 @@ fn last_lines(said: &str) -> String {
         .collect();
     let from = lines.len().saturating_sub(LINES);
     short(&lines[from..].join(" | ")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_try_of_a_replica_set_reads_the_same() {
+        let said = |message: &str| {
+            let event = json!({"reason": "FailedCreate", "message": message});
+            of_set_event(&event)
+        };
+        let first = said("Error creating: pods \"relay-a\" is forbidden: label team is required");
+        let next = said(
+            "(combined from similar events): Error creating: pods \"relay-b\" is forbidden: label \
+             team is required",
+        );
+        assert_eq!(first, next);
+        let text = "no pod can be made (FailedCreate): label team is required";
+        assert_eq!(first.text, text);
+        assert!(first.fix.contains("--label team=VALUE"), "{}", first.fix);
+        let set = json!({"status": {"conditions": [{
+            "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+            "message": "pods \"relay-a\" is forbidden: exceeded quota: few",
+        }]}});
+        let quota = of_set(&set).unwrap();
+        assert!(
+            quota.text.ends_with(": exceeded quota: few"),
+            "{}",
+            quota.text
+        );
+        assert_eq!(quota.fix, FIX_QUOTA);
+    }
 }
