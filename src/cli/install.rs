@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::{Value, json};
 
-use super::output;
-use crate::app::install::{Event, Installed, Plan, Request};
-use crate::config::Config;
+use super::{SettingFlags, output};
+use crate::app::install::{Event, Installed, Outcome, Plan, Request};
+use crate::config::{Config, Given, on};
 use crate::k8s::install::change::{Action, Done};
 use crate::k8s::install::netpolicy::Choice;
 use crate::k8s::install::rollout::Progress;
@@ -22,17 +22,28 @@ Examples:
   kdev install -n dev --image registry.example.com/kdev-relay:0.1.0
   kdev install -n dev --deny 10.9.0.0/16 --allow 10.0.0.0/8:5432
   kdev install -n dev --network-policy on     callers get in where policies keep others out
-  kdev install -n dev --dry-run -o yaml       what would be applied
+  kdev install -n dev --label team=shop --cpu-limit 200m --toleration spot:NoSchedule
+  kdev install -n dev --dry-run | kubectl apply --server-side --field-manager=kdev -f -
 
-The built-in role `edit` in the namespace is enough. What is not given stays as it was installed.";
+The built-in role `edit` in the namespace is enough. What is not given stays as it was installed;
+an empty value takes it off (--label '' --priority-class ''). All of it goes through a dry run of
+the API server first. Where a later step fails, what was made is taken back.";
+
+/// What stands above the YAML of a dry run.
+const HEAD: &str = "\
+# Apply it with: kubectl apply --server-side --field-manager=kdev -f FILE
+# (without --server-side kubectl would copy the program into an annotation, which may not be so large)
+";
 
 const UPGRADE: &str = "\
 Examples:
   kdev upgrade -n dev                         the relay of this kdev's version, as it was installed
   kdev upgrade -n dev --image registry.example.com/kdev-relay:0.2.0
-  kdev upgrade -n dev --dry-run -o json       what would be applied
+  kdev upgrade -n dev --memory-limit 256Mi    and with more memory
+  kdev upgrade -n dev --dry-run -o json       what would be applied, for kubectl apply --server-side
 
-One pod after the other is replaced, so sessions go on.";
+One pod after the other is replaced, so sessions go on. Labels, limits and what else was chosen
+at the install stay unless a flag or a setting says otherwise.";
 
 /// Put the relay into a namespace, or change how it is there
 #[derive(Debug, Args)]
@@ -60,6 +71,15 @@ pub(super) struct InstallArgs {
     network_policy: Option<NetworkPolicy>,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten, next_help_heading = "Objects and pods")]
+    settings: SettingFlags<{ on::INSTALL }>,
+}
+
+impl InstallArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -87,6 +107,15 @@ pub(super) struct UpgradeArgs {
     source: SourceArgs,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten, next_help_heading = "Objects and pods")]
+    settings: SettingFlags<{ on::INSTALL }>,
+}
+
+impl UpgradeArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -104,10 +133,15 @@ struct SourceArgs {
 
 #[derive(Debug, Args)]
 struct HowArgs {
-    /// Go back to an older version, and take over what others changed
+    /// Go back to an older version, take over what others changed, and go on where the dry run of
+    /// a pod is refused
     #[arg(long)]
     force: bool,
-    /// Change nothing, print what would be applied
+    /// Leave what was made where a later step fails, to look at it
+    #[arg(long)]
+    keep: bool,
+    /// Change nothing, print what would be applied: with `kubectl apply --server-side`, since the
+    /// program is larger than what kubectl could note in an annotation
     #[arg(long)]
     dry_run: bool,
     /// How --dry-run prints it [default: yaml]
@@ -147,8 +181,10 @@ pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Resul
         deny: args.deny,
         pods_proxy: args.pods_proxy,
         network_policy: args.network_policy.map(Choice::from),
+        shape: config.shape.clone(),
         binaries: args.source.relay_binary,
         force: args.how.force,
+        keep: args.how.keep,
         upgrade: false,
         timeout: Duration::from_secs(args.how.timeout),
     };
@@ -163,8 +199,10 @@ pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Resul
         deny: None,
         pods_proxy: None,
         network_policy: None,
+        shape: config.shape.clone(),
         binaries: args.source.relay_binary,
         force: args.how.force,
+        keep: args.how.keep,
         upgrade: true,
         timeout: Duration::from_secs(args.how.timeout),
     };
@@ -178,6 +216,10 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
         output::line(written(plan.objects(), how.output.unwrap_or(Form::Yaml))?.trim_end())?;
         return Ok(0);
     }
+    let rehearsing = output::progress("Asking the cluster whether it takes this", async {
+        plan.rehearse(&request).await
+    });
+    rehearsing.await?.iter().for_each(|note| output::note(note));
     let spinner = output::Spinner::new("Installing the relay");
     let mut tell = |event: Event<'_>| {
         let text = match event {
@@ -186,12 +228,16 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
                 spinner.say(&pods(progress));
                 progress.trouble.clone()
             }
+            Event::Note(text) => Some(text),
         };
         if let Some(text) = text {
             spinner.above(|| output::note(&text));
         }
     };
-    let installed = spinner.during(plan.carry_out(&request, &mut tell)).await?;
+    let installed = match spinner.during(plan.carry_out(&request, &mut tell)).await? {
+        Outcome::Installed(installed) => installed,
+        Outcome::Interrupted(number) => return Ok(128 + number),
+    };
     if how.json {
         output::line(&serde_json::to_string_pretty(&installed)?)?;
     } else {
@@ -255,7 +301,7 @@ fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
                 serde_saphyr::to_string_with_options(object, options)
             };
             let documents: Result<Vec<String>, _> = objects.iter().map(write).collect();
-            Ok(documents?.join("---\n"))
+            Ok(format!("{HEAD}{}", documents?.join("---\n")))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use kdev_sim::{Options, SimCluster, TurnAway};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -276,4 +277,49 @@ async fn no_form_passes() {
             .unwrap()
             .contains("proxy before the API server")
     );
+}
+
+/// A relay that is installed and whose pods nobody lets be made is not one that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_without_pods_is_told_as_installed_and_why() {
+    let cluster = cluster(Options::default()).await;
+    cluster.add_policy("labelled", &["pods"], |_| {
+        Err("label team is required".to_owned())
+    });
+    let labels = json!({
+        "app.kubernetes.io/name": "kdev-relay", "app.kubernetes.io/managed-by": "kdev",
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kdev-relay", "namespace": "shop", "labels": labels},
+        "spec": {
+            "replicas": 2,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "relay", "image": "relay:1"}]},
+            },
+        },
+    });
+    cluster.put_object("deployments", deployment);
+    let refused = || {
+        let sets = cluster.objects("replicasets", "shop");
+        sets.iter()
+            .any(|set| set["status"]["conditions"][0]["type"] == "ReplicaFailure")
+    };
+    while !refused() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let found = Doctor::of(&cluster, "dev").json().await;
+    let relay = found.get("relay");
+    assert_eq!(relay.status, "warn");
+    for text in [
+        "in namespace shop it is installed, 0 of 2 pods ready: no pod can be made (FailedCreate): ",
+        "label team is required",
+    ] {
+        assert!(relay.detail.contains(text), "{}", relay.detail);
+    }
+    assert!(!relay.detail.contains("none needed"), "{}", relay.detail);
+    let fix = relay.fix.as_deref().unwrap();
+    assert!(fix.contains("kdev install -n shop"), "{fix}");
 }

@@ -47,7 +47,7 @@ pub(crate) static PODS: Resource = Resource {
     kind: "Pod",
     short: &["po"],
     categories: &["all"],
-    verbs: &["delete", "get", "list", "watch"],
+    verbs: &["create", "delete", "get", "list", "watch"],
     subresources: &[Subresource {
         name: "portforward",
         kind: "PodPortForwardOptions",
@@ -152,6 +152,7 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
     kind: "ReplicaSet",
     short: &["rs"],
     categories: &["all"],
+    verbs: &["get", "list", "patch", "watch"],
     ..CORE
 };
 

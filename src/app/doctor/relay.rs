@@ -41,6 +41,21 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
         Ok(Err(error)) => return vec![skipped(&error.to_string())],
         Err(_) => return vec![skipped("the API server is too slow")],
     };
+    let ready: Vec<_> = pods.iter().filter(|pod| pod.ready).collect();
+    let short = pods.is_empty() || ready.len() < pods.len();
+    let standing = match short {
+        true => {
+            let asked = within(ASK_LIMIT, until, relay::standing(client)).await;
+            asked.ok().flatten()
+        }
+        false => None,
+    };
+    if pods.is_empty()
+        && let Some(standing) = &standing
+    {
+        let detail = format!("in namespace {namespace} it is {standing}");
+        return vec![Check::warn(RELAY.0, RELAY.1, detail).fix(relay::again(namespace))];
+    }
     if pods.is_empty() {
         let detail = format!(
             "none in namespace {namespace}, and none needed: kdev forwards ports of pods; \
@@ -48,12 +63,14 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
         );
         return vec![Check::ok(RELAY.0, RELAY.1, detail)];
     }
-    let ready: Vec<_> = pods.iter().filter(|pod| pod.ready).collect();
-    let detail = format!(
+    let mut detail = format!(
         "{} of {} pods ready in {namespace}",
         ready.len(),
         pods.len()
     );
+    if let Some(standing) = standing.filter(|standing| standing.why.is_some()) {
+        detail = format!("in namespace {namespace} it is {standing}");
+    }
     let mut checks = vec![match ready.len() == pods.len() {
         true => Check::ok(RELAY.0, RELAY.1, detail),
         false => Check::warn(RELAY.0, RELAY.1, detail).fix(relay::describe(namespace)),

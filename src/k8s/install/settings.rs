@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::netpolicy::Choice;
+use super::shape::Shape;
 
 /// The image whose `sh` and `gunzip` unpack the relay, and in which it then runs.
 pub const BASE_IMAGE: &str = "docker.io/library/busybox:stable";
@@ -30,6 +31,8 @@ pub struct Settings {
     pub pods_proxy: bool,
     /// Whether a NetworkPolicy lets callers in.
     pub network_policy: Choice,
+    /// What policies of the cluster ask for.
+    pub shape: Shape,
 }
 
 /// Where the relay's program comes from.
@@ -50,6 +53,7 @@ impl Default for Settings {
             deny: Vec::new(),
             pods_proxy: false,
             network_policy: Choice::default(),
+            shape: Shape::default(),
         }
     }
 }
@@ -90,6 +94,7 @@ impl Settings {
             deny: rules(DENY),
             pods_proxy: !["", "off"].contains(&variable(POD_TUNNEL)),
             network_policy: Choice::of(deployment),
+            shape: Shape::of(deployment),
         }
     }
 }

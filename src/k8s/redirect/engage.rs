@@ -13,6 +13,7 @@ use super::site::{Changed, Site, Tries};
 use super::{Redirector, events, keys, leave, origin, policies, preflight, rights, swap};
 use crate::intercept::claim::{Claim, Verdict};
 use crate::intercept::redirect::{RedirectError, Say, Wanted};
+use crate::k8s::install::shape::Shape;
 
 /// Brings a Service to the relay for one more claim.
 pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, RedirectError> {
@@ -40,7 +41,7 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
     let callers = may_call(&wanted, read.as_ref(), there)?;
     let ready = keys::carried(site, &plain, ready).await?;
     wanted.on_record.begin();
-    let joined = join(site, &wanted).await?;
+    let joined = join(to, &wanted).await?;
     let result = bring(to, &wanted, &joined, &ready, callers).await;
     let (live, origin) = match result {
         Ok(both) => both,
@@ -113,7 +114,8 @@ struct Joined {
 }
 
 /// Puts the claim on record, in the origin that there is or in a new one.
-async fn join(site: &Site, wanted: &Wanted) -> Result<Joined, RedirectError> {
+async fn join(to: &Redirector, wanted: &Wanted) -> Result<Joined, RedirectError> {
+    let site = to.site();
     let mut tries = Tries::new();
     let (mut taken, mut revived) = (Vec::new(), false);
     loop {
@@ -125,7 +127,7 @@ async fn join(site: &Site, wanted: &Wanted) -> Result<Joined, RedirectError> {
                 let patch = origin::recorded(origin, &claims, block::now());
                 site.patch(name(origin), &patch).await?
             }
-            None => match create(site, &live, &origins, &mut taken, wanted).await? {
+            None => match create(to, &live, &origins, &mut taken, wanted).await? {
                 Some(changed) => changed,
                 None => continue,
             },
@@ -180,12 +182,13 @@ fn admitted(site: &Site, origin: &Value, wanted: &Wanted) -> Result<Vec<Claim>, 
 
 /// Creates an origin in a block that is free; none where that turned out to be taken.
 async fn create(
-    site: &Site,
+    to: &Redirector,
     live: &Value,
     origins: &[Value],
     taken: &mut Vec<u16>,
     wanted: &Wanted,
 ) -> Result<Option<Changed>, RedirectError> {
+    let site = to.site();
     let Some(deployment) = site.deployment().await? else {
         return Err(RedirectError::Missing {
             what: format!("the relay's Deployment in namespace {}", site.namespace),
@@ -211,7 +214,11 @@ async fn create(
     // Before the Service: what vanishes with its owner has left its mark then.
     let notes = json!({"metadata": {"annotations": choice.notes}});
     site.patch_deployment(&notes).await?;
-    let object = origin::new(live, choice.first, std::slice::from_ref(&wanted.claim));
+    // What policies asked of the relay's objects they ask of this Service, too.
+    let mut shape = Shape::of(&deployment);
+    to.inner.asked.over(&mut shape);
+    let claim = std::slice::from_ref(&wanted.claim);
+    let object = origin::new(live, choice.first, claim, &shape);
     if let Some(what) = origin::too_many(std::slice::from_ref(&wanted.claim)) {
         return Err(RedirectError::Full {
             what,

@@ -46,6 +46,7 @@ use self::site::Site;
 use self::watch::Following;
 pub use self::ways::{Doing, Replica, Ways, through_tunnels};
 use super::Client;
+use super::install::shape;
 use crate::intercept::redirect::{Redirect, RedirectError, Wanted};
 use crate::task::Tasks;
 
@@ -58,6 +59,8 @@ pub struct Redirector {
 struct Inner {
     site: Site,
     ways: Arc<dyn Ways>,
+    /// What is asked of the Services that this makes.
+    asked: shape::Asked,
     tasks: Tasks,
     /// What is watched, by Service: many claims of one session share it.
     followed: Mutex<HashMap<String, Weak<Following>>>,
@@ -73,6 +76,18 @@ impl Redirector {
     /// Redirects Services of `namespace`, where `ways` are what can be tried. `tasks` owns what watches them.
     #[must_use]
     pub fn new(client: &Client, namespace: &str, ways: Arc<dyn Ways>, tasks: &Tasks) -> Self {
+        Self::marking(client, namespace, ways, &shape::Asked::default(), tasks)
+    }
+
+    /// The same, where the Services that this makes have these labels and annotations.
+    #[must_use]
+    pub fn marking(
+        client: &Client,
+        namespace: &str,
+        ways: Arc<dyn Ways>,
+        asked: &shape::Asked,
+        tasks: &Tasks,
+    ) -> Self {
         let site = Site {
             client: client.clone(),
             namespace: namespace.to_owned(),
@@ -81,6 +96,7 @@ impl Redirector {
             inner: Arc::new(Inner {
                 site,
                 ways,
+                asked: asked.clone(),
                 tasks: tasks.clone(),
                 followed: Mutex::default(),
             }),

@@ -13,6 +13,7 @@ use super::origin::SELECTOR;
 use crate::intercept::redirect::RedirectError;
 use crate::k8s::install::NAME;
 use crate::k8s::install::site::{DEPLOYMENTS, Kind, PODS};
+use crate::k8s::install::trial::{self, Refusal};
 use crate::k8s::{Client, ClientError, access, relay};
 
 /// How long a change is tried while others change the same object, or the API server restarts:
@@ -115,6 +116,17 @@ impl Site {
     pub(super) async fn create(&self, service: &Value) -> Result<Changed, RedirectError> {
         let path = format!("{}?fieldManager={FIELD_MANAGER}", self.services(""));
         let made = self.client.post::<Value>(&path, service).await;
+        let refused = made.as_ref().err().and_then(trial::refused_by_policy);
+        if let Some(message) = refused {
+            let what = format!("Service {}, which an intercept takes", name(service));
+            let refusal = Refusal { what, message };
+            return Err(RedirectError::Cluster(format!(
+                "{} was refused: {}; {}",
+                refusal.what,
+                refusal.message,
+                trial::advice(std::slice::from_ref(&refusal)),
+            )));
+        }
         self.changed(made, "create services")
     }
 
