@@ -54,6 +54,16 @@ pub(crate) fn full() -> bool {
     std::env::var_os("KDEV_LAB_FULL").is_some_and(|how| !how.is_empty())
 }
 
+/// What an account that may not see who is behind a Service without a selector is told: since 1.21 that is
+/// in EndpointSlices.
+pub(crate) fn no_endpoints() -> &'static str {
+    if kube() >= 21 {
+        "not allowed to list endpointslices.discovery.k8s.io in namespace shop"
+    } else {
+        "not allowed to get endpoints in namespace shop"
+    }
+}
+
 /// Something that is there once for all scenarios: who else wants it, in this process or another, waits
 /// until this is dropped.
 pub(crate) struct Only {

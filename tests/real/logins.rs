@@ -159,8 +159,10 @@ async fn a_rotated_token_fails_no_request() {
     assert!(runs >= length / life, "{runs}");
     assert!(runs <= 3 * length / life + 1, "{runs}");
     let said = kdev.stop();
+    // A plugin that is slow on a busy machine is said, and no fault.
+    let mut faults = said.lines().filter(|l| !l.contains("has not finished yet"));
     assert!(
-        !said.contains("credentials") && !said.contains("login"),
+        !faults.any(|l| l.contains("credentials") || l.contains("login")),
         "{said}"
     );
 }

@@ -57,11 +57,7 @@ async fn what_leads_nowhere_says_why() {
     for account in ["dev", "admin"] {
         let manual = match account {
             // Who wrote its endpoints cannot be asked.
-            "dev" => (
-                403,
-                NOT_ALLOWED,
-                "not allowed to get endpoints in namespace shop",
-            ),
+            "dev" => (403, NOT_ALLOWED, lab::no_endpoints()),
             _ => (
                 502,
                 HOST_UNREACHABLE,
