@@ -235,7 +235,7 @@ ready() { # NAME : one look, no waiting
     kubelet) "${http[@]}" http://127.0.0.1:10248/healthz && curl -sk -m 2 "https://$NODE_IP:10250/" ;;
     kube-proxy) "${http[@]}" http://127.0.0.1:10256/healthz ;;
     coredns) "${http[@]}" http://127.0.0.1:18181/ready ;;
-    kube-router) "${http[@]}" http://127.0.0.1:20244/healthz ;;
+    kube-router) "${http[@]}" http://127.0.0.1:10244/healthz ;;
     docker-containerd) ctr -a "$DOCKER_DIR/containerd.sock" version ;;
     dockerd) docker version ;;
     debian-containerd) ctr -a "$STATE/engines/containerd.sock" version ;;
