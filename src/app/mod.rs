@@ -27,6 +27,6 @@ pub mod resolve;
 pub mod run;
 pub mod session;
 pub mod share;
-mod signals;
+pub(crate) mod signals;
 
 pub use session::Session;

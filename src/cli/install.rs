@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use crate::app::install::{Event, Installed, Plan, Request};
+use crate::app::signals::unless_told;
 use crate::config::Config;
 use crate::k8s::install::change::{Action, Done};
 use crate::k8s::install::rollout::Progress;
@@ -165,7 +166,24 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
             spinner.above(|| output::note(&text));
         }
     };
-    let installed = spinner.during(plan.carry_out(&request, &mut tell)).await?;
+    let namespace = plan.namespace().to_owned();
+    let work = spinner.during(plan.carry_out(&request, &mut tell));
+    let installed = match unless_told(work).await? {
+        Ok(installed) => installed?,
+        Err(number) => {
+            let again = if request.upgrade {
+                "upgrade"
+            } else {
+                "install"
+            };
+            output::note(&format!(
+                "it ends in the middle: what was made so far stays in namespace {namespace}; the \
+                 same `kdev {again}` goes on from there, `kdev uninstall -n {namespace}` takes it \
+                 away"
+            ));
+            return Ok(128 + number);
+        }
+    };
     if how.json {
         output::line(&serde_json::to_string_pretty(&installed)?)?;
     } else {

@@ -1,4 +1,5 @@
-//! The controllers of Deployments and ReplicaSets, and the one that deletes what lost its owner.
+//! The controllers of Deployments and ReplicaSets, and the one that deletes what lost its owner; it
+//! calls those of StatefulSets and of PodDisruptionBudgets.
 //! A pod counts as available as soon as it is ready: `minReadySeconds` is not waited for.
 
 use std::sync::Arc;
@@ -6,8 +7,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
+use crate::budget;
 use crate::http::Failure;
 use crate::resources::{DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES};
+use crate::stateful;
 use crate::store::Key;
 use crate::world::World;
 
@@ -41,6 +44,8 @@ fn work(world: &Arc<World>) {
     }
     collect(world);
     collect_services(world);
+    stateful::work(world);
+    budget::show(world);
 }
 
 /// A Deployment that is deleted with all that it owns: it goes last.
@@ -232,12 +237,12 @@ fn make_pod(world: &Arc<World>, set: &Value) -> Result<Value, Failure> {
     )
 }
 
-fn end_pod(world: &World, pod: &Value) {
+pub(crate) fn end_pod(world: &World, pod: &Value) {
     let metadata = &pod["metadata"];
     world.end_pod(text(&metadata["namespace"]), text(&metadata["name"]), None);
 }
 
-fn owned(world: &World, resource: &str, owner: &Value) -> Vec<Value> {
+pub(crate) fn owned(world: &World, resource: &str, owner: &Value) -> Vec<Value> {
     let namespace = text(&owner["metadata"]["namespace"]);
     let (_, objects) = world.store.list(resource, Some(namespace));
     let owned = objects.iter().filter(|object| {
@@ -246,7 +251,7 @@ fn owned(world: &World, resource: &str, owner: &Value) -> Vec<Value> {
     owned.map(|object| Value::clone(object)).collect()
 }
 
-fn reference(owner: &Value) -> Value {
+pub(crate) fn reference(owner: &Value) -> Value {
     json!({
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -257,7 +262,7 @@ fn reference(owner: &Value) -> Value {
     })
 }
 
-fn lives(pod: &Value) -> bool {
+pub(crate) fn lives(pod: &Value) -> bool {
     !pod["metadata"]["deletionTimestamp"].is_string()
 }
 
@@ -268,16 +273,16 @@ fn is_ready(pod: &Value) -> bool {
         .any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-fn key(resource: &str, object: &Value) -> Key {
+pub(crate) fn key(resource: &str, object: &Value) -> Key {
     let field = |name: &str| text(&object["metadata"][name]).to_owned();
     (resource.to_owned(), field("namespace"), field("name"))
 }
 
-fn number(value: &Value) -> Option<usize> {
+pub(crate) fn number(value: &Value) -> Option<usize> {
     usize::try_from(value.as_u64()?).ok()
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

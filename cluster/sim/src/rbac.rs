@@ -59,9 +59,15 @@ impl Rule {
         vec![
             Self::new(&write, &["pods", "services", "configmaps", "secrets"]).namespace(namespace),
             Self::new(&write, &["pods/portforward", "pods/exec"]).namespace(namespace),
+            Self::new(&["create"], &["pods/eviction"]).namespace(namespace),
             Self::new(
                 &write,
-                &["deployments", "replicasets", "poddisruptionbudgets"],
+                &[
+                    "deployments",
+                    "replicasets",
+                    "statefulsets",
+                    "poddisruptionbudgets",
+                ],
             )
             .namespace(namespace),
             Self::new(&READ, &["endpoints", "endpointslices", "namespaces"]).namespace(namespace),

@@ -144,6 +144,12 @@ impl Plan {
         })
     }
 
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.site.namespace
+    }
+
     /// The objects, exactly as they would be sent.
     #[must_use]
     pub fn objects(&self) -> &[Value] {

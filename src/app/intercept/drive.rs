@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -93,8 +94,12 @@ impl Driver {
     }
 
     /// Goes on until `stop`, or until all have ended, and gives back what is there; with the
-    /// reason where nobody stopped it.
-    pub(super) async fn run(mut self, stop: oneshot::Receiver<()>) -> Option<String> {
+    /// reason where nobody stopped it. Notes in `ends` when it begins to give back.
+    pub(super) async fn run(
+        mut self,
+        stop: oneshot::Receiver<()>,
+        ends: &OnceLock<Instant>,
+    ) -> Option<String> {
         let mut stop = stop.fuse();
         let reason = loop {
             if self.lives.is_empty() && self.waiting.is_empty() {
@@ -120,6 +125,7 @@ impl Driver {
                 }
             }
         };
+        ends.get_or_init(Instant::now);
         self.end().await;
         reason
     }

@@ -140,12 +140,38 @@ pub(crate) struct Status {
     pub(crate) reason: String,
     #[serde(default)]
     pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) details: Option<Details>,
 }
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Details {
+    #[serde(default)]
+    causes: Option<Vec<Cause>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Cause {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The reason of a cause that says which PodDisruptionBudget holds an eviction up: the message of its
+/// Status does not. Those of all other causes are in it.
+const BUDGET: &str = "DisruptionBudget";
 
 impl Status {
     /// The Status in `body`, if it is one.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let status: Self = serde_json::from_slice(body).ok()?;
+        let mut status: Self = serde_json::from_slice(body).ok()?;
+        let details = status.details.take().unwrap_or_default();
+        for cause in details.causes.into_iter().flatten() {
+            if cause.reason == BUDGET {
+                status.message = format!("{} {}", status.message, cause.message);
+            }
+        }
         (status.kind == "Status").then_some(status)
     }
 }

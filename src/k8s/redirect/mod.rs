@@ -6,13 +6,14 @@
 //! * [`origin`], [`block`]: the Service that leads from the relay to the original pods, and its ports
 //! * [`preflight`], [`rights`], [`keys`], [`reach`]: what is looked at before anything is changed
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
-//! * [`drain`](mod@drain): old connections come along
+//! * [`drain`](mod@drain), [`evict`]: old connections come along
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
 
 mod block;
 mod drain;
 mod engage;
 mod events;
+mod evict;
 mod fields;
 mod guard;
 mod keys;
