@@ -19,13 +19,10 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
 }
 
-/// A user's kubeconfig for a door.
-pub(crate) fn kubeconfig(user: &str, door: &str) -> PathBuf {
+/// A user's kubeconfig.
+pub(crate) fn kubeconfig(user: &str) -> PathBuf {
     let state = PathBuf::from(std::env::var_os("KDEV_LAB_STATE").unwrap());
-    let suffix = if door == "front" { "-front" } else { "" };
-    state
-        .join("kubeconfig")
-        .join(format!("{user}{suffix}.kubeconfig"))
+    state.join("kubeconfig").join(format!("{user}.kubeconfig"))
 }
 
 /// The first pod with the label `app=NAME`.

@@ -2,8 +2,7 @@
 //! to the same pod, in turns, and the floor of the harness itself.
 //!
 //! Needs the lab: `eval "$(cluster/lab/env)"; cargo bench --bench direct`. Prints a table for
-//! `benches/README.md`. `KDEV_BENCH_ROUNDS` (3), `KDEV_BENCH_MIB` (1024) and `KDEV_LAB_DOORS`
-//! shorten it. A figure is the median over the rounds.
+//! `benches/README.md`. `KDEV_BENCH_ROUNDS` (3) and `KDEV_BENCH_MIB` (1024) shorten it. A figure is the median over the rounds.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -35,18 +34,11 @@ async fn main() {
         println!("needs the lab: eval \"$(cluster/lab/env)\"; cargo bench --bench direct");
         return;
     }
-    let doors = std::env::var("KDEV_LAB_DOORS").unwrap_or_else(|_| "front api".to_owned());
-    for door in doors.split_whitespace() {
-        run(door).await;
-    }
-}
-
-async fn run(door: &str) {
     let (rounds, mib) = (
         number("KDEV_BENCH_ROUNDS", 3),
         number("KDEV_BENCH_MIB", 1024),
     );
-    let kubeconfig = process::kubeconfig("dev", door);
+    let kubeconfig = process::kubeconfig("dev");
     let pod = pod(&kubeconfig, "web");
     let kubectl = Running::kubectl(&kubeconfig, &pod).await;
     let mut forward = Running::kdev(&kubeconfig);
@@ -78,14 +70,11 @@ async fn run(door: &str) {
         }
     }
     for round in 0..rounds {
-        eprintln!("{door}: round {} of {rounds}", round + 1);
+        eprintln!("round {} of {rounds}", round + 1);
         for (column, (_, via, running)) in columns.iter_mut().zip(&ways) {
             measure(column, via, *running, mib).await;
         }
     }
-    println!(
-        "\n### Through the door `{door}` ({})\n",
-        process::kubectl_version()
-    );
+    println!("\n### With {}\n", process::kubectl_version());
     println!("{}", report::table(&columns));
 }

@@ -3,8 +3,8 @@
 //!
 //! Needs the lab: `eval "$(cluster/lab/env)"; export KDEV_RELAY_BINARY=$(cluster/lab/relay);
 //! cargo bench --bench intercept`. Prints tables for `benches/README.md`. `KDEV_BENCH_ROUNDS` (5),
-//! `KDEV_BENCH_REQUESTS` (3000), `KDEV_BENCH_MIB` (512), `KDEV_BENCH_PARTS` (`small bulk rules`) and
-//! `KDEV_LAB_DOORS` shorten it.
+//! `KDEV_BENCH_REQUESTS` (3000), `KDEV_BENCH_MIB` (512) and `KDEV_BENCH_PARTS` (`small bulk rules`)
+//! shorten it.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -60,23 +60,20 @@ async fn main() {
         println!("needs the lab: eval \"$(cluster/lab/env)\"; cargo bench --bench intercept");
         return;
     }
-    let doors = std::env::var("KDEV_LAB_DOORS").unwrap_or_else(|_| "front api".to_owned());
     let parts = std::env::var("KDEV_BENCH_PARTS").unwrap_or_else(|_| "small bulk rules".to_owned());
-    let stage = Stage::set_up(&process::kubeconfig("admin", "api"));
+    let stage = Stage::set_up(&process::kubeconfig("admin"));
     let app = app::start().await;
-    for door in doors.split_whitespace() {
-        let kubeconfig = process::kubeconfig("admin", door);
-        let intercept = stage.intercept(&kubeconfig, app, CONDITION).await;
-        for part in parts.split_whitespace() {
-            match part {
-                "small" => small(door, &stage).await,
-                "bulk" => bulk(door, &kubeconfig, &stage, app).await,
-                "rules" => many(door, &kubeconfig, &stage, app).await,
-                other => panic!("no such part: {other}"),
-            }
+    let kubeconfig = process::kubeconfig("admin");
+    let intercept = stage.intercept(&kubeconfig, app, CONDITION).await;
+    for part in parts.split_whitespace() {
+        match part {
+            "small" => small(&stage).await,
+            "bulk" => bulk(&kubeconfig, &stage, app).await,
+            "rules" => many(&kubeconfig, &stage, app).await,
+            other => panic!("no such part: {other}"),
         }
-        intercept.interrupt().await;
     }
+    intercept.interrupt().await;
 }
 
 fn rounds() -> u64 {
@@ -84,12 +81,12 @@ fn rounds() -> u64 {
 }
 
 /// Latency, rate and the relay's work.
-async fn small(door: &str, stage: &Stage) {
+async fn small(stage: &Stage) {
     let mut columns = ["without", "unmatched", "matched"].map(Column::new);
     let to = [stage.without, stage.orders, stage.orders];
     let ways = Way::ALL.into_iter().zip(to).collect();
     for round in 0..rounds() {
-        eprintln!("{door}: small, round {} of {}", round + 1, rounds());
+        eprintln!("small, round {} of {}", round + 1, rounds());
         let times = callers::latency(&ways, number("KDEV_BENCH_REQUESTS", 3000)).await;
         let (p50, p99) = times[0];
         for (column, (own_p50, own_p99)) in columns.iter_mut().zip(&times) {
@@ -104,7 +101,7 @@ async fn small(door: &str, stage: &Stage) {
             rate(column, stage, *way, *to).await;
         }
     }
-    println!("\n### Door `{door}`: small requests\n\n{}", table(&columns));
+    println!("\n### Small requests\n\n{}", table(&columns));
 }
 
 async fn rate(column: &mut Column, stage: &Stage, way: Way, to: SocketAddr) {
@@ -117,7 +114,7 @@ async fn rate(column: &mut Column, stage: &Stage, way: Way, to: SocketAddr) {
 }
 
 /// Large bodies, both ways.
-async fn bulk(door: &str, kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
+async fn bulk(kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
     let mib = number("KDEV_BENCH_MIB", 512);
     let kubectl = Running::kubectl(kubeconfig, &pod(kubeconfig, "web")).await;
     let mut columns = [
@@ -129,7 +126,7 @@ async fn bulk(door: &str, kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
     ]
     .map(Column::new);
     for round in 0..rounds() {
-        eprintln!("{door}: bulk, round {} of {}", round + 1, rounds());
+        eprintln!("bulk, round {} of {}", round + 1, rounds());
         for (column, via) in [(0, Via::Port(kubectl.address)), (2, Via::Port(app))] {
             columns[column].add(DOWN, bulk_down(&via, 1, mib).await);
             columns[column].add(UP, bulk_up(&via, mib).await);
@@ -144,17 +141,17 @@ async fn bulk(door: &str, kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
             columns[column].add(UP, up);
         }
     }
-    println!("\n### Door `{door}`: bulk\n\n{}", table(&columns));
+    println!("\n### Bulk\n\n{}", table(&columns));
 }
 
 /// With more and more rules.
-async fn many(door: &str, kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
+async fn many(kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
     let counts = [1, 100, 1000];
     let mut columns = ["1 rule", "100 rules", "1,000 rules"].map(Column::new);
     let ways = vec![(Way::Unmatched, stage.orders), (Way::Matched, stage.orders)];
     let port = stage.landing();
     for round in 0..rounds() {
-        eprintln!("{door}: rules, round {} of {}", round + 1, rounds());
+        eprintln!("rules, round {} of {}", round + 1, rounds());
         for (column, count) in columns.iter_mut().zip(counts) {
             let rules = Rules::register(kubeconfig, port, app, count).await;
             let times = callers::latency(&ways, number("KDEV_BENCH_REQUESTS", 3000)).await;
@@ -172,5 +169,5 @@ async fn many(door: &str, kubeconfig: &Path, stage: &Stage, app: SocketAddr) {
             rules.close().await;
         }
     }
-    println!("\n### Door `{door}`: rules\n\n{}", table(&columns));
+    println!("\n### Rules\n\n{}", table(&columns));
 }

@@ -3,7 +3,7 @@
 //!
 //! Needs the lab: `eval "$(cluster/lab/env)"; export KDEV_RELAY_BINARY=$(cluster/lab/relay);
 //! cargo bench --bench tunnel`. Prints tables for `benches/README.md`. `KDEV_BENCH_ROUNDS` (3),
-//! `KDEV_BENCH_MIB` (1024), `KDEV_BENCH_PARTS` (`near far idle`) and `KDEV_LAB_DOORS` shorten it.
+//! `KDEV_BENCH_MIB` (1024) and `KDEV_BENCH_PARTS` (`near far idle`) shorten it.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -62,26 +62,23 @@ async fn main() {
         println!("needs the lab: eval \"$(cluster/lab/env)\"; cargo bench --bench tunnel");
         return;
     }
-    let doors = std::env::var("KDEV_LAB_DOORS").unwrap_or_else(|_| "front api".to_owned());
     let parts = std::env::var("KDEV_BENCH_PARTS").unwrap_or_else(|_| "near far idle".to_owned());
-    let relay = Relay::install(&process::kubeconfig("admin", "api"));
-    for door in doors.split_whitespace() {
-        let kubeconfig = process::kubeconfig("admin", door);
-        let pod = pod(&kubeconfig, "web");
-        for part in parts.split_whitespace() {
-            match part {
-                "near" => near(door, &kubeconfig, &pod).await,
-                "far" => far(door, &kubeconfig, &pod).await,
-                "idle" => idle(door, &kubeconfig).await,
-                other => panic!("no such part: {other}"),
-            }
+    let relay = Relay::install(&process::kubeconfig("admin"));
+    let kubeconfig = process::kubeconfig("admin");
+    let pod = pod(&kubeconfig, "web");
+    for part in parts.split_whitespace() {
+        match part {
+            "near" => near(&kubeconfig, &pod).await,
+            "far" => far(&kubeconfig, &pod).await,
+            "idle" => idle(&kubeconfig).await,
+            other => panic!("no such part: {other}"),
         }
     }
     drop(relay);
 }
 
 /// All figures over loopback.
-async fn near(door: &str, kubeconfig: &Path, pod: &Pod) {
+async fn near(kubeconfig: &Path, pod: &Pod) {
     let (rounds, mib) = (
         number("KDEV_BENCH_ROUNDS", 3),
         number("KDEV_BENCH_MIB", 1024),
@@ -101,14 +98,14 @@ async fn near(door: &str, kubeconfig: &Path, pod: &Pod) {
     }
     let mut direct = Column::new("inside the cluster");
     for round in 0..rounds {
-        eprintln!("{door}: round {} of {rounds}", round + 1);
+        eprintln!("round {} of {rounds}", round + 1);
         for (column, (_, via, running)) in columns.iter_mut().zip(&ways) {
             measure(column, via, Some(running), mib).await;
         }
         from_inside(&mut direct, inside, mib);
     }
     columns.push(direct);
-    println!("\n### Door `{door}` ({})\n", process::kubectl_version());
+    println!("\n### Near ({})\n", process::kubectl_version());
     println!("{}", table(&columns));
 }
 
@@ -137,22 +134,22 @@ async fn straight(target: SocketAddr, mib: u64) {
 }
 
 /// Over a line of 20 and one of 80 ms.
-async fn far(door: &str, kubeconfig: &Path, pod: &Pod) {
+async fn far(kubeconfig: &Path, pod: &Pod) {
     for round_trip in [20, 80].map(Duration::from_millis) {
         let columns = far::compare(kubeconfig, pod, node(), round_trip).await;
-        println!("\n### Door `{door}`, {} ms away\n", round_trip.as_millis());
+        println!("\n### {} ms away\n", round_trip.as_millis());
         println!("{}", table(&columns));
     }
 }
 
 /// What idle streams cost.
-async fn idle(door: &str, kubeconfig: &Path) {
+async fn idle(kubeconfig: &Path) {
     let rule = format!("{}/32", node());
     let flags = ["-n", NAMESPACE, "--via", "relay", "--also-proxy", &rule];
     let connect = Running::connect(kubeconfig, &flags).await;
     let cost = idle::cost(&connect, node()).await;
     println!(
-        "\n### Door `{door}`: 10,000 idle streams\n\nkdev {:.2} KiB each, the relays {:.2} KiB each",
+        "\n### 10,000 idle streams\n\nkdev {:.2} KiB each, the relays {:.2} KiB each",
         cost.kdev, cost.relay
     );
 }

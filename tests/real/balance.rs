@@ -105,64 +105,60 @@ async fn burst(ways: &[Way], count: usize) -> Tally {
 #[ignore = "needs the lab"]
 async fn requests_are_spread_over_all_replicas() {
     lab::settle();
-    for door in lab::doors() {
-        let proxy = Running::connect("dev", &door);
-        let port = Running::forward("dev", &door, &["web.shop:80"]);
-        let [socks5, connect, absolute] = proxy.ways();
-        for way in [socks5, connect, absolute, Way::Port(port.port(0))] {
-            let begun = Instant::now();
-            let tally = burst(&[way], REQUESTS).await;
-            let what = format!("{door} {way:?}");
-            tally.assert_no_failure(&what);
-            assert_eq!(tally.total(), REQUESTS);
-            tally.assert_even(&what);
-            let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
-            println!("{what}: {rate:.0}/s, {:?}", tally.by_pod);
-        }
-        proxy.stop();
-        port.stop();
+    let proxy = Running::connect("dev");
+    let port = Running::forward("dev", &["web.shop:80"]);
+    let [socks5, connect, absolute] = proxy.ways();
+    for way in [socks5, connect, absolute, Way::Port(port.port(0))] {
+        let begun = Instant::now();
+        let tally = burst(&[way], REQUESTS).await;
+        let what = format!("{way:?}");
+        tally.assert_no_failure(&what);
+        assert_eq!(tally.total(), REQUESTS);
+        tally.assert_even(&what);
+        let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
+        println!("{what}: {rate:.0}/s, {:?}", tally.by_pod);
     }
+    proxy.stop();
+    port.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_rolling_restart_costs_no_request() {
-    for door in lab::doors() {
-        lab::settle();
-        let old = lab::ready_pods("web");
-        let proxy = Running::connect("dev", &door);
-        let port = Running::forward("dev", &door, &["web.shop:80"]);
-        let mut ways = proxy.ways().to_vec();
-        ways.push(Way::Port(port.port(0)));
-        let mut all = burst(&ways, AT_A_TIME).await;
-        lab::kubectl(&["-n", "shop", "rollout", "restart", "deployment/web"]).unwrap();
-        let begun = Instant::now();
-        loop {
-            all.add(burst(&ways, AT_A_TIME).await);
-            let present = tokio::task::spawn_blocking(|| {
-                let args = ["-n", "shop", "get", "pods", "-l", "app=web", "-o", "name"];
-                lab::kubectl(&args).unwrap()
-            });
-            let present = present.await.unwrap();
-            if !old.iter().any(|pod| present.contains(pod.as_str())) {
-                break;
-            }
-            assert!(begun.elapsed() < ROLLOUT_LIMIT, "{door}: {present}");
-            tokio::time::sleep(ROUND_PAUSE).await;
-        }
+    lab::settle();
+    let old = lab::ready_pods("web");
+    let proxy = Running::connect("dev");
+    let port = Running::forward("dev", &["web.shop:80"]);
+    let mut ways = proxy.ways().to_vec();
+    ways.push(Way::Port(port.port(0)));
+    let mut all = burst(&ways, AT_A_TIME).await;
+    lab::kubectl(&["-n", "shop", "rollout", "restart", "deployment/web"]).unwrap();
+    let begun = Instant::now();
+    loop {
         all.add(burst(&ways, AT_A_TIME).await);
-        println!(
-            "{door}: {} requests during {:?} of rollout, {:?}",
-            all.total(),
-            begun.elapsed(),
-            all.by_pod
-        );
-        all.assert_no_failure(&door);
-        assert!(all.total() >= REQUESTS, "{door}: {}", all.total());
-        // Every pod, old and new, had its part.
-        assert_eq!(all.by_pod.len(), 2 * REPLICAS, "{door}: {:?}", all.by_pod);
-        proxy.stop();
-        port.stop();
+        let present = tokio::task::spawn_blocking(|| {
+            let args = ["-n", "shop", "get", "pods", "-l", "app=web", "-o", "name"];
+            lab::kubectl(&args).unwrap()
+        });
+        let present = present.await.unwrap();
+        if !old.iter().any(|pod| present.contains(pod.as_str())) {
+            break;
+        }
+        assert!(begun.elapsed() < ROLLOUT_LIMIT, "{present}");
+        tokio::time::sleep(ROUND_PAUSE).await;
     }
+    all.add(burst(&ways, AT_A_TIME).await);
+    println!(
+        "{} requests during {:?} of rollout, {:?}",
+        all.total(),
+        begun.elapsed(),
+        all.by_pod
+    );
+    all.assert_no_failure("during the rollout");
+    assert!(all.total() >= REQUESTS, "{}", all.total());
+    // Every pod, old and new, had its part.
+    assert_eq!(all.by_pod.len(), 2 * REPLICAS, "{:?}", all.by_pod);
+    proxy.stop();
+    port.stop();
     lab::settle();
 }

@@ -1,4 +1,4 @@
-//! What names mean, through both doors and with every kind of account.
+//! What names mean, with every kind of account.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,13 @@ use serde_json::json;
 
 use crate::lab;
 
-async fn catalog(account: &str, door: &str, tasks: &Tasks) -> Catalog {
-    let client = Client::connect(lab::options(account, door), tasks)
-        .await
-        .unwrap();
+async fn catalog(account: &str, tasks: &Tasks) -> Catalog {
+    let client = Client::connect(lab::options(account), tasks).await.unwrap();
     Catalog::start(client, ClusterDomain::default(), tasks)
 }
 
-async fn synced(account: &str, door: &str, tasks: &Tasks) -> Catalog {
-    let catalog = catalog(account, door, tasks).await;
+async fn synced(account: &str, tasks: &Tasks) -> Catalog {
+    let catalog = catalog(account, tasks).await;
     tokio::time::timeout(Duration::from_secs(10), catalog.synced())
         .await
         .unwrap();
@@ -51,68 +49,64 @@ async fn failure(catalog: &Catalog, target: &str) -> DialError {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn services_lead_to_their_ready_pods() {
-    for door in lab::doors() {
-        for account in ["admin", "dev"] {
-            let tasks = Tasks::new();
-            let catalog = synced(account, &door, &tasks).await;
-            for (target, count, port, declared) in [
-                ("web.shop:80", 4, 8080, true),
-                ("web.shop.svc.cluster.local:80", 4, 8080, true),
-                ("web-numeric.shop:80", 4, 8080, true),
-                ("web-multi.shop.svc:9090", 4, 8080, true),
-                ("web-headless.shop.svc:8080", 4, 8080, true),
-                ("web.shop:8080", 4, 8080, true),
-                ("web.shop:4321", 4, 4321, false),
-                ("pg.shop:5432", 1, 5432, true),
-            ] {
-                let found = pods(&catalog, target).await;
-                assert_eq!(found.pods.len(), count, "{door} {account} {target}");
-                assert_eq!(found.pods[0].port, port, "{target}");
-                assert_eq!(found.declared, declared, "{target}");
-                assert!(!found.pods[0].uid.is_empty());
-            }
-            for target in ["unready.shop:80", "nobody.shop:80"] {
-                let error = failure(&catalog, target).await;
-                assert!(
-                    matches!(error, DialError::Unreachable { .. }),
-                    "{target}: {error:?}"
-                );
-                println!("{door} {account} {target}: {error}");
-            }
-            let alias = ask(&catalog, "external.shop:80").await;
-            assert!(
-                matches!(&alias, Resolution::Alias { name, .. } if name == "example.invalid"),
-                "{alias:?}"
-            );
-            let manual = failure(&catalog, "manual.shop:80").await;
-            println!("{door} {account} manual: {manual}");
-            let missing = failure(&catalog, "wbe.shop.svc:80").await;
-            assert!(matches!(missing, DialError::NotFound { .. }), "{missing:?}");
-            println!("{door} {account}: {missing}");
-            for elsewhere in ["www.example.com:443", "github.com:443", "8.8.8.8:53"] {
-                let answer = ask(&catalog, elsewhere).await;
-                assert!(
-                    matches!(answer, Resolution::Elsewhere),
-                    "{elsewhere}: {answer:?}"
-                );
-            }
-            assert!(tasks.shutdown(Duration::from_secs(2)).await, "drains");
+    for account in ["admin", "dev"] {
+        let tasks = Tasks::new();
+        let catalog = synced(account, &tasks).await;
+        for (target, count, port, declared) in [
+            ("web.shop:80", 4, 8080, true),
+            ("web.shop.svc.cluster.local:80", 4, 8080, true),
+            ("web-numeric.shop:80", 4, 8080, true),
+            ("web-multi.shop.svc:9090", 4, 8080, true),
+            ("web-headless.shop.svc:8080", 4, 8080, true),
+            ("web.shop:8080", 4, 8080, true),
+            ("web.shop:4321", 4, 4321, false),
+            ("pg.shop:5432", 1, 5432, true),
+        ] {
+            let found = pods(&catalog, target).await;
+            assert_eq!(found.pods.len(), count, "{account} {target}");
+            assert_eq!(found.pods[0].port, port, "{target}");
+            assert_eq!(found.declared, declared, "{target}");
+            assert!(!found.pods[0].uid.is_empty());
         }
+        for target in ["unready.shop:80", "nobody.shop:80"] {
+            let error = failure(&catalog, target).await;
+            assert!(
+                matches!(error, DialError::Unreachable { .. }),
+                "{target}: {error:?}"
+            );
+            println!("{account} {target}: {error}");
+        }
+        let alias = ask(&catalog, "external.shop:80").await;
+        assert!(
+            matches!(&alias, Resolution::Alias { name, .. } if name == "example.invalid"),
+            "{alias:?}"
+        );
+        let manual = failure(&catalog, "manual.shop:80").await;
+        println!("{account} manual: {manual}");
+        let missing = failure(&catalog, "wbe.shop.svc:80").await;
+        assert!(matches!(missing, DialError::NotFound { .. }), "{missing:?}");
+        println!("{account}: {missing}");
+        for elsewhere in ["www.example.com:443", "github.com:443", "8.8.8.8:53"] {
+            let answer = ask(&catalog, elsewhere).await;
+            assert!(
+                matches!(answer, Resolution::Elsewhere),
+                "{elsewhere}: {answer:?}"
+            );
+        }
+        assert!(tasks.shutdown(Duration::from_secs(2)).await, "drains");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn before_the_first_list_names_are_asked_for() {
-    for door in lab::doors() {
-        for account in ["admin", "dev"] {
-            let tasks = Tasks::new();
-            let catalog = catalog(account, &door, &tasks).await;
-            let begun = Instant::now();
-            assert_eq!(pods(&catalog, "web.shop:80").await.pods.len(), 4);
-            println!("{door} {account}: first answer after {:?}", begun.elapsed());
-            tasks.shutdown(Duration::from_secs(2)).await;
-        }
+    for account in ["admin", "dev"] {
+        let tasks = Tasks::new();
+        let catalog = catalog(account, &tasks).await;
+        let begun = Instant::now();
+        assert_eq!(pods(&catalog, "web.shop:80").await.pods.len(), 4);
+        println!("{account}: first answer after {:?}", begun.elapsed());
+        tasks.shutdown(Duration::from_secs(2)).await;
     }
 }
 
@@ -120,7 +114,7 @@ async fn before_the_first_list_names_are_asked_for() {
 #[ignore = "needs the lab"]
 async fn addresses_lead_to_what_has_them() {
     let tasks = Tasks::new();
-    let admin = Client::connect(lab::options("admin", "api"), &tasks)
+    let admin = Client::connect(lab::options("admin"), &tasks)
         .await
         .unwrap();
     let service: serde_json::Value = admin
@@ -134,7 +128,7 @@ async fn addresses_lead_to_what_has_them() {
         .unwrap();
     let pod = list["items"][0]["status"]["podIP"].as_str().unwrap();
     for account in ["admin", "dev", "dev-no-watch-pods", "dev-no-watch-services"] {
-        let catalog = synced(account, "api", &tasks).await;
+        let catalog = synced(account, &tasks).await;
         println!("{account}: {:?}", catalog.watched());
         let found = pods(&catalog, &format!("{address}:80")).await;
         assert_eq!(found.pods.len(), 4, "{account}");
@@ -146,28 +140,26 @@ async fn addresses_lead_to_what_has_them() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn without_a_verb_it_works_or_the_verb_is_named() {
-    for door in lab::doors() {
-        let tasks = Tasks::new();
-        for account in [
-            "dev-no-get-pods",
-            "dev-no-watch-pods",
-            "dev-no-get-services",
-            "dev-no-list-services",
-            "dev-no-watch-services",
-        ] {
-            let catalog = synced(account, &door, &tasks).await;
-            let found = pods(&catalog, "web.shop:80").await;
-            assert_eq!(found.pods.len(), 4, "{door} {account}");
-        }
-        for (account, expected) in [("dev-no-list-pods", "list"), ("nobody", "get")] {
-            let catalog = synced(account, &door, &tasks).await;
-            let error = failure(&catalog, "web.shop.svc:80").await;
-            let DialError::Denied { verb, .. } = &error else {
-                panic!("{account}: {error:?}");
-            };
-            assert_eq!(verb, expected, "{account}: {error}");
-            println!("{door} {account}: {error}");
-        }
+    let tasks = Tasks::new();
+    for account in [
+        "dev-no-get-pods",
+        "dev-no-watch-pods",
+        "dev-no-get-services",
+        "dev-no-list-services",
+        "dev-no-watch-services",
+    ] {
+        let catalog = synced(account, &tasks).await;
+        let found = pods(&catalog, "web.shop:80").await;
+        assert_eq!(found.pods.len(), 4, "{account}");
+    }
+    for (account, expected) in [("dev-no-list-pods", "list"), ("nobody", "get")] {
+        let catalog = synced(account, &tasks).await;
+        let error = failure(&catalog, "web.shop.svc:80").await;
+        let DialError::Denied { verb, .. } = &error else {
+            panic!("{account}: {error:?}");
+        };
+        assert_eq!(verb, expected, "{account}: {error}");
+        println!("{account}: {error}");
     }
 }
 
@@ -198,7 +190,7 @@ impl Namespace<'_> {
 #[ignore = "needs the lab"]
 async fn a_pod_that_is_deleted_takes_no_more_dials() {
     let tasks = Tasks::new();
-    let admin = Client::connect(lab::options("admin", "api"), &tasks)
+    let admin = Client::connect(lab::options("admin"), &tasks)
         .await
         .unwrap();
     let web: serde_json::Value = admin
@@ -215,7 +207,7 @@ async fn a_pod_that_is_deleted_takes_no_more_dials() {
         .send("POST", "/api/v1/namespaces", json!({"metadata": meta}))
         .await;
     assert_eq!(created, 201, "left by an earlier run?");
-    let catalog = synced("admin", "front", &tasks).await;
+    let catalog = synced("admin", &tasks).await;
     let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
     let spec = json!({"selector": {"app": "one"}, "ports": ports});
     namespace

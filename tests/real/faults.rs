@@ -37,9 +37,8 @@ struct Try {
 /// A Service, found by its name.
 const SERVICE: &str = "web.shop:80";
 
-/// A `connect` and a `forward` behind one door.
+/// A `connect` and a `forward`.
 struct Session {
-    door: String,
     /// What is dialled all the time.
     web: String,
     connect: Running,
@@ -50,9 +49,9 @@ struct Session {
 type Open = Vec<(String, Stream)>;
 
 impl Session {
-    async fn start(door: &str, web: &str) -> (Self, Open) {
-        let connect = Running::connect("dev", door);
-        let forward = Running::forward("dev", door, &[web, "peer.shop:9001"]);
+    async fn start(web: &str) -> (Self, Open) {
+        let connect = Running::connect("dev");
+        let forward = Running::forward("dev", &[web, "peer.shop:9001"]);
         let mut open = Vec::new();
         for way in [
             Way::Socks5(connect.proxy()),
@@ -61,10 +60,9 @@ impl Session {
         ] {
             let mut stream = way.open("peer.shop:9001").await.unwrap();
             echo(&mut stream).await.unwrap();
-            open.push((format!("{door} {way:?}"), stream));
+            open.push((format!("{way:?}"), stream));
         }
         let session = Self {
-            door: door.to_owned(),
             web: web.to_owned(),
             connect,
             forward,
@@ -81,10 +79,7 @@ impl Session {
     fn stop(self) {
         let (connect, forward) = (self.connect.stop(), self.forward.stop());
         if std::env::var_os("KDEV_LAB_LOG").is_some() {
-            println!(
-                "{}: connect said:\n{connect}\nforward said:\n{forward}",
-                self.door
-            );
+            println!("connect said:\n{connect}\nforward said:\n{forward}");
         }
     }
 }
@@ -154,22 +149,19 @@ struct Outage {
 
 /// Dials through all ways while `fault` runs, which ends when the way is back; then looks at what
 /// became of the dials.
-async fn survive(sessions: &[Session], what: &str, fault: impl Future<Output = Outage>) {
+async fn survive(session: &Session, what: &str, fault: impl Future<Output = Outage>) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut dialling = JoinSet::new();
-    for session in sessions {
-        for way in session.ways() {
-            let (door, stop) = (session.door.clone(), stop.clone());
-            let dials = dial_all_the_time(way, session.web.clone(), stop);
-            dialling.spawn(async move { (door, way, dials.await) });
-        }
+    for way in session.ways() {
+        let dials = dial_all_the_time(way, session.web.clone(), stop.clone());
+        dialling.spawn(async move { (way, dials.await) });
     }
     let outage = fault.await;
     tokio::time::sleep(WATCHED).await;
     stop.store(true, Ordering::Relaxed);
     while let Some(joined) = dialling.join_next().await {
-        let (door, way, mut tries) = joined.unwrap();
-        let what = format!("{what}: {door} {way:?}");
+        let (way, mut tries) = joined.unwrap();
+        let what = format!("{what}: {way:?}");
         tries.sort_by_key(|t| t.begun);
         judge(&what, &tries, outage);
     }
@@ -207,12 +199,10 @@ fn judge(what: &str, tries: &[Try], Outage { away, back }: Outage) {
     assert_eq!(impatient, 0, "{what}: dials that did not wait");
 }
 
-/// Waits for the way through all `doors`.
-async fn ways_are_back(doors: &[String]) -> Instant {
+/// Waits for the way.
+async fn way_is_back() -> Instant {
     let pod = a_pod();
-    for door in doors {
-        probe::until_open("dev", door, "shop", || Some(pod.clone())).await;
-    }
+    probe::until_open("dev", "shop", || Some(pod.clone())).await;
     Instant::now()
 }
 
@@ -224,16 +214,10 @@ fn a_pod() -> String {
         .clone()
 }
 
-async fn start(doors: &[String], web: &str) -> (Vec<Session>, Open) {
+async fn start(web: &str) -> (Session, Open) {
     lab::settle();
     a_pod();
-    let (mut sessions, mut open) = (Vec::new(), Open::new());
-    for door in doors {
-        let (session, streams) = Session::start(door, web).await;
-        sessions.push(session);
-        open.extend(streams);
-    }
-    (sessions, open)
+    Session::start(web).await
 }
 
 async fn ctl(verb: &'static str, component: &'static str) {
@@ -242,50 +226,30 @@ async fn ctl(verb: &'static str, component: &'static str) {
 }
 
 /// Takes `component` away by `verb` until `open` streams have failed and `pause` is over, brings
-/// it back by the opposite, and looks what sessions behind `doors` make of it.
-async fn outage(
-    component: &'static str,
-    verb: &'static str,
-    pause: Duration,
-    doors: &[String],
-    web: &str,
-) {
-    let (sessions, open) = start(doors, web).await;
+/// it back by the opposite, and looks what a session makes of it.
+async fn outage(component: &'static str, verb: &'static str, pause: Duration, web: &str) {
+    let (session, open) = start(web).await;
     let again = if verb == "pause" { "continue" } else { "start" };
     let guard = Fault { component, again };
-    survive(&sessions, &format!("{component} {verb}"), async {
+    survive(&session, &format!("{component} {verb}"), async {
         ctl(verb, component).await;
         let away = Instant::now();
         // What was open fails while the way is away, not only when it is back.
         await_end(open, Fate::Ends).await;
         tokio::time::sleep(pause.saturating_sub(away.elapsed())).await;
         // `start` returns when the component says that it is ready, which is later than this.
-        let (back, ()) = tokio::join!(ways_are_back(doors), ctl(again, component));
+        let (back, ()) = tokio::join!(way_is_back(), ctl(again, component));
         Outage { away, back }
     })
     .await;
     drop(guard);
-    sessions.into_iter().for_each(Session::stop);
-}
-
-/// The doors among those to go through that lead past `component`.
-fn doors_behind(component: &str) -> Vec<String> {
-    let mut doors = lab::doors();
-    doors.retain(|door| component != "front" || door == "front");
-    doors
+    session.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn the_api_server_is_killed_and_started_again() {
-    outage(
-        "apiserver",
-        "kill",
-        Duration::from_secs(3),
-        &lab::doors(),
-        SERVICE,
-    )
-    .await;
+    outage("apiserver", "kill", Duration::from_secs(3), SERVICE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,52 +260,35 @@ async fn the_kubelet_is_restarted() {
     lab::settle();
     let (_, address) = lab::pod_address("web");
     let web = format!("{address}:8080");
-    outage(
-        "kubelet",
-        "stop",
-        Duration::from_secs(1),
-        &lab::doors(),
-        &web,
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the lab"]
-async fn what_stands_before_the_api_server_is_killed() {
-    let doors = doors_behind("front");
-    outage("front", "kill", Duration::from_secs(1), &doors, SERVICE).await;
+    outage("kubelet", "stop", Duration::from_secs(1), &web).await;
 }
 
 /// Nothing answers and nothing is closed, as when a laptop loses its network.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn the_way_goes_silent() {
-    for component in ["front", "apiserver"] {
-        let mut doors = doors_behind(component);
-        doors.retain(|door| component == "front" || door == "api");
-        outage(component, "pause", Duration::from_secs(8), &doors, SERVICE).await;
-    }
+    outage("apiserver", "pause", Duration::from_secs(8), SERVICE).await;
 }
 
 /// As when a laptop sleeps.
 async fn asleep(span: Duration, meanwhile: impl Future<Output = ()>, fate: Fate) {
-    let doors = lab::doors();
-    let (sessions, open) = start(&doors, SERVICE).await;
-    let all = || sessions.iter().flat_map(|s| [&s.connect, &s.forward]);
-    all().for_each(|kdev| kdev.signal(Signal::SIGSTOP));
+    let (session, open) = start(SERVICE).await;
+    let both = [&session.connect, &session.forward];
+    both.into_iter()
+        .for_each(|kdev| kdev.signal(Signal::SIGSTOP));
     let stopped = Instant::now();
     meanwhile.await;
     tokio::time::sleep(span.saturating_sub(stopped.elapsed())).await;
     let what = format!("stopped for {} s", span.as_secs());
-    survive(&sessions, &what, async {
-        all().for_each(|kdev| kdev.signal(Signal::SIGCONT));
+    survive(&session, &what, async {
+        both.into_iter()
+            .for_each(|kdev| kdev.signal(Signal::SIGCONT));
         let back = Instant::now();
         Outage { away: back, back }
     })
     .await;
     await_end(open, fate).await;
-    sessions.into_iter().for_each(Session::stop);
+    session.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,7 +307,7 @@ async fn kdev_is_stopped_while_its_connections_break() {
         };
         ctl("kill", "apiserver").await;
         ctl("start", "apiserver").await;
-        ways_are_back(&lab::doors()).await;
+        way_is_back().await;
     };
     asleep(Duration::from_secs(5), meanwhile, Fate::Ends).await;
 }

@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::app::Way;
-use crate::lab;
 use crate::program::Running;
 
 /// Connections to the proxy, and those before memory is first looked at: enough for every pool
@@ -204,29 +203,20 @@ async fn storms(kdev: &Running, address: SocketAddr, warm_up: usize, count: usiz
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn garbage_costs_nothing_but_itself() {
-    for door in lab::doors() {
-        let proxy = Running::connect("dev", &door);
-        let port = Running::forward("dev", &door, &["web.shop:80"]);
-        storms(
-            &proxy,
-            proxy.proxy(),
-            WARM_UP,
-            CONNECTIONS,
-            &format!("{door} connect"),
-        )
-        .await;
-        let (address, what) = (port.port(0), format!("{door} forward"));
-        storms(&port, address, FORWARDED / 4, FORWARDED, &what).await;
-        for way in proxy.ways() {
-            let answer = way.get("web.shop:80", "/").await.unwrap();
-            assert_eq!(answer.status, 200, "{door} {way:?}");
-        }
-        let answer = Way::Port(address).get("web.shop:80", "/").await.unwrap();
-        assert_eq!(answer.status, 200, "{door}");
-        // Both look for a panic in what was said.
-        proxy.stop();
-        port.stop();
+    let proxy = Running::connect("dev");
+    let port = Running::forward("dev", &["web.shop:80"]);
+    storms(&proxy, proxy.proxy(), WARM_UP, CONNECTIONS, "connect").await;
+    let address = port.port(0);
+    storms(&port, address, FORWARDED / 4, FORWARDED, "forward").await;
+    for way in proxy.ways() {
+        let answer = way.get("web.shop:80", "/").await.unwrap();
+        assert_eq!(answer.status, 200, "{way:?}");
     }
+    let answer = Way::Port(address).get("web.shop:80", "/").await.unwrap();
+    assert_eq!(answer.status, 200);
+    // Both look for a panic in what was said.
+    proxy.stop();
+    port.stop();
 }
 
 /// Who begins and does not go on is cut off too, with its direction left open.
@@ -238,7 +228,7 @@ async fn whoever_does_not_finish_a_handshake_is_cut_off() {
     let unfinished = |kind: &Vec<u8>| {
         !kind.windows(4).any(|w| w == b"\r\n\r\n") && !kind.starts_with(&[5, 1, 0, 5, 3])
     };
-    let proxy = Running::connect("dev", &lab::doors()[0]);
+    let proxy = Running::connect("dev");
     let address = proxy.proxy();
     let mut all = JoinSet::new();
     for kind in kinds().into_iter().filter(unfinished) {

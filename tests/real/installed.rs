@@ -35,20 +35,20 @@ impl Relay {
     pub(crate) fn install_with(what: &str, args: &[&str]) -> Self {
         let site = Site::create(what);
         let relay = Self { site };
-        let mut command = relay.kdev("api");
+        let mut command = relay.kdev();
         command.args(["install", "--base-image", BASE, "--relay-binary", &*RELAY]);
         finish(command.args(args), b"").ok();
         relay
     }
 
-    /// `kdev` as the administrator through `door`, by this relay alone.
-    pub(crate) fn kdev(&self, door: &str) -> Command {
-        self.kdev_with(&lab::kubeconfig("admin", door))
+    /// `kdev` as the administrator, by this relay alone.
+    pub(crate) fn kdev(&self) -> Command {
+        self.kdev_with(&lab::kubeconfig("admin"))
     }
 
     /// The same, over `carrier` alone.
-    pub(crate) fn kdev_over(&self, door: &str, carrier: Carrier) -> Command {
-        let mut command = self.kdev(door);
+    pub(crate) fn kdev_over(&self, carrier: Carrier) -> Command {
+        let mut command = self.kdev();
         command.env("KDEV_CARRIER", carrier.id());
         command
     }
@@ -66,9 +66,9 @@ impl Relay {
         command
     }
 
-    /// `kdev connect` through `door`, ready.
-    pub(crate) fn connect(&self, door: &str) -> Running {
-        Running::start(&mut self.connect_with(&lab::kubeconfig("admin", door)))
+    /// `kdev connect`, ready.
+    pub(crate) fn connect(&self) -> Running {
+        Running::start(&mut self.connect_with(&lab::kubeconfig("admin")))
     }
 
     /// Rolls all its pods, to another build of the relay.
@@ -78,7 +78,7 @@ impl Relay {
         binary.extend(std::process::id().to_string().bytes());
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), binary).unwrap();
-        let mut command = self.kdev("api");
+        let mut command = self.kdev();
         command.args(["upgrade", "--relay-binary"]).arg(file.path());
         let rolling = tokio::task::spawn_blocking(move || finish(&mut command, b"").ok());
         println!("{}", rolling.await.unwrap());
@@ -91,12 +91,10 @@ impl Relay {
         self.site.kubectl(&now).unwrap();
     }
 
-    /// When somebody who comes anew can open a port-forward to the relay through every door.
+    /// When somebody who comes anew can open a port-forward to the relay.
     pub(crate) async fn back(&self) -> Instant {
         let pod = || self.site.try_relays().ok()?.into_iter().next();
-        for door in lab::doors() {
-            probe::until_open("admin", &door, &self.site.0, pod).await;
-        }
+        probe::until_open("admin", &self.site.0, pod).await;
         Instant::now()
     }
 }

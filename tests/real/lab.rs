@@ -12,26 +12,41 @@ pub(crate) const TOOLS: &str = "kdev-lab/tools:1";
 /// How long the shop may take to be as it was.
 const SETTLE: Duration = Duration::from_secs(120);
 
-/// The kubeconfig of the account `name` that leads through `door`, which is `api` or `front`.
-pub(crate) fn kubeconfig(name: &str, door: &str) -> PathBuf {
+/// The kubeconfig of the account `name`.
+pub(crate) fn kubeconfig(name: &str) -> PathBuf {
     let state = std::env::var_os("KDEV_LAB_STATE").expect("cluster/lab/env sets KDEV_LAB_STATE");
-    let suffix = if door == "front" { "-front" } else { "" };
-    let file = format!("{name}{suffix}.kubeconfig");
-    PathBuf::from(state).join("kubeconfig").join(file)
+    PathBuf::from(state)
+        .join("kubeconfig")
+        .join(format!("{name}.kubeconfig"))
 }
 
-/// Options for the account `name` through `door`.
-pub(crate) fn options(name: &str, door: &str) -> KubeOptions {
+/// Options for the account `name`.
+pub(crate) fn options(name: &str) -> KubeOptions {
     KubeOptions {
-        kubeconfig: Some(kubeconfig(name, door)),
+        kubeconfig: Some(kubeconfig(name)),
         ..KubeOptions::default()
     }
 }
 
-/// The doors to go through.
-pub(crate) fn doors() -> Vec<String> {
-    let doors = std::env::var("KDEV_LAB_DOORS").unwrap_or_else(|_| "api front".to_owned());
-    doors.split_whitespace().map(str::to_owned).collect()
+/// The minor version of the lab's Kubernetes 1: 37 unless `KDEV_LAB_KUBE` says otherwise.
+pub(crate) fn kube() -> u32 {
+    let version = std::env::var("KDEV_LAB_KUBE").unwrap_or_else(|_| "1.37".to_owned());
+    let minor = version
+        .strip_prefix("1.")
+        .and_then(|v| v.split('.').next()?.parse().ok());
+    minor.unwrap_or_else(|| panic!("KDEV_LAB_KUBE={version} is no version such as 1.37"))
+}
+
+/// Whether the API server asks for the verb `create` on every port-forward: since 1.35 (feature
+/// `AuthorizePodWebsocketUpgradeCreatePermission`). Before, `get` was enough for a WebSocket.
+pub(crate) fn asks_for_create() -> bool {
+    kube() >= 35
+}
+
+/// Whether the API server takes SPDY inside a WebSocket: since 1.31 (feature
+/// `PortForwardWebsockets`).
+pub(crate) fn tunnels_spdy() -> bool {
+    kube() >= 31
 }
 
 /// Whether a scenario that takes long, and parts of which others show, is left out: together they take
@@ -68,9 +83,9 @@ pub(crate) fn run_kubectl(args: &[&str]) -> Result<String, String> {
     run(Command::new("kubectl").args(args))
 }
 
-/// `kubectl` as the administrator, straight to the API server.
+/// `kubectl` as the administrator.
 pub(crate) fn kubectl(args: &[&str]) -> Result<String, String> {
-    let admin = kubeconfig("admin", "api");
+    let admin = kubeconfig("admin");
     run_kubectl(&[&["--kubeconfig", admin.to_str().unwrap()], args].concat())
 }
 

@@ -30,13 +30,13 @@ struct Login {
 impl Login {
     /// `before` is shell code that the plugin runs first; `$n` counts its runs. Tokens say that
     /// they last `life`.
-    fn new(door: &str, what: &str, life: Option<Duration>, before: &str) -> Self {
+    fn new(what: &str, life: Option<Duration>, before: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let login = Self {
             folder,
             name: format!("kdev-real-{what}-{}", std::process::id()),
         };
-        let admin = lab::kubeconfig("admin", "api");
+        let admin = lab::kubeconfig("admin");
         let (dir, name) = (login.folder.path().display(), &login.name);
         let end = life.map_or(String::new(), |life| {
             format!(
@@ -59,7 +59,7 @@ echo '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","
             admin = admin.display()
         );
         std::fs::write(login.path("plugin"), script).unwrap();
-        let text = std::fs::read_to_string(lab::kubeconfig(ACCOUNT, door)).unwrap();
+        let text = std::fs::read_to_string(lab::kubeconfig(ACCOUNT)).unwrap();
         let (head, rest) = text.split_once("user: {token: \"").unwrap();
         let (_, tail) = rest.split_once("\"}").unwrap();
         let exec = format!(
@@ -134,83 +134,75 @@ async fn ask(way: Way, i: usize) -> Result<(), String> {
 async fn a_rotated_token_fails_no_request() {
     let full = std::env::var_os("KDEV_LAB_LOGINS").is_some_and(|v| v == "full");
     let (life, length) = if full { (60, 300) } else { (6, 30) };
-    for door in lab::doors() {
-        let login = Login::new(&door, "rotate", Some(Duration::from_secs(life)), "");
-        let kdev = connect(&login);
-        let way = Way::Connect(kdev.proxy());
-        let begun = Instant::now();
-        let (mut asked, mut revoked) = (0, 0);
-        while begun.elapsed() < Duration::from_secs(length) {
-            if let Err(error) = ask(way, asked).await {
-                panic!("{door}: after {asked} requests: {error}");
-            }
-            asked += 1;
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .as_secs();
-            for (n, end) in login.issued() {
-                if n > revoked && end <= now {
-                    login.revoke(n);
-                    revoked = n;
-                }
+    let login = Login::new("rotate", Some(Duration::from_secs(life)), "");
+    let kdev = connect(&login);
+    let way = Way::Connect(kdev.proxy());
+    let begun = Instant::now();
+    let (mut asked, mut revoked) = (0, 0);
+    while begun.elapsed() < Duration::from_secs(length) {
+        if let Err(error) = ask(way, asked).await {
+            panic!("after {asked} requests: {error}");
+        }
+        asked += 1;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        for (n, end) in login.issued() {
+            if n > revoked && end <= now {
+                login.revoke(n);
+                revoked = n;
             }
         }
-        let runs = login.issued().len() as u64;
-        println!("{door}: {asked} requests, {runs} tokens, {revoked} of them revoked, 0 failures");
-        assert!(runs >= length / life, "{door}: {runs}");
-        assert!(runs <= 3 * length / life + 1, "{door}: {runs}");
-        let said = kdev.stop();
-        assert!(
-            !said.contains("credentials") && !said.contains("login"),
-            "{door}: {said}"
-        );
     }
+    let runs = login.issued().len() as u64;
+    println!("{asked} requests, {runs} tokens, {revoked} of them revoked, 0 failures");
+    assert!(runs >= length / life, "{runs}");
+    assert!(runs <= 3 * length / life + 1, "{runs}");
+    let said = kdev.stop();
+    assert!(
+        !said.contains("credentials") && !said.contains("login"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_revoked_token_that_nothing_renews_is_said_once_and_ends_the_session() {
     let fails = "[ $n = 1 ] || { echo 'no ticket left' >&2; exit 3; }";
-    for door in lab::doors() {
-        let login = Login::new(&door, "revoke", None, fails);
-        let mut kdev = connect(&login);
-        let way = Way::Connect(kdev.proxy());
-        ask(way, 0).await.unwrap();
-        login.revoke(1);
-        let begun = Instant::now();
-        let mut i = 0;
-        let code = loop {
-            assert!(
-                begun.elapsed() < LOST_LIMIT,
-                "{door}: it does not end: {}",
-                kdev.said()
-            );
-            i += 1;
-            let outcome = ask(way, i).await;
-            if let Some(code) = kdev.ended() {
-                break code;
-            }
-            if let Err(error) = outcome
-                && error.contains("Status")
-            {
-                assert!(error.contains("no ticket left"), "{door}: {error}");
-            }
-        };
-        let said = kdev.said();
-        println!("{door}: ended after {:?}: {said}", begun.elapsed());
-        assert_eq!(code, Some(1), "{door}: {said}");
-        assert_eq!(
-            said.matches("could not be renewed").count(),
-            1,
-            "{door}: {said}"
+    let login = Login::new("revoke", None, fails);
+    let mut kdev = connect(&login);
+    let way = Way::Connect(kdev.proxy());
+    ask(way, 0).await.unwrap();
+    login.revoke(1);
+    let begun = Instant::now();
+    let mut i = 0;
+    let code = loop {
+        assert!(
+            begun.elapsed() < LOST_LIMIT,
+            "it does not end: {}",
+            kdev.said()
         );
-        assert_eq!(
-            said.matches("the login of this session is lost").count(),
-            1,
-            "{said}"
-        );
-    }
+        i += 1;
+        let outcome = ask(way, i).await;
+        if let Some(code) = kdev.ended() {
+            break code;
+        }
+        if let Err(error) = outcome
+            && error.contains("Status")
+        {
+            assert!(error.contains("no ticket left"), "{error}");
+        }
+    };
+    let said = kdev.said();
+    println!("ended after {:?}: {said}", begun.elapsed());
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(said.matches("could not be renewed").count(), 1, "{said}");
+    assert_eq!(
+        said.matches("the login of this session is lost").count(),
+        1,
+        "{said}"
+    );
 }
 
 #[test]
@@ -221,30 +213,28 @@ fn a_plugin_that_fails_or_hangs_costs_one_line() {
         assert_eq!(errors.count(), 1, "{done:?}");
         assert_eq!(done.code, 125, "{done:?}");
     };
-    for door in lab::doors() {
-        let login = Login::new(&door, "fail", None, "echo 'no ticket' >&2; exit 3");
-        let done = finish(login.kdev().args(["run", "--", "true"]), b"");
-        one_error(&done);
-        for part in [
-            "credential plugin \"/bin/sh\"",
-            "exit status: 3",
-            "no ticket",
-        ] {
-            assert!(done.err.contains(part), "{done:?}");
-        }
-
-        let login = Login::new(&door, "hang", None, "exec sleep 1000");
-        let begun = Instant::now();
-        let mut command = login.kdev();
-        command.env("KDEV_LOGIN_TIMEOUT", "4");
-        let done = finish(command.args(["run", "--", "true"]), b"");
-        one_error(&done);
-        assert!(done.err.contains("did not end within 4 s"), "{done:?}");
-        assert_eq!(
-            done.err.matches("waiting for the login").count(),
-            1,
-            "{done:?}"
-        );
-        println!("{door}: given up after {:?}", begun.elapsed());
+    let login = Login::new("fail", None, "echo 'no ticket' >&2; exit 3");
+    let done = finish(login.kdev().args(["run", "--", "true"]), b"");
+    one_error(&done);
+    for part in [
+        "credential plugin \"/bin/sh\"",
+        "exit status: 3",
+        "no ticket",
+    ] {
+        assert!(done.err.contains(part), "{done:?}");
     }
+
+    let login = Login::new("hang", None, "exec sleep 1000");
+    let begun = Instant::now();
+    let mut command = login.kdev();
+    command.env("KDEV_LOGIN_TIMEOUT", "4");
+    let done = finish(command.args(["run", "--", "true"]), b"");
+    one_error(&done);
+    assert!(done.err.contains("did not end within 4 s"), "{done:?}");
+    assert_eq!(
+        done.err.matches("waiting for the login").count(),
+        1,
+        "{done:?}"
+    );
+    println!("given up after {:?}", begun.elapsed());
 }

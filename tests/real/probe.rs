@@ -27,14 +27,9 @@ pub(crate) fn spdy(namespace: &str, pod: &str) -> Request<()> {
     .unwrap()
 }
 
-/// Waits until `account` can open a port-forward through `door` to a pod of `namespace`: to the
+/// Waits until `account` can open a port-forward to a pod of `namespace`: to the
 /// first one that `pod` finds.
-pub(crate) async fn until_open(
-    account: &str,
-    door: &str,
-    namespace: &str,
-    pod: impl Fn() -> Option<String>,
-) {
+pub(crate) async fn until_open(account: &str, namespace: &str, pod: impl Fn() -> Option<String>) {
     let end = Instant::now() + LIMIT;
     let mut found = None;
     loop {
@@ -42,19 +37,19 @@ pub(crate) async fn until_open(
             found = pod();
         }
         if let Some(pod) = &found
-            && opens(account, door, spdy(namespace, pod)).await
+            && opens(account, spdy(namespace, pod)).await
         {
             return;
         }
-        assert!(Instant::now() < end, "{door} is not back");
+        assert!(Instant::now() < end, "the way is not back");
         tokio::time::sleep(POLL).await;
     }
 }
 
-async fn opens(account: &str, door: &str, request: Request<()>) -> bool {
+async fn opens(account: &str, request: Request<()>) -> bool {
     let asked = tokio::time::timeout(ATTEMPT, async {
         let tasks = Tasks::new();
-        let client = Client::connect(lab::options(account, door), &tasks).await;
+        let client = Client::connect(lab::options(account), &tasks).await;
         match client {
             Ok(client) => client.upgrade(request).await.is_ok(),
             Err(_) => false,

@@ -27,9 +27,9 @@ pub(crate) fn kdev_binary() -> std::ffi::OsString {
     std::env::var_os("KDEV_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_kdev").into())
 }
 
-/// `kdev` with the credentials of `account` through `door`.
-pub(crate) fn kdev(account: &str, door: &str) -> Command {
-    kdev_with(&lab::kubeconfig(account, door))
+/// `kdev` with the credentials of `account`.
+pub(crate) fn kdev(account: &str) -> Command {
+    kdev_with(&lab::kubeconfig(account))
 }
 
 /// `kdev` with a kubeconfig.
@@ -59,8 +59,8 @@ pub(crate) fn kdev_with(kubeconfig: &Path) -> Command {
 }
 
 /// `kdev run -- ARGV`.
-pub(crate) fn run(account: &str, door: &str, argv: &[&str]) -> Done {
-    finish(kdev(account, door).arg("run").arg("--").args(argv), b"")
+pub(crate) fn run(account: &str, argv: &[&str]) -> Done {
+    finish(kdev(account).arg("run").arg("--").args(argv), b"")
 }
 
 /// Runs a command to its end, with `input` on its standard input.
@@ -123,13 +123,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn connect(account: &str, door: &str) -> Self {
-        Self::start(kdev(account, door).args(["connect", "--json"]))
+    pub(crate) fn connect(account: &str) -> Self {
+        Self::start(kdev(account).args(["connect", "--json"]))
     }
 
     /// Free local ports that lead to `targets`, in their order.
-    pub(crate) fn forward(account: &str, door: &str, targets: &[&str]) -> Self {
-        let mut command = kdev(account, door);
+    pub(crate) fn forward(account: &str, targets: &[&str]) -> Self {
+        let mut command = kdev(account);
         command.args(["forward", "--json"]);
         command.args(targets.iter().map(|target| format!("{target}=0")));
         Self::start(&mut command)

@@ -11,8 +11,8 @@ enum Outcome {
     Names(&'static str, &'static str),
 }
 
-/// Each account that lacks one of the eight verbs, and what that means behind `door`.
-fn accounts(door: &str) -> [(&'static str, Outcome); 8] {
+/// Each account that lacks one of the eight verbs, and what that means.
+fn accounts() -> [(&'static str, Outcome); 8] {
     use Outcome::{Names, Works};
     [
         // Asked for one by one or as a list, whichever is allowed.
@@ -26,10 +26,11 @@ fn accounts(door: &str) -> [(&'static str, Outcome); 8] {
         ("dev-no-get-portforward", Works),
         (
             "dev-no-create-portforward",
-            match door {
-                "api" => Works,
-                // ... but servers of today ask for `create` on both.
-                _ => Names("create", "pods/portforward"),
+            // ... but servers of today ask for `create` on both.
+            if lab::asks_for_create() {
+                Names("create", "pods/portforward")
+            } else {
+                Works
             },
         ),
     ]
@@ -39,29 +40,21 @@ fn accounts(door: &str) -> [(&'static str, Outcome); 8] {
 #[ignore = "needs the lab"]
 fn a_missing_verb_hurts_nothing_or_is_named() {
     let pods = lab::ready_pods("web");
-    for door in lab::doors() {
-        for (account, outcome) in accounts(&door) {
-            for host in ["web.shop", "web", "web.shop.svc.cluster.local"] {
-                let url = format!("http://{host}/");
-                let done = run(account, &door, &["curl", "-sS", "-m", "20", &url]);
-                match outcome {
-                    Outcome::Works => {
-                        let pod = done.out.trim();
-                        assert!(pods.iter().any(|p| p == pod), "{door} {account}: {done:?}");
-                    }
-                    Outcome::Names(verb, resource) => {
-                        let named = format!("not allowed to {verb} {resource} in namespace shop");
-                        assert!(
-                            done.out.contains(&named),
-                            "{door} {account} {host}: {done:?}"
-                        );
-                        let advice = format!("ask for the verb {verb:?} on {resource}");
-                        assert!(
-                            done.out.contains(&advice),
-                            "{door} {account} {host}: {done:?}"
-                        );
-                        println!("{door} {account} {host}: {}", done.out.trim());
-                    }
+    for (account, outcome) in accounts() {
+        for host in ["web.shop", "web", "web.shop.svc.cluster.local"] {
+            let url = format!("http://{host}/");
+            let done = run(account, &["curl", "-sS", "-m", "20", &url]);
+            match outcome {
+                Outcome::Works => {
+                    let pod = done.out.trim();
+                    assert!(pods.iter().any(|p| p == pod), "{account}: {done:?}");
+                }
+                Outcome::Names(verb, resource) => {
+                    let named = format!("not allowed to {verb} {resource} in namespace shop");
+                    assert!(done.out.contains(&named), "{account} {host}: {done:?}");
+                    let advice = format!("ask for the verb {verb:?} on {resource}");
+                    assert!(done.out.contains(&advice), "{account} {host}: {done:?}");
+                    println!("{account} {host}: {}", done.out.trim());
                 }
             }
         }
@@ -71,33 +64,22 @@ fn a_missing_verb_hurts_nothing_or_is_named() {
 #[test]
 #[ignore = "needs the lab"]
 fn what_one_may_not_see_is_said() {
-    for door in lab::doors() {
-        // Surely the cluster's, so the cluster's refusal is the answer.
-        let done = run(
-            "dev",
-            &door,
-            &["curl", "-sS", "-m", "20", "http://web.other.svc/"],
-        );
-        let named = "not allowed to get services in namespace other";
-        assert!(done.out.contains(named), "{door}: {done:?}");
-        let done = run(
-            "nobody",
-            &door,
-            &["curl", "-sS", "-m", "20", "http://web.shop.svc/"],
-        );
-        let named = "not allowed to get services in namespace shop";
-        assert!(done.out.contains(named), "{door}: {done:?}");
-        // Perhaps a host of the laptop's network: dialled there, and the message has both.
-        let done = run(
-            "dev",
-            &door,
-            &["curl", "-sS", "-m", "20", "http://web.other/"],
-        );
-        assert!(
-            done.out.contains("neither a Service that you may see"),
-            "{door}: {done:?}"
-        );
-    }
+    // Surely the cluster's, so the cluster's refusal is the answer.
+    let done = run("dev", &["curl", "-sS", "-m", "20", "http://web.other.svc/"]);
+    let named = "not allowed to get services in namespace other";
+    assert!(done.out.contains(named), "{done:?}");
+    let done = run(
+        "nobody",
+        &["curl", "-sS", "-m", "20", "http://web.shop.svc/"],
+    );
+    let named = "not allowed to get services in namespace shop";
+    assert!(done.out.contains(named), "{done:?}");
+    // Perhaps a host of the laptop's network: dialled there, and the message has both.
+    let done = run("dev", &["curl", "-sS", "-m", "20", "http://web.other/"]);
+    assert!(
+        done.out.contains("neither a Service that you may see"),
+        "{done:?}"
+    );
 }
 
 /// A right that every look-up needs is missed at the start; one that only a dial needs shows later,
@@ -105,31 +87,29 @@ fn what_one_may_not_see_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn forward_names_the_missing_verb_where_its_user_looks() {
-    for door in lab::doors() {
-        for (account, outcome) in accounts(&door) {
-            let said = match outcome {
-                Outcome::Names(_, "pods") => {
-                    let mut command = kdev(account, &door);
-                    let done = finish(command.args(["forward", "web.shop:80=0"]), b"");
-                    assert_eq!(done.code, 1, "{door} {account}: {done:?}");
-                    done.err
-                }
-                _ => {
-                    let port = Running::forward(account, &door, &["web.shop:80"]);
-                    let answer = Way::Port(port.port(0)).get("web.shop:80", "/").await;
-                    match outcome {
-                        Outcome::Works => {
-                            assert_eq!(answer.unwrap().status, 200, "{door} {account}");
-                        }
-                        Outcome::Names(..) => drop(answer.unwrap_err()),
-                    }
-                    port.stop()
-                }
-            };
-            if let Outcome::Names(verb, resource) = outcome {
-                let named = format!("not allowed to {verb} {resource} in namespace shop");
-                assert!(said.contains(&named), "{door} {account}: {said}");
+    for (account, outcome) in accounts() {
+        let said = match outcome {
+            Outcome::Names(_, "pods") => {
+                let mut command = kdev(account);
+                let done = finish(command.args(["forward", "web.shop:80=0"]), b"");
+                assert_eq!(done.code, 1, "{account}: {done:?}");
+                done.err
             }
+            _ => {
+                let port = Running::forward(account, &["web.shop:80"]);
+                let answer = Way::Port(port.port(0)).get("web.shop:80", "/").await;
+                match outcome {
+                    Outcome::Works => {
+                        assert_eq!(answer.unwrap().status, 200, "{account}");
+                    }
+                    Outcome::Names(..) => drop(answer.unwrap_err()),
+                }
+                port.stop()
+            }
+        };
+        if let Outcome::Names(verb, resource) = outcome {
+            let named = format!("not allowed to {verb} {resource} in namespace shop");
+            assert!(said.contains(&named), "{account}: {said}");
         }
     }
 }

@@ -38,23 +38,21 @@ fn a_command_reaches_services() {
         b"",
     );
     assert_ne!(direct.code, 0, "{direct:?}");
-    for door in lab::doors() {
-        for account in ["dev", "admin"] {
-            for url in [
-                "http://web.shop/",
-                "http://web/",
-                "http://web.shop.svc/",
-                "http://web.shop.svc.cluster.local./",
-            ] {
-                let pod = run(account, &door, &curl(&[url])).ok();
-                assert!(pods.contains(&pod.trim().to_owned()), "{door} {url}: {pod}");
-            }
+    for account in ["dev", "admin"] {
+        for url in [
+            "http://web.shop/",
+            "http://web/",
+            "http://web.shop.svc/",
+            "http://web.shop.svc.cluster.local./",
+        ] {
+            let pod = run(account, &curl(&[url])).ok();
+            assert!(pods.contains(&pod.trim().to_owned()), "{url}: {pod}");
         }
-        // What takes SOCKS from the environment, whatever the protocol.
-        let script = "exec curl -sS --max-time 20 --socks5-hostname $KDEV_SOCKS http://web.shop/";
-        let pod = run("dev", &door, &["sh", "-c", script]).ok();
-        assert!(pods.contains(&pod.trim().to_owned()), "{door}: {pod}");
     }
+    // What takes SOCKS from the environment, whatever the protocol.
+    let script = "exec curl -sS --max-time 20 --socks5-hostname $KDEV_SOCKS http://web.shop/";
+    let pod = run("dev", &["sh", "-c", script]).ok();
+    assert!(pods.contains(&pod.trim().to_owned()), "{pod}");
 }
 
 #[test]
@@ -66,20 +64,18 @@ fn a_container_reaches_services() {
         "run", "--rm", "--pull", "never", TOOLS, "curl", "-s", "-m", "3",
     ];
     lab::docker(&[&direct[..], &["http://web.shop/"]].concat()).unwrap_err();
-    for door in lab::doors() {
-        for flags in [
-            vec![],
-            vec!["--network", &network.0],
-            vec!["--network", "host"],
+    for flags in [
+        vec![],
+        vec!["--network", &network.0],
+        vec!["--network", "host"],
+    ] {
+        for tool in [
+            vec!["curl", "-sS", "-m", "20", "http://web.shop/"],
+            vec!["busybox", "wget", "-q", "-O", "-", "http://web.shop/"],
         ] {
-            for tool in [
-                vec!["curl", "-sS", "-m", "20", "http://web.shop/"],
-                vec!["busybox", "wget", "-q", "-O", "-", "http://web.shop/"],
-            ] {
-                let pod = run("dev", &door, &docker_run(&flags, &tool)).ok();
-                let known = pods.contains(&pod.trim().to_owned());
-                assert!(known, "{door} {flags:?} {tool:?}: {pod}");
-            }
+            let pod = run("dev", &docker_run(&flags, &tool)).ok();
+            let known = pods.contains(&pod.trim().to_owned());
+            assert!(known, "{flags:?} {tool:?}: {pod}");
         }
     }
 }
@@ -88,60 +84,56 @@ fn a_container_reaches_services() {
 #[ignore = "needs the lab"]
 fn a_detached_container_keeps_its_way() {
     let pods = lab::ready_pods("web");
-    for door in lab::doors() {
-        let container = Container::name("detached");
-        // The pause is there so that the engine's own command has ended long before.
-        let script = "sleep 2; curl -sS -m 20 http://web.shop/; exit 7";
-        let flags = [
-            "docker",
-            "run",
-            "-d",
-            "--pull",
-            "never",
-            "--name",
-            &container.0,
-            TOOLS,
-        ];
-        let done = run("dev", &door, &[&flags[..], &["sh", "-c", script]].concat());
-        assert_eq!(done.code, 7, "{door}: {done:?}");
-        let id = done.out.trim();
-        assert_eq!(id.len(), 64, "{door}: {id}");
-        let pod = lab::docker(&["logs", &container.0]).unwrap();
-        assert!(pods.contains(&pod.trim().to_owned()), "{door}: {pod}");
-    }
+    let container = Container::name("detached");
+    // The pause is there so that the engine's own command has ended long before.
+    let script = "sleep 2; curl -sS -m 20 http://web.shop/; exit 7";
+    let flags = [
+        "docker",
+        "run",
+        "-d",
+        "--pull",
+        "never",
+        "--name",
+        &container.0,
+        TOOLS,
+    ];
+    let done = run("dev", &[&flags[..], &["sh", "-c", script]].concat());
+    assert_eq!(done.code, 7, "{done:?}");
+    let id = done.out.trim();
+    assert_eq!(id.len(), 64, "{id}");
+    let pod = lab::docker(&["logs", &container.0]).unwrap();
+    assert!(pods.contains(&pod.trim().to_owned()), "{pod}");
 }
 
 #[test]
 #[ignore = "needs the lab"]
 fn databases_answer_through_socks_and_through_forward() {
-    for door in lab::doors() {
-        let proxy = Running::connect("dev", &door);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let way = Way::Socks5(proxy.proxy());
-        // psql and redis-cli know no proxy: what stands between is a helper as users have it.
-        let pg = runtime.block_on(relay(way, "pg.shop:5432"));
-        let redis = runtime.block_on(relay(way, "redis.shop:6379"));
-        databases(pg, redis, &format!("{door}, SOCKS5"));
-        proxy.stop();
+    let proxy = Running::connect("dev");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let way = Way::Socks5(proxy.proxy());
+    // psql and redis-cli know no proxy: what stands between is a helper as users have it.
+    let pg = runtime.block_on(relay(way, "pg.shop:5432"));
+    let redis = runtime.block_on(relay(way, "redis.shop:6379"));
+    databases(pg, redis, "SOCKS5");
+    proxy.stop();
 
-        let ports = Running::forward("dev", &door, &["pg.shop:5432", "redis:6379"]);
-        databases(ports.port(0), ports.port(1), &format!("{door}, forward"));
-        ports.stop();
+    let ports = Running::forward("dev", &["pg.shop:5432", "redis:6379"]);
+    databases(ports.port(0), ports.port(1), "forward");
+    ports.stop();
 
-        // And socat's SOCKS4a, in a container, which sends no password.
-        let script = r#"
-            host=${KDEV_SOCKS%:*} port=${KDEV_SOCKS##*:}
-            socat UNIX-LISTEN:/tmp/.s.PGSQL.5432,fork SOCKS4A:$host:pg.shop:5432,socksport=$port &
-            socat UNIX-LISTEN:/tmp/redis,fork SOCKS4A:$host:redis.shop:6379,socksport=$port &
-            until [ -S /tmp/.s.PGSQL.5432 ] && [ -S /tmp/redis ]; do sleep 0.1; done
-            PGPASSWORD=shop psql -h /tmp -U shop -At -c 'select count(*) from orders'
-            redis-cli -s /tmp/redis ping"#;
-        let out = run("dev", &door, &docker_run(&[], &["sh", "-c", script])).ok();
-        let mut lines = out.lines();
-        let count: u32 = lines.next().unwrap().parse().unwrap();
-        assert!(count > 0, "{door}: {out}");
-        assert_eq!(lines.next(), Some("PONG"), "{door}: {out}");
-    }
+    // And socat's SOCKS4a, in a container, which sends no password.
+    let script = r#"
+        host=${KDEV_SOCKS%:*} port=${KDEV_SOCKS##*:}
+        socat UNIX-LISTEN:/tmp/.s.PGSQL.5432,fork SOCKS4A:$host:pg.shop:5432,socksport=$port &
+        socat UNIX-LISTEN:/tmp/redis,fork SOCKS4A:$host:redis.shop:6379,socksport=$port &
+        until [ -S /tmp/.s.PGSQL.5432 ] && [ -S /tmp/redis ]; do sleep 0.1; done
+        PGPASSWORD=shop psql -h /tmp -U shop -At -c 'select count(*) from orders'
+        redis-cli -s /tmp/redis ping"#;
+    let out = run("dev", &docker_run(&[], &["sh", "-c", script])).ok();
+    let mut lines = out.lines();
+    let count: u32 = lines.next().unwrap().parse().unwrap();
+    assert!(count > 0, "{out}");
+    assert_eq!(lines.next(), Some("PONG"), "{out}");
 }
 
 /// Asks both databases something that they know, and Redis to keep a value that is not small.
@@ -198,25 +190,23 @@ fn the_laptops_own_network_works_through_the_same_proxy() {
     let server = Container::start("server", &["/opt/lab/peer"]);
     let url = format!("http://{}:8080/", server.address());
     wait_for(&url);
-    for door in lab::doors() {
-        let proxied = run("dev", &door, &[&CURL[..], &["-v", &url]].concat());
-        assert!(proxied.err.contains("Uses proxy") || proxied.err.contains("127.0.0.1"));
-        let text = proxied.ok();
-        assert!(text.starts_with("GET / HTTP/1.1"), "{door}: {text}");
-        let text = run("dev", &door, &docker_run(&[], &curl(&[&url]))).ok();
-        assert!(text.starts_with("GET / HTTP/1.1"), "{door}: {text}");
+    let proxied = run("dev", &[&CURL[..], &["-v", &url]].concat());
+    assert!(proxied.err.contains("Uses proxy") || proxied.err.contains("127.0.0.1"));
+    let text = proxied.ok();
+    assert!(text.starts_with("GET / HTTP/1.1"), "{text}");
+    let text = run("dev", &docker_run(&[], &curl(&[&url]))).ok();
+    assert!(text.starts_with("GET / HTTP/1.1"), "{text}");
 
-        let proxy = Running::connect("dev", &door);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let target = format!("{}:8080", server.address());
-        for way in proxy.ways() {
-            let answer = runtime.block_on(way.get(&target, "/")).unwrap();
-            assert_eq!(answer.status, 200, "{door} {way:?}");
-            let here = answer.text().lines().any(|line| line.contains(&target));
-            assert!(here, "{door} {way:?}: {}", answer.text());
-        }
-        proxy.stop();
+    let proxy = Running::connect("dev");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let target = format!("{}:8080", server.address());
+    for way in proxy.ways() {
+        let answer = runtime.block_on(way.get(&target, "/")).unwrap();
+        assert_eq!(answer.status, 200, "{way:?}");
+        let here = answer.text().lines().any(|line| line.contains(&target));
+        assert!(here, "{way:?}: {}", answer.text());
     }
+    proxy.stop();
 }
 
 /// Waits for a server that was just started.
@@ -257,47 +247,43 @@ fn a_container_reaches_the_laptops_loopback_only_when_told_so() {
          curl -sS -m 20 --noproxy '' -x $ALL_PROXY {url}"
     );
     let argv = docker_run(&[], &["sh", "-c", &script]);
-    for door in lab::doors() {
-        let closed = run("dev", &door, &argv);
-        assert!(closed.out.contains("--host-loopback"), "{door}: {closed:?}");
-        assert!(!closed.out.contains("home"), "{door}: {closed:?}");
-        let mut open = kdev("dev", &door);
-        open.args(["run", "--host-loopback", "--"]).args(&argv);
-        let open = finish(&mut open, b"");
-        assert_eq!(open.out, "homehome", "{door}: {open:?}");
-    }
+    let closed = run("dev", &argv);
+    assert!(closed.out.contains("--host-loopback"), "{closed:?}");
+    assert!(!closed.out.contains("home"), "{closed:?}");
+    let mut open = kdev("dev");
+    open.args(["run", "--host-loopback", "--"]).args(&argv);
+    let open = finish(&mut open, b"");
+    assert_eq!(open.out, "homehome", "{open:?}");
 }
 
 #[test]
 #[ignore = "needs the lab"]
 fn exit_codes_and_standard_input_pass() {
-    for door in lab::doors() {
-        for (script, code) in [
-            ("exit 0", 0),
-            ("exit 3", 3),
-            ("exit 255", 255),
-            ("kill -TERM $$", 128 + 15),
-            ("kill -KILL $$", 128 + 9),
-        ] {
-            let done = run("dev", &door, &["sh", "-c", script]);
-            assert_eq!(done.code, code, "{door} {script}: {done:?}");
-        }
-        assert_eq!(run("dev", &door, &["no-such-command"]).code, 127);
-        assert_eq!(run("dev", &door, &["/etc/passwd"]).code, 126);
-        assert_eq!(
-            run("dev", &door, &docker_run(&[], &["sh", "-c", "exit 42"])).code,
-            42
-        );
-
-        const INPUT: &[u8] = &[b'i'; 300_000];
-        let mut cat = kdev("dev", &door);
-        let done = finish(cat.args(["run", "--", "cat"]), INPUT);
-        assert_eq!(done.ok().len(), INPUT.len(), "{door}");
-        let mut cat = kdev("dev", &door);
-        cat.args(["run", "--"]).args(docker_run(&["-i"], &["cat"]));
-        assert_eq!(finish(&mut cat, INPUT).ok().len(), INPUT.len(), "{door}");
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("exit 255", 255),
+        ("kill -TERM $$", 128 + 15),
+        ("kill -KILL $$", 128 + 9),
+    ] {
+        let done = run("dev", &["sh", "-c", script]);
+        assert_eq!(done.code, code, "{script}: {done:?}");
     }
-    let mut broken = kdev("dev", "api");
+    assert_eq!(run("dev", &["no-such-command"]).code, 127);
+    assert_eq!(run("dev", &["/etc/passwd"]).code, 126);
+    assert_eq!(
+        run("dev", &docker_run(&[], &["sh", "-c", "exit 42"])).code,
+        42
+    );
+
+    const INPUT: &[u8] = &[b'i'; 300_000];
+    let mut cat = kdev("dev");
+    let done = finish(cat.args(["run", "--", "cat"]), INPUT);
+    assert_eq!(done.ok().len(), INPUT.len());
+    let mut cat = kdev("dev");
+    cat.args(["run", "--"]).args(docker_run(&["-i"], &["cat"]));
+    assert_eq!(finish(&mut cat, INPUT).ok().len(), INPUT.len());
+    let mut broken = kdev("dev");
     broken.args(["--kubeconfig", "/no/such/file", "run", "--", "true"]);
     let done = finish(&mut broken, b"");
     // clap takes a flag once; which of the two complaints it is does not matter here.
@@ -307,7 +293,7 @@ fn exit_codes_and_standard_input_pass() {
 #[test]
 #[ignore = "needs the lab"]
 fn create_is_refused_with_the_way_out() {
-    let done = run("dev", "api", &["docker", "create", TOOLS, "true"]);
+    let done = run("dev", &["docker", "create", TOOLS, "true"]);
     assert_eq!(done.code, 125, "{done:?}");
     assert!(done.err.contains("docker run"), "{}", done.err);
 }
@@ -315,53 +301,48 @@ fn create_is_refused_with_the_way_out() {
 #[test]
 #[ignore = "needs the lab"]
 fn only_the_sessions_own_containers_get_in_without_the_password() {
-    for door in lab::doors() {
-        let script = "echo $HTTP_PROXY; exec sleep 20";
-        let name = Container::name("secret");
-        let argv = docker_run(&["--name", &name.0], &["sh", "-c", script]);
-        let mut session = kdev("dev", &door);
-        let mut session = session.args(["run", "--"]).args(argv).spawn().unwrap();
-        let mut url = String::new();
-        let mut out = BufReader::new(session.stdout.take().unwrap());
-        out.read_line(&mut url).unwrap();
-        let url = url.trim();
-        let (login, address) = url
-            .strip_prefix("http://")
-            .unwrap()
-            .split_once('@')
-            .unwrap();
-        let (_, password) = login.split_once(':').unwrap();
-        assert!(password.len() >= 20, "{url}");
-        for process in std::fs::read_dir("/proc").unwrap().flatten() {
-            let path = process.path().join("cmdline");
-            assert!(!contains(&path, password), "{door}: {}", path.display());
-        }
-
-        let ask = |proxy: &str, args: &[&str]| {
-            let fixed = [
-                "run", "--rm", "--pull", "never", TOOLS, "curl", "-s", "-m", "20",
-            ];
-            let rest = ["-o", "/dev/null", "-w", "%{http_code}", "-x", proxy];
-            let url = ["http://web.shop/"];
-            lab::docker(&[&fixed[..], &rest, args, &url].concat())
-        };
-        let stranger = ask(&format!("http://{address}"), &[]).unwrap_or_default();
-        assert_eq!(stranger, "407", "{door}: a container of somebody else's");
-        let socks = ask(&format!("socks5h://{address}"), &[]);
-        socks.expect_err("a container of somebody else's, by SOCKS");
-        assert_eq!(ask(url, &[]).unwrap(), "200", "{door}: with the password");
-        let bare = format!("http://{address}");
-        let own = ["exec", &name.0, "curl", "-s", "-m", "20", "-x", &bare];
-        let own = [&own[..], &["http://web.shop/"]].concat();
-        let pod = lab::docker(&own).unwrap();
-        assert!(
-            pod.starts_with("web-"),
-            "{door}: without it, from inside: {pod}"
-        );
-
-        lab::docker(&["kill", &name.0]).unwrap();
-        assert_eq!(session.wait().unwrap().code(), Some(137), "{door}");
+    let script = "echo $HTTP_PROXY; exec sleep 20";
+    let name = Container::name("secret");
+    let argv = docker_run(&["--name", &name.0], &["sh", "-c", script]);
+    let mut session = kdev("dev");
+    let mut session = session.args(["run", "--"]).args(argv).spawn().unwrap();
+    let mut url = String::new();
+    let mut out = BufReader::new(session.stdout.take().unwrap());
+    out.read_line(&mut url).unwrap();
+    let url = url.trim();
+    let (login, address) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('@')
+        .unwrap();
+    let (_, password) = login.split_once(':').unwrap();
+    assert!(password.len() >= 20, "{url}");
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let path = process.path().join("cmdline");
+        assert!(!contains(&path, password), "{}", path.display());
     }
+
+    let ask = |proxy: &str, args: &[&str]| {
+        let fixed = [
+            "run", "--rm", "--pull", "never", TOOLS, "curl", "-s", "-m", "20",
+        ];
+        let rest = ["-o", "/dev/null", "-w", "%{http_code}", "-x", proxy];
+        let url = ["http://web.shop/"];
+        lab::docker(&[&fixed[..], &rest, args, &url].concat())
+    };
+    let stranger = ask(&format!("http://{address}"), &[]).unwrap_or_default();
+    assert_eq!(stranger, "407", "a container of somebody else's");
+    let socks = ask(&format!("socks5h://{address}"), &[]);
+    socks.expect_err("a container of somebody else's, by SOCKS");
+    assert_eq!(ask(url, &[]).unwrap(), "200", "with the password");
+    let bare = format!("http://{address}");
+    let own = ["exec", &name.0, "curl", "-s", "-m", "20", "-x", &bare];
+    let own = [&own[..], &["http://web.shop/"]].concat();
+    let pod = lab::docker(&own).unwrap();
+    assert!(pod.starts_with("web-"), "without it, from inside: {pod}");
+
+    lab::docker(&["kill", &name.0]).unwrap();
+    assert_eq!(session.wait().unwrap().code(), Some(137));
 }
 
 fn contains(path: &Path, text: &str) -> bool {

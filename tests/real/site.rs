@@ -138,17 +138,17 @@ impl Drop for Site {
     }
 }
 
-/// A service account of a [`Site`]; its kubeconfigs are removed when this is dropped.
+/// A service account of a [`Site`]; its kubeconfig is removed when this is dropped.
 pub(crate) struct Account(pub(crate) String);
 
 impl Account {
-    pub(crate) fn kubeconfig(&self, door: &str) -> PathBuf {
-        lab::kubeconfig(&self.0, door)
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        lab::kubeconfig(&self.0)
     }
 
     /// Whether Kubernetes lets it.
     pub(crate) fn may(&self, args: &[&str]) -> bool {
-        let file = self.kubeconfig("api");
+        let file = self.kubeconfig();
         let flags = ["--kubeconfig", file.to_str().unwrap(), "auth", "can-i"];
         // Says no by its exit code as well.
         let said = lab::run_kubectl(&[&flags[..], args].concat());
@@ -160,8 +160,6 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        for door in ["api", "front"] {
-            let _ = std::fs::remove_file(self.kubeconfig(door));
-        }
+        let _ = std::fs::remove_file(self.kubeconfig());
     }
 }

@@ -67,49 +67,44 @@ async fn readers_that_stop_hold_nobody_up() {
     // All go to one pod, so to the same connections as far as kdev lets them.
     let (_, address) = lab::pod_address("web");
     let target = format!("{address}:8080");
-    for door in lab::doors() {
-        let quiet = Running::connect("dev", &door);
-        let busy = Running::connect("dev", &door);
-        let (alone, beside) = (Way::Socks5(quiet.proxy()), Way::Socks5(busy.proxy()));
-        let mut stalled = JoinSet::new();
-        for _ in 0..STALLED {
-            let (target, mut begun) = (target.clone(), vec![0; 4 << 20]);
-            stalled.spawn(async move {
-                let mut stream = beside.open(&target).await.unwrap();
-                let head = beside.head("GET", &target, "/big") + "\r\n";
-                stream.write_all(head.as_bytes()).await.unwrap();
-                // Far enough to be under way; then never again. Those that began in one moment
-                // share a connection, so one that stops early may keep another from that.
-                let begins = stream.read_exact(&mut begun);
-                let _ = tokio::time::timeout(Duration::from_secs(1), begins).await;
-                stream
-            });
-        }
-        let stalled = stalled.join_all().await;
-        // Until every buffer on the way is full.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let (mut without, mut with) = (Vec::new(), Vec::new());
-        for _ in 0..MEASURED {
-            without.push(speed(alone, &target).await);
-            with.push(speed(beside, &target).await);
-        }
-        let (without, with) = (median(without), median(with));
-        println!(
-            "{door}: {with:.0} MB/s beside {} stalled downloads, {without:.0} MB/s alone, {:.2}; {} MB resident",
-            stalled.len(),
-            with / without,
-            busy.memory() / 1_000_000
-        );
-        assert!(
-            with >= KEPT * without,
-            "{door}: {with:.0} of {without:.0} MB/s"
-        );
-        drop(stalled);
-        // They were given up, not forgotten: the connections are free again.
-        assert_eq!(beside.get(&target, "/").await.unwrap().status, 200);
-        quiet.stop();
-        busy.stop();
+    let quiet = Running::connect("dev");
+    let busy = Running::connect("dev");
+    let (alone, beside) = (Way::Socks5(quiet.proxy()), Way::Socks5(busy.proxy()));
+    let mut stalled = JoinSet::new();
+    for _ in 0..STALLED {
+        let (target, mut begun) = (target.clone(), vec![0; 4 << 20]);
+        stalled.spawn(async move {
+            let mut stream = beside.open(&target).await.unwrap();
+            let head = beside.head("GET", &target, "/big") + "\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // Far enough to be under way; then never again. Those that began in one moment
+            // share a connection, so one that stops early may keep another from that.
+            let begins = stream.read_exact(&mut begun);
+            let _ = tokio::time::timeout(Duration::from_secs(1), begins).await;
+            stream
+        });
     }
+    let stalled = stalled.join_all().await;
+    // Until every buffer on the way is full.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..MEASURED {
+        without.push(speed(alone, &target).await);
+        with.push(speed(beside, &target).await);
+    }
+    let (without, with) = (median(without), median(with));
+    println!(
+        "{with:.0} MB/s beside {} stalled downloads, {without:.0} MB/s alone, {:.2}; {} MB resident",
+        stalled.len(),
+        with / without,
+        busy.memory() / 1_000_000
+    );
+    assert!(with >= KEPT * without, "{with:.0} of {without:.0} MB/s");
+    drop(stalled);
+    // They were given up, not forgotten: the connections are free again.
+    assert_eq!(beside.get(&target, "/").await.unwrap().status, 200);
+    quiet.stop();
+    busy.stop();
 }
 
 /// A gigabyte at 5 MB/s with a minute of silence in it, which takes four and a half minutes. Without
@@ -121,34 +116,25 @@ async fn readers_that_stop_hold_nobody_up() {
 async fn a_slow_reader_that_pauses_for_a_minute_gets_it_all() {
     let full = std::env::var("KDEV_LAB_SLOW_READER").is_ok_and(|how| how == "full");
     let after = if full { SLOW } else { FASTER };
-    let mut doors = JoinSet::new();
-    for door in lab::doors() {
-        doors.spawn(async move {
-            let connect = Running::connect("dev", &door);
-            let forward = Running::forward("dev", &door, &["web.shop:80"]);
-            let way = match door.as_str() {
-                "api" => Way::Port(forward.port(0)),
-                _ => Way::Socks5(connect.proxy()),
-            };
-            let sums = way.get("web.shop:80", "/SHA256SUMS").await.unwrap().text();
-            let begun = Instant::now();
-            let (mut stream, length) = way.download("web.shop:80", "/big").await.unwrap();
-            assert_eq!(length, BIG);
-            let mut sum = Sha256::new();
-            read(&mut stream, &mut sum, BEFORE_PAUSE, SLOW).await;
-            tokio::time::sleep(PAUSE).await;
-            // Meanwhile others go through.
-            assert_eq!(way.get("web.shop:80", "/").await.unwrap().status, 200);
-            read(&mut stream, &mut sum, BIG - BEFORE_PAUSE, after).await;
-            let expected = sums.lines().find(|l| l.ends_with(" big")).unwrap();
-            assert!(
-                expected.starts_with(&sum.hex()),
-                "{door}: other bytes arrived"
-            );
-            println!("{door} {way:?}: 1 GiB in {:?}", begun.elapsed());
-            connect.stop();
-            forward.stop();
-        });
-    }
-    doors.join_all().await;
+    let connect = Running::connect("dev");
+    let forward = Running::forward("dev", &["web.shop:80"]);
+    let ways = [Way::Socks5(connect.proxy()), Way::Port(forward.port(0))];
+    let reading = ways.map(|way| async move {
+        let sums = way.get("web.shop:80", "/SHA256SUMS").await.unwrap().text();
+        let begun = Instant::now();
+        let (mut stream, length) = way.download("web.shop:80", "/big").await.unwrap();
+        assert_eq!(length, BIG);
+        let mut sum = Sha256::new();
+        read(&mut stream, &mut sum, BEFORE_PAUSE, SLOW).await;
+        tokio::time::sleep(PAUSE).await;
+        // Meanwhile others go through.
+        assert_eq!(way.get("web.shop:80", "/").await.unwrap().status, 200);
+        read(&mut stream, &mut sum, BIG - BEFORE_PAUSE, after).await;
+        let expected = sums.lines().find(|l| l.ends_with(" big")).unwrap();
+        assert!(expected.starts_with(&sum.hex()), "other bytes arrived");
+        println!("{way:?}: 1 GiB in {:?}", begun.elapsed());
+    });
+    reading.into_iter().collect::<JoinSet<_>>().join_all().await;
+    connect.stop();
+    forward.stop();
 }

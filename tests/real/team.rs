@@ -62,7 +62,7 @@ pub(crate) struct Team {
 
 impl Team {
     /// With the Services put there on the server's side, or as `kubectl apply` does by itself.
-    pub(crate) fn set_up(what: &str, door: &str, server_side: bool) -> Self {
+    pub(crate) fn set_up(what: &str, server_side: bool) -> Self {
         let place = Place::new(what);
         let file = manifest();
         let file = file.path().to_str().unwrap();
@@ -75,7 +75,7 @@ impl Team {
             false => place.site.kubectl(&["apply", "-f", file]),
         }
         .unwrap();
-        place.install(door, &[]).ok();
+        place.install(&[]).ok();
         place.site.await_relays(2);
         let rollout = ["rollout", "status", "deployment/orders", "--timeout=90s"];
         place.site.kubectl(&rollout).unwrap();

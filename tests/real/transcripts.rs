@@ -1,8 +1,9 @@
 //! The recorded port-forwards that the simulation and kdev are held against, recorded again: real
 //! clients, real servers. `KDEV_RECORD=1` writes what differs in place of failing.
 //!
-//! The client is kubectl, each that `cluster/lab/kubectls` fetched. No kubectl speaks
-//! `v4.channel.k8s.io`; there it is a WebSocket client made of this file.
+//! A recording is compared with those of the same server: the lab's version. The client is kubectl:
+//! the one in the path, which is the lab's, and each that `cluster/lab/kubectls` fetched. No kubectl
+//! speaks `v4.channel.k8s.io`; there it is a WebSocket client made of this file.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -34,8 +35,6 @@ async fn within<F: Future>(what: &str, future: F) -> F::Output {
 struct Pairing {
     form: Form,
     case: Case,
-    /// The door to the cluster.
-    door: String,
     /// kubectl; none for the client in this file.
     client: Option<PathBuf>,
 }
@@ -85,7 +84,7 @@ impl Drop for Pod {
     }
 }
 
-/// The kubectl programs, by their folders' names.
+/// The kubectl programs: the lab's own, and others by their folders' names.
 fn kubectls() -> Vec<PathBuf> {
     let cache = std::env::var_os("KDEV_LAB_CACHE").map(PathBuf::from);
     let root = || match std::env::var_os("XDG_CACHE_HOME") {
@@ -93,17 +92,21 @@ fn kubectls() -> Vec<PathBuf> {
         None => PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
     };
     let fetched = cache.unwrap_or_else(|| root().join("kdev-lab"));
-    let fetched = std::fs::read_dir(fetched.join("kubectl"));
-    let fetched = fetched.expect("cluster/lab/kubectls fetches them");
+    let fetched = std::fs::read_dir(fetched.join("kubectl")).into_iter();
     let mut all: Vec<PathBuf> = fetched
+        .flatten()
         .map(|dir| dir.unwrap().path().join("kubectl"))
         .filter(|program| program.exists())
         .collect();
     all.sort();
+    all.insert(0, PathBuf::from("kubectl"));
+    // Perhaps one of those fetched is the lab's too.
+    let mut seen = std::collections::HashSet::new();
+    all.retain(|program| seen.insert(version(program).1));
     all
 }
 
-/// `1.36`, say.
+/// 36 and `v1.36.4`, say.
 fn version(program: &Path) -> (u32, String) {
     let mut command = std::process::Command::new(program);
     let output = command.args(["version", "--client", "-o", "json"]).output();
@@ -113,28 +116,20 @@ fn version(program: &Path) -> (u32, String) {
     (minor, text.to_owned())
 }
 
-/// Who can speak the form with whom: kubectl tunnels from 1.30 on, and the old server does not.
+/// Who can speak the form with the lab's server: kubectl tunnels from 1.30 on.
 fn pairings() -> Vec<Pairing> {
     let mut all = Vec::new();
-    let doors = lab::doors();
     let kubectls: Vec<_> = kubectls().into_iter().map(|k| (version(&k).0, k)).collect();
     for case in CASES {
-        for door in &doors {
-            let with = |form, client| Pairing {
-                form,
-                case,
-                door: door.clone(),
-                client,
-            };
-            // A v4 stream cannot be ended in one direction.
-            if case.name != "half-close" {
-                all.push(with(Form::V4, None));
-            }
-            for (minor, kubectl) in &kubectls {
-                all.push(with(Form::Spdy, Some(kubectl.clone())));
-                if *minor >= TUNNELS && door == "front" {
-                    all.push(with(Form::Tunnel, Some(kubectl.clone())));
-                }
+        let with = |form, client| Pairing { form, case, client };
+        // A v4 stream cannot be ended in one direction.
+        if case.name != "half-close" {
+            all.push(with(Form::V4, None));
+        }
+        for (minor, kubectl) in &kubectls {
+            all.push(with(Form::Spdy, Some(kubectl.clone())));
+            if *minor >= TUNNELS && lab::tunnels_spdy() {
+                all.push(with(Form::Tunnel, Some(kubectl.clone())));
             }
         }
     }
@@ -149,7 +144,7 @@ impl Pairing {
             Pod::shared()
         };
         let uid = lab::field(&format!("pod/{}", pod.name), ".metadata.uid");
-        let account = Account::of(&lab::kubeconfig("edit", &self.door));
+        let account = Account::of(&lab::kubeconfig("edit"));
         let recorder = Recorder::start(&account, self.form).await;
         let mut transcript = match &self.client {
             Some(kubectl) => self.by_kubectl(kubectl, &account, &recorder, &pod).await,
@@ -171,13 +166,9 @@ impl Pairing {
             Some(kubectl) => format!("kubectl {}", version(kubectl).1),
             None => "the WebSocket client of tests/real/transcripts.rs".to_owned(),
         };
-        let server = match self.door.as_str() {
-            "front" => "the port-forward handlers of today before API server v1.20",
-            _ => "API server v1.20",
-        };
         transcript.notes = vec![
             format!("{}: {}", self.form.name(), self.case.name),
-            format!("{client} with {server}, containerd"),
+            format!("{client} with API server v1.{}, containerd", lab::kube()),
         ];
         transcript
     }
@@ -319,6 +310,7 @@ impl Pairing {
 #[ignore = "needs the lab"]
 async fn port_forwards_look_as_they_were_recorded() {
     let write = std::env::var_os("KDEV_RECORD").is_some();
+    let server = format!("1.{}", lab::kube());
     let only = std::env::var("KDEV_RECORD_ONLY").unwrap_or_default();
     let mut running = JoinSet::new();
     let mut failed = Vec::new();
@@ -346,7 +338,9 @@ async fn port_forwards_look_as_they_were_recorded() {
     });
     for (_, pairing, transcript) in results {
         let (form, case) = (pairing.form, &pairing.case);
-        let known = Transcript::all(form, case).unwrap();
+        // Those that this run has written are among them: an older kubectl that does the same
+        // needs no file of its own.
+        let known = Transcript::with_server(form, case, &server).unwrap();
         let same = known.iter().any(|(_, known)| {
             [Side::Client, Side::Server]
                 .into_iter()
@@ -359,11 +353,11 @@ async fn port_forwards_look_as_they_were_recorded() {
         }
         println!("{transcript}");
         if write {
-            // An old kubectl that differs gets a file of its own.
-            let client = pairing.client.as_deref().map(|kubectl| version(kubectl).0);
-            let client = client.filter(|minor| *minor < TUNNELS);
-            let client = client.map(|minor| format!("kubectl-1.{minor}"));
-            let path = Transcript::path(form, case, client.as_deref());
+            let client = match pairing.client.as_deref() {
+                Some(kubectl) => format!("kubectl-1.{}", version(kubectl).0),
+                None => "by-hand".to_owned(),
+            };
+            let path = Transcript::path(form, case, &server, &client);
             std::fs::write(path, transcript.to_string()).unwrap();
         } else {
             failed.push(notes);

@@ -186,28 +186,29 @@ impl Transcript {
         stories
     }
 
-    /// Where the recording of a case in a form is kept; `client` names one that is not the newest
-    /// and does it another way.
+    /// Where the recording of a case in a form is kept: `spdy-echo.1.37-kubectl-1.37.txt` has the
+    /// server's version and the client.
     #[must_use]
-    pub fn path(form: Form, case: &Case, client: Option<&str>) -> PathBuf {
-        let client = client.map_or_else(String::new, |client| format!(".{client}"));
-        let file = format!("{}-{}{client}.txt", form.name(), case.name);
+    pub fn path(form: Form, case: &Case, server: &str, client: &str) -> PathBuf {
+        let file = format!("{}-{}.{server}-{client}.txt", form.name(), case.name);
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
         PathBuf::from(golden).join(file)
     }
 
-    /// The recordings of a case in a form, with their file names; the newest client's is first.
+    /// The recordings of a case in a form, with their file names: the newest server's first, and
+    /// of one server the newest client's.
     ///
     /// # Errors
     /// When one cannot be read.
     pub fn all(form: Form, case: &Case) -> Result<Vec<(String, Self)>, String> {
-        let first = Self::path(form, case, None);
-        let folder = first.parent().unwrap_or(&first);
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
+        let folder = std::path::Path::new(folder);
         let stem = format!("{}-{}.", form.name(), case.name);
         let listed = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| name.starts_with(&stem)).collect();
-        names.sort_by_key(|name| name.len());
+        // Versions from 1.10 to 1.99 are in the order of their letters.
+        names.sort_by(|a, b| b.cmp(a));
         let read = |name: String| {
             let text = std::fs::read_to_string(folder.join(&name)).map_err(|e| e.to_string());
             let transcript = text.and_then(|text| text.parse());
@@ -215,6 +216,21 @@ impl Transcript {
             Ok((name, transcript))
         };
         names.into_iter().map(read).collect()
+    }
+
+    /// Those of [`Self::all`] that were made with a server of this version, `1.37` say.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn with_server(
+        form: Form,
+        case: &Case,
+        server: &str,
+    ) -> Result<Vec<(String, Self)>, String> {
+        let mut all = Self::all(form, case)?;
+        let stem = format!("{}-{}.{server}-", form.name(), case.name);
+        all.retain(|(name, _)| name.starts_with(&stem));
+        Ok(all)
     }
 }
 

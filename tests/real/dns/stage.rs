@@ -152,9 +152,9 @@ impl Laptop {
     }
 
     /// `kdev connect` on a laptop that has this resolver.
-    pub(crate) fn connect(&self, account: &str, door: &str) -> Running {
+    pub(crate) fn connect(&self, account: &str) -> Running {
         let conf = self.resolv_conf("laptop.conf", &format!("nameserver {LAPTOP}\n"));
-        let mut command = kdev(account, door);
+        let mut command = kdev(account);
         command.args(["connect", "--json", "--dns-listen", &format!("{KDEV}:53")]);
         Running::start(&mut with_resolv_conf(&conf, &command))
     }

@@ -9,66 +9,64 @@ use std::collections::BTreeMap;
 
 pub(crate) use self::place::Place;
 use crate::installed::{BASE, RELAY};
+use crate::peer;
 use crate::site::{IMAGE, SECRETS};
-use crate::{lab, peer};
 
 /// By the account itself.
-async fn works(place: &Place, door: &str, replicas: usize) {
-    peer::works(&place.site, place.account.kubeconfig(door), replicas).await;
+async fn works(place: &Place, replicas: usize) {
+    peer::works(&place.site, place.account.kubeconfig(), replicas).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn edit_alone_installs_and_leaves_nothing_behind() {
-    for door in lab::doors() {
-        let place = Place::new("install");
-        let before = place.everything();
-        let said = place.install(&door, &[]).ok();
-        assert!(said.contains("2 pods ready"), "{said}");
-        works(&place, &door, 2).await;
+    let place = Place::new("install");
+    let before = place.everything();
+    let said = place.install(&[]).ok();
+    assert!(said.contains("2 pods ready"), "{said}");
+    works(&place, 2).await;
 
-        let there = place.everything();
-        let again = place.install(&door, &["--json"]).json();
-        assert_eq!(again["changed"], false, "{again}");
-        assert_eq!(place.everything(), there, "not even a version is another");
+    let there = place.everything();
+    let again = place.install(&["--json"]).json();
+    assert_eq!(again["changed"], false, "{again}");
+    assert_eq!(place.everything(), there, "not even a version is another");
 
-        // Without kdev: a pod that is made anew needs nobody.
-        let old = place.site.relays();
-        let pods = [
-            "delete",
-            "pods",
-            "-l",
-            "app.kubernetes.io/name=kdev-relay",
-            "--wait=false",
-        ];
-        place.site.kubectl(&pods).unwrap();
-        place.site.wait("new pods", |site| {
-            let now = site.relays();
-            now.len() == 2 && now.iter().all(|pod| !old.contains(pod))
-        });
-        works(&place, &door, 2).await;
+    // Without kdev: a pod that is made anew needs nobody.
+    let old = place.site.relays();
+    let pods = [
+        "delete",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=kdev-relay",
+        "--wait=false",
+    ];
+    place.site.kubectl(&pods).unwrap();
+    place.site.wait("new pods", |site| {
+        let now = site.relays();
+        now.len() == 2 && now.iter().all(|pod| !old.contains(pod))
+    });
+    works(&place, 2).await;
 
-        let said = place.kdev(&door, &["uninstall", "--yes"]).ok();
-        assert!(said.contains("Removed the relay"), "{said}");
-        assert_eq!(place.everything(), before);
-    }
+    let said = place.kdev(&["uninstall", "--yes"]).ok();
+    assert!(said.contains("Removed the relay"), "{said}");
+    assert_eq!(place.everything(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn one_pod_is_replaced_without_a_gap_and_has_no_budget() {
     let place = Place::new("single");
-    place.install("api", &["--replicas", "1"]).ok();
-    works(&place, "api", 1).await;
+    place.install(&["--replicas", "1"]).ok();
+    works(&place, 1).await;
     assert!(place.site.kubectl(&["get", "pdb", "kdev-relay"]).is_err());
-    place.install("api", &["--deny", "10.9.9.9"]).ok();
-    works(&place, "api", 1).await;
-    place.install("api", &["--replicas", "2"]).ok();
+    place.install(&["--deny", "10.9.9.9"]).ok();
+    works(&place, 1).await;
+    place.install(&["--replicas", "2"]).ok();
     assert_eq!(
         place.site.field("pdb/kdev-relay", ".spec.minAvailable"),
         "1"
     );
-    works(&place, "api", 2).await;
+    works(&place, 2).await;
 }
 
 /// What is printed is what an administrator's `kubectl` can apply, and kdev takes that for its own.
@@ -77,17 +75,17 @@ async fn one_pod_is_replaced_without_a_gap_and_has_no_budget() {
 async fn what_a_dry_run_prints_can_be_applied() {
     let place = Place::new("printed");
     let before = place.everything();
-    let yaml = place.install("api", &["--dry-run"]).ok();
+    let yaml = place.install(&["--dry-run"]).ok();
     assert_eq!(place.everything(), before);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), yaml).unwrap();
     let file = file.path().to_str().unwrap();
     let apply = ["apply", "--server-side", "--field-manager=kdev", "-f", file];
     place.site.kubectl(&apply).unwrap();
-    works(&place, "api", 2).await;
-    let again = place.install("api", &["--json"]).json();
+    works(&place, 2).await;
+    let again = place.install(&["--json"]).json();
     assert_eq!(again["changed"], false, "{again}");
-    place.kdev("api", &["uninstall", "--yes"]).ok();
+    place.kdev(&["uninstall", "--yes"]).ok();
     assert_eq!(place.everything(), before);
 }
 
@@ -108,13 +106,13 @@ metadata: {name: sizes}
 spec: {limits: [{type: Container, min: {cpu: 20m, memory: 24Mi}, max: {cpu: "1", memory: 100Mi}, default: {cpu: 100m, memory: 64Mi}, maxLimitRequestRatio: {memory: "2"}}, {type: Pod, max: {memory: 200Mi}}]}
 "#,
     );
-    let done = place.install("api", &[]);
+    let done = place.install(&[]);
     assert!(
         done.err.contains("allows a container no more than 100Mi"),
         "{done:?}"
     );
     done.ok();
-    works(&place, "api", 2).await;
+    works(&place, 2).await;
     let container = ".spec.template.spec.containers[0].resources";
     let resources = place.site.field("deployment/kdev-relay", container);
     let resources: BTreeMap<String, BTreeMap<String, String>> =
@@ -131,15 +129,15 @@ spec: {limits: [{type: Container, min: {cpu: 20m, memory: 24Mi}, max: {cpu: "1",
 async fn an_image_and_parts_take_turns() {
     let place = Place::new("image");
     let image = IMAGE.join(":");
-    let done = place.kdev("api", &["install", "--image", &image]);
+    let done = place.kdev(&["install", "--image", &image]);
     done.ok();
-    works(&place, "api", 2).await;
+    works(&place, 2).await;
     let key = place.site.key(SECRETS[0]);
     let base = ["install", "--base-image", BASE, "--relay-binary", &*RELAY];
-    place.kdev("api", &base).ok();
-    works(&place, "api", 2).await;
-    place.kdev("api", &["install", "--image", &image]).ok();
-    works(&place, "api", 2).await;
+    place.kdev(&base).ok();
+    works(&place, 2).await;
+    place.kdev(&["install", "--image", &image]).ok();
+    works(&place, 2).await;
     assert_eq!(place.site.key(SECRETS[0]), key);
     assert!(
         !place

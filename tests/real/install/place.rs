@@ -37,20 +37,20 @@ impl Place {
         Self { account, site }
     }
 
-    pub(crate) fn command(&self, door: &str, args: &[&str]) -> Command {
-        let mut command = kdev(&self.account.0, door);
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = kdev(&self.account.0);
         command.args(args);
         command
     }
 
-    pub(crate) fn kdev(&self, door: &str, args: &[&str]) -> Done {
-        finish_within(LIMIT, &mut self.command(door, args), b"")
+    pub(crate) fn kdev(&self, args: &[&str]) -> Done {
+        finish_within(LIMIT, &mut self.command(args), b"")
     }
 
     /// `kdev install` with the lab's base image.
-    pub(crate) fn install(&self, door: &str, args: &[&str]) -> Done {
+    pub(crate) fn install(&self, args: &[&str]) -> Done {
         let first = ["install", "--base-image", BASE, "--relay-binary", &*RELAY];
-        self.kdev(door, &[&first, args].concat())
+        self.kdev(&[&first, args].concat())
     }
 
     /// Puts objects there as the administrator.

@@ -16,7 +16,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Deployment it said `text` first.
 fn explained(place: &Place, args: &[&str], text: &str) -> (String, Duration) {
     let args = [&["install", "--relay-binary", &*RELAY], args].concat();
-    let mut child = place.command("api", &args).spawn().unwrap();
+    let mut child = place.command(&args).spawn().unwrap();
     let (mut applied, mut took, mut last) = (None, None, String::new());
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
         let line = line.unwrap();
@@ -60,7 +60,7 @@ fn wrong_images_are_explained() {
         "container unpack",
     );
     // And then it works.
-    place.install("api", &[]).ok();
+    place.install(&[]).ok();
     assert_eq!(place.site.await_relays(2).len(), 2);
 }
 
@@ -76,7 +76,7 @@ fn quotas_and_nodes_without_room_are_explained() {
     // This kubelet does not end for up to two minutes what is deleted between its init container and
     // its start.
     place.site.await_relays(1);
-    place.kdev("api", &["uninstall", "--yes"]).ok();
+    place.kdev(&["uninstall", "--yes"]).ok();
 
     // More than any node has.
     place
@@ -99,7 +99,7 @@ fn quotas_and_nodes_without_room_are_explained() {
 fn a_relay_that_cannot_run_says_its_last_words() {
     let place = Place::new("crash");
     // Rules that the relay would refuse, put there behind kdev's back.
-    place.install("api", &["--replicas", "1"]).ok();
+    place.install(&["--replicas", "1"]).ok();
     let env = [
         "set",
         "env",
@@ -109,7 +109,7 @@ fn a_relay_that_cannot_run_says_its_last_words() {
         "KDEV_ALLOW=nonsense",
     ];
     place.site.kubectl(&env).unwrap();
-    let said = place.install("api", &[]).failed();
+    let said = place.install(&[]).failed();
     assert!(said.contains("container relay ended with code 1"), "{said}");
     assert!(said.contains("KDEV_ALLOW"), "{said}");
 }

@@ -29,7 +29,7 @@ fn as_version(version: &str) -> tempfile::NamedTempFile {
 #[ignore = "needs the lab"]
 async fn an_upgrade_keeps_what_was_chosen_and_goes_back_only_by_force() {
     let place = Place::new("upgrade");
-    let none = place.kdev("api", &["upgrade", "--relay-binary", &RELAY]);
+    let none = place.kdev(&["upgrade", "--relay-binary", &RELAY]);
     assert!(none.err.contains("no relay is installed"), "{none:?}");
 
     let old = as_version("0.0.9");
@@ -43,7 +43,7 @@ async fn an_upgrade_keeps_what_was_chosen_and_goes_back_only_by_force() {
         "--deny",
         "10.9.9.9",
     ];
-    place.kdev("api", &first).ok();
+    place.kdev(&first).ok();
     let keys = SECRETS.map(|name| place.site.key(name));
     let parts = |place: &Place| -> Vec<String> {
         let all = place.everything().into_keys();
@@ -57,11 +57,9 @@ async fn an_upgrade_keeps_what_was_chosen_and_goes_back_only_by_force() {
     };
     assert_eq!(version(&place), "0.0.9");
 
-    let said = place
-        .kdev("api", &["upgrade", "--relay-binary", &RELAY])
-        .ok();
+    let said = place.kdev(&["upgrade", "--relay-binary", &RELAY]).ok();
     assert!(said.contains("Upgraded from 0.0.9"), "{said}");
-    works(&place, "api", 2).await;
+    works(&place, 2).await;
     assert_eq!(version(&place), env!("CARGO_PKG_VERSION"));
     assert_eq!(SECRETS.map(|name| place.site.key(name)), keys);
     let container = ".spec.template.spec.containers[0].env[0].value";
@@ -75,11 +73,11 @@ async fn an_upgrade_keeps_what_was_chosen_and_goes_back_only_by_force() {
         "{before:?} {after:?}"
     );
 
-    let back = place.kdev("api", &["upgrade", "--relay-binary", old]);
+    let back = place.kdev(&["upgrade", "--relay-binary", old]);
     let back = back.failed();
     assert!(back.contains("the older 0.0.9"), "{back}");
     place
-        .kdev("api", &["upgrade", "--relay-binary", old, "--force"])
+        .kdev(&["upgrade", "--relay-binary", old, "--force"])
         .ok();
     assert_eq!(
         (version(&place), parts(&place)),

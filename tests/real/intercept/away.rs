@@ -32,7 +32,7 @@ pub(super) fn app_on(port: u16) -> App {
 fn start(team: &Team, port: u16, more: &[&str]) -> Intercept {
     let to = port.to_string();
     let args = [&["echo:http", "--header", ANNS, "--to", &to], more].concat();
-    let live = Intercept::attempt(&mut command(team, "api", "ann", &args));
+    let live = Intercept::attempt(&mut command(team, "ann", &args));
     let live = live.unwrap_or_else(|refused| panic!("{args:?}: {refused:?}"));
     let error = live.live["app_error"].as_str().unwrap_or_default();
     assert!(error.contains(&to), "{error}");

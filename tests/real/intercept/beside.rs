@@ -69,7 +69,7 @@ fn two_peoples_requests_beside_all_others() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("beside", "api", true);
+    let team = Team::set_up("beside", true);
     team.scale(PODS);
     let (ann, bob) = (App::of("ann"), App::of("bob"));
     let [fresh, kept] = PLAIN;

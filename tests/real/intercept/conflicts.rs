@@ -9,7 +9,7 @@ use crate::team::Team;
 /// One more who wants something, in a session of their own.
 fn another(team: &Team, owner: &str, args: &[&str]) -> Result<Intercept, Refused> {
     let args = [args, &["--to", "9"]].concat();
-    Intercept::attempt(&mut command(team, "api", owner, &args))
+    Intercept::attempt(&mut command(team, owner, &args))
 }
 
 /// It fails, and says who is in the way and with what.
@@ -56,7 +56,7 @@ fn who_would_take_what_somebody_has_is_refused_by_name() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("conflicts", "api", true);
+    let team = Team::set_up("conflicts", true);
     let ann = App::of("ann");
     let anns = Intercept::live(&team, &ann, &["orders", "--header", "x-user: ann"]);
     let why = ["ann", "x-user"];
@@ -102,7 +102,7 @@ fn who_would_take_what_somebody_has_is_refused_by_name() {
 #[test]
 #[ignore = "needs the lab"]
 fn one_of_twelve_wins() {
-    let team = Team::set_up("twelve", "api", true);
+    let team = Team::set_up("twelve", true);
     let before = team.objects();
     let (won, lost) = std::thread::scope(|scope| {
         let team = &team;

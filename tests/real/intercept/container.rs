@@ -15,7 +15,7 @@ fn a_containers_port_gets_what_comes_for_a_service() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("container", "api", true);
+    let team = Team::set_up("container", true);
     let before = team.objects();
     let orders = team.address("orders");
     let port = {
@@ -25,9 +25,7 @@ fn a_containers_port_gets_what_comes_for_a_service() {
     for personal in [false, true] {
         let container = Container::name("intercepts");
         let (intercept, publish) = (format!("orders={port}"), format!("{port}:8080"));
-        let mut command = team
-            .place
-            .command("api", &["run", "--intercept", &intercept]);
+        let mut command = team.place.command(&["run", "--intercept", &intercept]);
         if personal {
             command.args(["--header", "x-user: ann"]);
         }

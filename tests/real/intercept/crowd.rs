@@ -40,7 +40,7 @@ pub(super) fn assert_right(address: &str, app: &App, of_a_pod: impl Fn(&str) -> 
 #[test]
 #[ignore = "needs the lab"]
 fn a_hundred_at_once_are_all_served() {
-    let team = Team::set_up("crowd", "api", true);
+    let team = Team::set_up("crowd", true);
     let orders = team.address("orders");
     let ann = App::of("ann");
     let live = Intercept::live(&team, &ann, &["orders", "--header", "x-user: ann"]);

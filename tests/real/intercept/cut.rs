@@ -22,21 +22,19 @@ async fn a_laptop_whose_network_is_cut_disturbs_nobody_else() {
     if lab::leaves_out_long() {
         return;
     }
-    for door in lab::doors() {
-        // The line goes on from here to the API server, which learns nothing of the cut.
-        let (folder, mobile) = (tempfile::tempdir().unwrap(), Mobile::set_up());
-        let (team, kubeconfig) = tokio::task::block_in_place(|| {
-            let team = Team::set_up("cut", &door, true);
-            let kubeconfig = team.place.account.kubeconfig(&door);
-            (team, kubeconfig)
-        });
-        let line = Line::new(mobile::here(), line::server(&kubeconfig)).await;
-        let over = line::over(&kubeconfig, line.address, folder.path());
-        tokio::task::block_in_place(|| cut(&door, team, &mobile, &over));
-    }
+    // The line goes on from here to the API server, which learns nothing of the cut.
+    let (folder, mobile) = (tempfile::tempdir().unwrap(), Mobile::set_up());
+    let (team, kubeconfig) = tokio::task::block_in_place(|| {
+        let team = Team::set_up("cut", true);
+        let kubeconfig = team.place.account.kubeconfig();
+        (team, kubeconfig)
+    });
+    let line = Line::new(mobile::here(), line::server(&kubeconfig)).await;
+    let over = line::over(&kubeconfig, line.address, folder.path());
+    tokio::task::block_in_place(|| cut(team, &mobile, &over));
 }
 
-fn cut(door: &str, team: Team, mobile: &Mobile, kubeconfig: &Path) {
+fn cut(team: Team, mobile: &Mobile, kubeconfig: &Path) {
     let mut app = Command::new("python3");
     let ann = App::start("ann", mobile.command(app.args([SCRIPT, "laptop-of-ann"])));
     let mut kdev = kdev_with(kubeconfig);
@@ -58,12 +56,12 @@ fn cut(door: &str, team: Team, mobile: &Mobile, kubeconfig: &Path) {
     let away = mobile.cut();
     pause(CUT);
     drop(away);
-    fault.over = stage.comes(&format!("{door}: the network is back"));
+    fault.over = stage.comes("the network is back");
     pause(3);
     let past = stage.end();
     fault.noticed(&past.calls);
     assert_others_served(&past.calls, &[]);
     past.assert_matched(&[fault]);
     let slowest = past.owners().map(|call| call.took).reduce(f64::max);
-    println!("{door}: the slowest of the owner's took {slowest:?} s");
+    println!("the slowest of the owner's took {slowest:?} s");
 }

@@ -23,7 +23,7 @@ fn connections_from_before_come_along_when_pods_are_replaced() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("drain", "api", true);
+    let team = Team::set_up("drain", true);
     team.scale(PODS);
     let before = team.objects();
     let ready = || -> BTreeSet<String> {

@@ -23,7 +23,7 @@ fn what_others_set_back_each_second_is_theirs_in_the_end() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("drift", "api", true);
+    let team = Team::set_up("drift", true);
     let orders = team.address("orders");
     let ann = App::of("ann");
     let theirs = team.place.site.object("service/orders");
@@ -79,7 +79,7 @@ fn what_others_set_back_each_second_is_theirs_in_the_end() {
         team.place.site.kubectl(&list).unwrap()
     };
     println!("left behind: {:?}", origins());
-    team.place.kdev("api", &["restore"]).ok();
+    team.place.kdev(&["restore"]).ok();
     while !origins().is_empty() {
         assert!(begun.elapsed() < TRACES, "{}", origins());
         std::thread::sleep(Duration::from_millis(500));

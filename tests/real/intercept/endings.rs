@@ -19,7 +19,7 @@ const GAP: f64 = 7.0;
 
 /// kdev for somebody.
 fn by(team: &Team, owner: &str, args: &[&str]) -> Done {
-    let mut command = team.place.command("api", args);
+    let mut command = team.place.command(args);
     finish(command.env("KDEV_OWNER", owner), b"")
 }
 
@@ -33,7 +33,7 @@ fn who_ends_somebody_elses_must_say_so_and_is_named() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("ended", "api", true);
+    let team = Team::set_up("ended", true);
     let orders = team.address("orders");
     let ann = App::of("ann");
     let load = team.load("orders");
@@ -108,7 +108,7 @@ fn what_it_stands_on_goes_and_it_ends() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("goes", "api", true);
+    let team = Team::set_up("goes", true);
     let ann = App::of("ann");
     let gone = |what: &str, live: Intercept, delete: &[&str]| {
         let begun = Instant::now();
@@ -153,9 +153,9 @@ fn what_it_stands_on_goes_and_it_ends() {
     assert!(gap < GAP, "{gap} s: {:?}", failures.last());
     let last = calls.0.iter().rfind(|call| call.status == 200);
     assert!(last.is_some_and(|call| from_a_pod(&call.answer)));
-    team.place.kdev("api", &["restore"]).ok();
+    team.place.kdev(&["restore"]).ok();
 
-    team.place.install("api", &[]).ok();
+    team.place.install(&[]).ok();
     team.place.site.await_relays(2);
     let live = Intercept::live(&team, &ann, &["orders", "--header", ANNS]);
     let namespace = team.place.site.0.clone();

@@ -50,7 +50,7 @@ fn assert_bounded(calls: &Calls, silent: &[(f64, f64)]) {
 #[test]
 #[ignore = "needs the lab"]
 fn a_kdev_that_dies_or_freezes_disturbs_nobody_else() {
-    let team = Team::set_up("dies", "api", true);
+    let team = Team::set_up("dies", true);
     let orders = team.address("orders");
     let ann = App::of("ann");
     let hears = || call(&orders, &["-H", ANNS]);
@@ -95,7 +95,7 @@ fn other_relay_pods_and_an_apply_in_the_middle_fail_nothing() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("others", "api", false);
+    let team = Team::set_up("others", false);
     let orders = team.address("orders");
     let ann = App::of("ann");
     let live = Intercept::live(&team, &ann, &["orders", "--header", ANNS]);

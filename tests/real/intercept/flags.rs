@@ -25,7 +25,7 @@ fn its_time_is_over_or_it_is_told_to_end() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("ends", "api", true);
+    let team = Team::set_up("ends", true);
     let (before, orders) = (team.objects(), team.address("orders"));
     let ann = App::of("ann");
     let load = team.load("orders");
@@ -87,16 +87,14 @@ fn ctrl_c_before_it_is_live_leaves_nothing() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("early", "api", true);
+    let team = Team::set_up("early", true);
     let before = team.objects();
     let load = team.load("orders");
     let of = |n: u64| {
         let (owner, header) = (format!("person-{n}"), format!("x-user: {n}"));
         let args = ["orders", "--header", &header, "--to", "9"];
         let after = Duration::from_millis(50 + 350 * n);
-        interrupted(command(&team, "api", &owner, &args), || {
-            std::thread::sleep(after)
-        })
+        interrupted(command(&team, &owner, &args), || std::thread::sleep(after))
     };
     // Some before anything was done, some in the midst of it.
     let all: Vec<_> = std::thread::scope(|scope| {
@@ -113,7 +111,7 @@ fn ctrl_c_before_it_is_live_leaves_nothing() {
     assert_as_before(&team, &before);
 
     // Its selector has a key that the relay's pods lack: they are replaced first, which takes long.
-    let slow = command(&team, "api", "ann", &["balanced", "--to", "9"]);
+    let slow = command(&team, "ann", &["balanced", "--to", "9"]);
     let label = ".spec.template.metadata.labels.tier";
     let (code, took, said) = interrupted(slow, || {
         let begins = |site: &Site| !site.field("deployment/kdev-relay", label).is_empty();

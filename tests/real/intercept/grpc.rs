@@ -52,7 +52,7 @@ fn all_kinds_of_calls_go_by_their_metadata() {
     }
     let library = library();
     let folder = library.path().to_str().unwrap();
-    let team = Team::set_up("grpc", "api", true);
+    let team = Team::set_up("grpc", true);
     let command = "PYTHONPATH=/from exec python3 /from/kinds.py server $(hostname) 50051";
     deploy(&team, "calls", command, folder, &[("grpc", 50051, 50051)]);
     let address = format!("{}:50051", team.address("calls"));

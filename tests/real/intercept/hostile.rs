@@ -196,7 +196,7 @@ fn hostile_callers_reach_nobody_else_and_harm_nothing() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("hostile", "api", true);
+    let team = Team::set_up("hostile", true);
     let serve = "exec python3 /from/raw.py $(hostname) 8080 9000";
     deploy(&team, "raw", serve, folder(), &[("http", 80, 8080)]);
     let address = team.address("raw");
@@ -204,7 +204,7 @@ fn hostile_callers_reach_nobody_else_and_harm_nothing() {
     let start = |owner, port: u16, args: &[&str]| {
         let to = port.to_string();
         let args = [&["raw", "--to", &to], args].concat();
-        let live = Intercept::attempt(&mut command(&team, "api", owner, &args));
+        let live = Intercept::attempt(&mut command(&team, owner, &args));
         live.unwrap_or_else(|refused| panic!("{args:?}: {refused:?}"))
     };
     let all = [

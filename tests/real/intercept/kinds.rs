@@ -37,7 +37,7 @@ pub(super) fn caller(kind: &str, host: &str, more: &[&str], input: &'static [u8]
 
 /// A team whose pods say who they are in several ways.
 pub(super) fn echo(what: &str) -> (Team, String) {
-    let team = Team::set_up(what, "api", true);
+    let team = Team::set_up(what, true);
     let folder = Path::new(SCRIPT).parent().unwrap();
     let command = "exec python3 /from/app.py $(hostname) 8080 9000";
     let ports = [("http", 80, 8080), ("greets", 3306, 9000)];
@@ -89,7 +89,7 @@ fn upgrades_bulk_and_other_protocols_arrive_whole() {
     };
     assert!(greeting().starts_with("echo-"));
     let to = ann.greeter.to_string();
-    let mut global = command(&team, "api", "ann", &["echo:greets", "--to", &to]);
+    let mut global = command(&team, "ann", &["echo:greets", "--to", &to]);
     let global = Intercept::attempt(&mut global).unwrap_or_else(|refused| panic!("{refused:?}"));
     std::thread::sleep(LAG);
     assert_eq!(greeting(), format!("{} greets", ann.name));
@@ -164,7 +164,7 @@ fn a_request_has_one_end_and_http2_stays_http2() {
     let (port, record) = recorder();
     let (two, to) = (http2_only().to_string(), port.to_string());
     let start = |args: &[&str]| {
-        let mut command = command(&team, "api", "ann", args);
+        let mut command = command(&team, "ann", args);
         Intercept::attempt(&mut command).unwrap_or_else(|refused| panic!("{args:?}: {refused:?}"))
     };
     let anns = start(&["echo:http", "--header", ANNS, "--to", &to]);

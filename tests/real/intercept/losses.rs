@@ -33,8 +33,13 @@ const EVICT_AGAIN: Duration = Duration::from_millis(200);
 /// Evicts a pod as a drain of its node does: again and again while a budget refuses it. Gives how often
 /// it did.
 fn evict(site: &Site, pod: &str) -> usize {
+    let version = if lab::kube() >= 22 {
+        "policy/v1"
+    } else {
+        "policy/v1beta1"
+    };
     let eviction = json!({
-        "apiVersion": "policy/v1beta1", "kind": "Eviction",
+        "apiVersion": version, "kind": "Eviction",
         "metadata": {"name": pod, "namespace": site.0},
     });
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -172,7 +177,7 @@ fn without_any_kdev_other_relay_pods_pass_all_on() {
     let last = calls.of("ann").last().unwrap();
     assert!(last.answer.starts_with("orders-"), "{last:?}");
     drop(ann);
-    let mut restore = team.place.command("api", &["restore", "--force"]);
+    let mut restore = team.place.command(&["restore", "--force"]);
     crate::program::finish(&mut restore, b"").ok();
     assert_eq!(selector(&team), r#"{"app":"orders"}"#);
 }

@@ -137,13 +137,13 @@ fn two_hundred_and_fifty_people_are_on_one_service() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("many", "api", true);
+    let team = Team::set_up("many", true);
     let (before, orders) = (team.objects(), team.address("orders"));
     println!("before: {}, {}", memory(&team)[0], memory(&team)[1]);
     let start = |n: usize| {
         let (header, to) = (format!("x-user: user{n}"), app(n).to_string());
         let args = ["orders", "--header", &header, "--to", &to];
-        Intercept::attempt(&mut command(&team, "api", &format!("user{n}"), &args))
+        Intercept::attempt(&mut command(&team, &format!("user{n}"), &args))
             .unwrap_or_else(|refused| panic!("{n}: {refused:?}"))
     };
     let begun = Instant::now();
@@ -164,7 +164,7 @@ fn two_hundred_and_fifty_people_are_on_one_service() {
     let begun = Instant::now();
     each(live, Intercept::end);
     println!("all ended after {:?}", begun.elapsed());
-    let mut restore = team.place.command("api", &["restore", "--force"]);
+    let mut restore = team.place.command(&["restore", "--force"]);
     finish(&mut restore, b"").ok();
     assert!(answers(&orders).iter().all(|answer| from_a_pod(answer)));
     assert_as_before(&team, &before);
@@ -176,19 +176,18 @@ fn one_more_than_five_hundred_is_refused_with_the_number() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("most", "api", true);
+    let team = Team::set_up("most", true);
     let (before, to) = (team.objects(), app(0).to_string());
     let with = |n: usize| format!("x-user: user{n}");
     let mut first = command(
         &team,
-        "api",
         "user0",
         &["orders", "--header", &with(0), "--to", &to],
     );
     let first = Intercept::attempt(&mut first).unwrap_or_else(|refused| panic!("{refused:?}"));
     fill_up(&team);
     let one_more = ["orders", "--header", &with(MOST), "--to", &to];
-    let refused = Intercept::attempt(&mut command(&team, "api", "late", &one_more));
+    let refused = Intercept::attempt(&mut command(&team, "late", &one_more));
     let (code, said) = refused.err().expect("more than there may be");
     println!("{said}");
     assert_eq!(code, Some(1), "{said}");
@@ -196,7 +195,7 @@ fn one_more_than_five_hundred_is_refused_with_the_number() {
     let address = team.address("orders");
     assert_eq!(call(&address, &["-H", &with(0)]), name(0));
     first.end();
-    let mut restore = team.place.command("api", &["restore", "--force"]);
+    let mut restore = team.place.command(&["restore", "--force"]);
     finish(&mut restore, b"").ok();
     assert!(from_a_pod(&call(&address, &["-H", &with(0)])));
     assert_as_before(&team, &before);

@@ -22,7 +22,7 @@ const LATE: f64 = 0.150;
 fn live(team: &Team, owner: &str, port: u16, args: &[&str]) -> Intercept {
     let to = port.to_string();
     let args = [args, &["--to", &to]].concat();
-    let live = Intercept::attempt(&mut command(team, "api", owner, &args));
+    let live = Intercept::attempt(&mut command(team, owner, &args));
     live.unwrap_or_else(|refused| panic!("{args:?}: {refused:?}"))
 }
 
@@ -76,7 +76,7 @@ fn copies_slow_nobody() {
     let all = calls();
     let (half, late) = took("copies for an app that answers", &all);
     std::thread::sleep(LAG);
-    let listed = team.place.kdev("api", &["list", "--json"]).json();
+    let listed = team.place.kdev(&["list", "--json"]).json();
     let copies = listed[0]["claims"][0]["requests"].as_u64();
     println!("copies for {:?} of {} requests", copies, all.0.len());
     quick.end();

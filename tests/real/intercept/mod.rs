@@ -70,71 +70,68 @@ fn assert_as_before(team: &Team, before: &[serde_json::Value]) {
 #[test]
 #[ignore = "needs the lab"]
 fn there_and_back_leaves_no_trace() {
-    for door in lab::doors() {
-        let team = Team::set_up("there", &door, true);
-        let before = team.objects();
-        let orders = team.address("orders");
-        let (ann, bob) = (App::of("ann"), App::of("bob"));
-        let everything = |from: &str| {
-            let other = [format!("{orders}:8080"), format!("{orders}:9090")];
-            assert!(other.iter().all(|port| from_a_pod(&call(port, &[]))));
-            match from {
-                "pods" => assert!(from_a_pod(&call(&orders, &[]))),
-                name => assert_eq!(call(&orders, &[]), name),
-            }
-        };
+    let team = Team::set_up("there", true);
+    let before = team.objects();
+    let orders = team.address("orders");
+    let (ann, bob) = (App::of("ann"), App::of("bob"));
+    let everything = |from: &str| {
+        let other = [format!("{orders}:8080"), format!("{orders}:9090")];
+        assert!(other.iter().all(|port| from_a_pod(&call(port, &[]))));
+        match from {
+            "pods" => assert!(from_a_pod(&call(&orders, &[]))),
+            name => assert_eq!(call(&orders, &[]), name),
+        }
+    };
 
-        let global = Intercept::live_by(&team, &door, &ann, &["orders:http"]);
-        assert_eq!(global.live["service"], "orders");
-        assert_eq!(global.live["namespace"], team.place.site.0.as_str());
-        assert_eq!(global.live["owner"], "ann");
+    let global = Intercept::live_by(&team, &ann, &["orders:http"]);
+    assert_eq!(global.live["service"], "orders");
+    assert_eq!(global.live["namespace"], team.place.site.0.as_str());
+    assert_eq!(global.live["owner"], "ann");
+    std::thread::sleep(LAG);
+    everything(&ann.name);
+    let told = global.events("request");
+    let told = told
+        .last()
+        .unwrap_or_else(|| panic!("{}", global.told()))
+        .clone();
+    assert_eq!(
+        (&told["method"], &told["path"], &told["status"]),
+        (&"GET".into(), &"/".into(), &200.into()),
+        "{told}"
+    );
+    let listed = team.place.kdev(&["list", "--json"]).json();
+    assert_eq!(listed[0]["service"], "orders", "{listed}");
+    assert_eq!(listed[0]["claims"][0]["owner"], "ann", "{listed}");
+    global.end_whole();
+    everything("pods");
+    assert_as_before(&team, &before);
+
+    // Two people, who leave in either order.
+    for ann_first in [true, false] {
+        let with = |who: &str| format!("x-user: {who}");
+        let of = |app: &App| {
+            let condition = with(&app.owner);
+            Intercept::live_by(&team, app, &["orders:http", "--header", &condition])
+        };
+        let (anns, bobs) = (of(&ann), of(&bob));
         std::thread::sleep(LAG);
-        everything(&ann.name);
-        let told = global.events("request");
-        let told = told
-            .last()
-            .unwrap_or_else(|| panic!("{}", global.told()))
-            .clone();
+        let hears = |app: &App| call(&orders, &["-H", &with(&app.owner)]);
         assert_eq!(
-            (&told["method"], &told["path"], &told["status"]),
-            (&"GET".into(), &"/".into(), &200.into()),
-            "{told}"
+            (hears(&ann), hears(&bob)),
+            (ann.name.clone(), bob.name.clone())
         );
-        let listed = team.place.kdev(&door, &["list", "--json"]).json();
-        assert_eq!(listed[0]["service"], "orders", "{listed}");
-        assert_eq!(listed[0]["claims"][0]["owner"], "ann", "{listed}");
-        global.end_whole();
+        everything("pods");
+        let (first, second, left, stays) = match ann_first {
+            true => (anns, bobs, &ann, &bob),
+            false => (bobs, anns, &bob, &ann),
+        };
+        first.end();
+        assert!(from_a_pod(&hears(left)));
+        assert_eq!(hears(stays), stays.name);
+        second.end_whole();
+        assert!(from_a_pod(&hears(stays)));
         everything("pods");
         assert_as_before(&team, &before);
-
-        // Two people, who leave in either order.
-        let orders_of_leaving: &[bool] = if door == "api" { &[true, false] } else { &[] };
-        for ann_first in orders_of_leaving.iter().copied() {
-            let with = |who: &str| format!("x-user: {who}");
-            let of = |app: &App| {
-                let condition = with(&app.owner);
-                Intercept::live_by(&team, &door, app, &["orders:http", "--header", &condition])
-            };
-            let (anns, bobs) = (of(&ann), of(&bob));
-            std::thread::sleep(LAG);
-            let hears = |app: &App| call(&orders, &["-H", &with(&app.owner)]);
-            assert_eq!(
-                (hears(&ann), hears(&bob)),
-                (ann.name.clone(), bob.name.clone())
-            );
-            everything("pods");
-            let (first, second, left, stays) = match ann_first {
-                true => (anns, bobs, &ann, &bob),
-                false => (bobs, anns, &bob, &ann),
-            };
-            first.end();
-            assert!(from_a_pod(&hears(left)));
-            assert_eq!(hears(stays), stays.name);
-            second.end_whole();
-            assert!(from_a_pod(&hears(stays)));
-            everything("pods");
-            assert_as_before(&team, &before);
-        }
     }
 }
 
@@ -144,7 +141,7 @@ fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("killed", "api", true);
+    let team = Team::set_up("killed", true);
     let before = team.objects();
     let orders = team.address("orders");
     let ann = App::of("ann@home");
@@ -156,7 +153,7 @@ fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
     assert_eq!(hears("x-kdev: ann"), ann.name);
     assert_eq!(hears("baggage: a=b,kdev=ann"), ann.name);
     assert!(from_a_pod(&hears("x-kdev: bob")));
-    let mut leave = team.place.command("api", &["leave", "orders"]);
+    let mut leave = team.place.command(&["leave", "orders"]);
     finish(leave.env("KDEV_OWNER", "ann@home"), b"").ok();
     println!("told to leave: {:?}", running.over());
     assert!(from_a_pod(&hears("x-kdev: ann")));
@@ -164,13 +161,13 @@ fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
 
     mine().kill();
     // Somebody else's without a word: it is refused or not there to them.
-    team.place.kdev("api", &["restore"]);
+    team.place.kdev(&["restore"]);
     assert_ne!(
         team.objects(),
         before,
         "bob ended what ann may come back to"
     );
-    let mut restore = team.place.command("api", &["restore", "--force"]);
+    let mut restore = team.place.command(&["restore", "--force"]);
     finish(restore.env("KDEV_OWNER", "ann@home"), b"").ok();
     assert!(from_a_pod(&hears("x-kdev: ann")));
     assert_as_before(&team, &before);
@@ -191,12 +188,12 @@ fn intercepts_are_events_of_the_service_where_that_may_be() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("events", "api", true);
+    let team = Team::set_up("events", true);
     let ann = App::of("ann");
     // The role `edit` may not make any.
     Intercept::live(&team, &ann, &["orders:http"]).end();
     assert_eq!(reasons(&team, "orders"), [""; 0]);
-    let mut admin = kdev("admin", "api");
+    let mut admin = kdev("admin");
     admin.args([
         "-n",
         &team.place.site.0,

@@ -46,7 +46,7 @@ fn what_node_serves_and_asks_goes_by_its_headers() {
         return;
     }
     let from = folder();
-    let team = Team::set_up("node", "api", true);
+    let team = Team::set_up("node", true);
     let run =
         "LD_LIBRARY_PATH=/from/lib exec /from/node /from/node.mjs server $(hostname) 8080 8081";
     let ports = [("http", 80, 8080), ("http2", 81, 8081)];
@@ -66,7 +66,7 @@ fn what_node_serves_and_asks_goes_by_its_headers() {
         "--to",
         &two,
     ];
-    let two = Intercept::attempt(&mut command(&team, "api", "ann", &two));
+    let two = Intercept::attempt(&mut command(&team, "ann", &two));
     let two = two.unwrap_or_else(|refused| panic!("{refused:?}"));
     std::thread::sleep(LAG);
 

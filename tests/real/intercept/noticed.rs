@@ -37,7 +37,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn set_up(what: &str, unmatched: [Manner; 2]) -> Self {
-        let team = Team::set_up(what, "api", true);
+        let team = Team::set_up(what, true);
         let ann = App::of("ann");
         let live = Intercept::live(&team, &ann, &["orders", "--header", ANNS]);
         Self::watch(team, ann, live, unmatched)

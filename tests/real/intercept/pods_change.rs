@@ -28,7 +28,7 @@ fn a_rollout_of_the_services_own_pods_fails_nothing() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("rollout", "api", true);
+    let team = Team::set_up("rollout", true);
     let [fresh, kept] = PLAIN;
     let before = team.load_of("orders", &[fresh]);
     pause(2);

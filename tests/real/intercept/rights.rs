@@ -12,7 +12,7 @@ use crate::team::Team;
 #[test]
 #[ignore = "needs the lab"]
 fn the_two_roles_of_the_manifests_are_enough() {
-    let team = Team::set_up("roles-alone", "api", true);
+    let team = Team::set_up("roles-alone", true);
     let orders = team.address("orders");
     let _roles = Roles::apply();
     let user = team.place.site.account("plain");
@@ -21,7 +21,7 @@ fn the_two_roles_of_the_manifests_are_enough() {
     let app = App::of("ann");
     let to = app.port.to_string();
     let command = |args: &[&str]| {
-        let mut command = kdev(&user.0, "api");
+        let mut command = kdev(&user.0);
         command.args(args).env("KDEV_OWNER", "ann");
         command
     };

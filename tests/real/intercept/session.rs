@@ -28,23 +28,23 @@ pub(super) struct Intercept {
 pub(super) type Refused = (Option<i32>, String);
 
 /// `kdev intercept` for `owner`.
-pub(super) fn command(team: &Team, door: &str, owner: &str, args: &[&str]) -> Command {
-    let mut command = team.place.command(door, &["intercept", "--json"]);
+pub(super) fn command(team: &Team, owner: &str, args: &[&str]) -> Command {
+    let mut command = team.place.command(&["intercept", "--json"]);
     command.env("KDEV_OWNER", owner).args(args);
     command
 }
 
 impl Intercept {
-    /// To `app`, through the door `api`; must become live.
+    /// To `app`; must become live.
     pub(super) fn live(team: &Team, app: &App, args: &[&str]) -> Self {
-        Self::live_by(team, "api", app, args)
+        Self::live_by(team, app, args)
     }
 
-    pub(super) fn live_by(team: &Team, door: &str, app: &App, args: &[&str]) -> Self {
+    pub(super) fn live_by(team: &Team, app: &App, args: &[&str]) -> Self {
         let to = app.port.to_string();
         let args = [args, &["--to", &to]].concat();
         let begun = Instant::now();
-        match Self::attempt(&mut command(team, door, &app.owner, &args)) {
+        match Self::attempt(&mut command(team, &app.owner, &args)) {
             Ok(live) => {
                 println!("{args:?} live after {:?}", begun.elapsed());
                 live

@@ -42,13 +42,13 @@ fn a_terminal_shows_what_it_takes_to_go_on() {
     if lab::leaves_out_long() {
         return;
     }
-    let team = Team::set_up("terminal", "api", true);
+    let team = Team::set_up("terminal", true);
     let (namespace, orders) = (team.place.site.0.clone(), team.address("orders"));
     let port = free();
     let to = port.to_string();
     let mut command = team
         .place
-        .command("api", &["intercept", "orders:http", "--to", &to]);
+        .command(&["intercept", "orders:http", "--to", &to]);
     command.args(["--header", "x-user: ann", "--path-prefix", "/it's;here"]);
     let running = Running::spawn(command.env("KDEV_OWNER", "ann"));
     let shown = shows(&running, "Ctrl-C gives it back.");
@@ -84,7 +84,7 @@ fn a_terminal_shows_what_it_takes_to_go_on() {
     assert_eq!(line(&mut on_the_node(), &by_address), app.name);
     println!("{:?}", shows(&running, "  200  ").lines().last());
     // The line as it stands, by whoever has kdev and these credentials.
-    let file = team.place.account.kubeconfig("api");
+    let file = team.place.account.kubeconfig();
     let line_of_a_shell = format!(
         "kdev() {{ '{}' --kubeconfig '{}' \"$@\"; }}; {ready} -sS -m 10",
         kdev_binary().to_str().unwrap(),

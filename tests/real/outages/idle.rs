@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Lines;
+use super::over_a_line;
 use crate::app::Way;
 use crate::installed::Relay;
 use crate::lab;
@@ -44,20 +44,15 @@ async fn an_idle_session_works_at_once() {
     let _shortened = (!full).then(Shortened::set);
     lab::settle();
     let relay = Relay::install("outage-idle");
-    let laid = Lines::lay(&relay).await;
-    for (_, connect) in &laid.sessions {
-        let way = Way::Socks5(connect.proxy());
-        way.get(super::SERVICE, "/").await.unwrap();
-    }
+    let (line, connect) = over_a_line(&relay).await;
+    let way = Way::Socks5(connect.proxy());
+    way.get(super::SERVICE, "/").await.unwrap();
     tokio::time::sleep(if full { LONG } else { SHORT }).await;
-    for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
-        let (made, begun) = (line.made(), Instant::now());
-        let way = Way::Socks5(connect.proxy());
-        way.get(super::SERVICE, "/").await.unwrap();
-        let took = begun.elapsed();
-        println!("{door}: the first request took {took:?}, after {made} connections in all");
-        assert!(took < AT_ONCE, "{door}: {took:?}");
-        assert_eq!(line.made(), made, "{door}: a new connection was needed");
-        connect.stop();
-    }
+    let (made, begun) = (line.made(), Instant::now());
+    way.get(super::SERVICE, "/").await.unwrap();
+    let took = begun.elapsed();
+    println!("the first request took {took:?}, after {made} connections in all");
+    assert!(took < AT_ONCE, "{took:?}");
+    assert_eq!(line.made(), made, "a new connection was needed");
+    connect.stop();
 }

@@ -29,44 +29,25 @@ const SERVICE: &str = "web.shop:80";
 /// What kdev may have grown by when all is over: allocators keep some of a burst.
 const GROWTH: u64 = 24 << 20;
 
-/// A session behind each door, by the relay.
-fn sessions(relay: &Relay) -> Vec<(String, Running)> {
-    let doors = lab::doors().into_iter();
-    doors
-        .map(|door| (door.clone(), relay.connect(&door)))
-        .collect()
-}
-
-/// Makes requests to `target` through all `sessions` while `fault` runs.
-async fn survive(
-    what: &str,
-    sessions: Vec<(String, Running)>,
-    target: &str,
-    fault: impl Future<Output = Outage>,
-) {
-    let mut loads = Vec::new();
-    for (door, connect) in sessions {
-        let way = Way::Socks5(connect.proxy());
-        way.get(target, "/").await.unwrap();
-        let before = connect.memory();
-        loads.push((door, connect, before, Load::start(way, target)));
-    }
+/// Makes requests to `target` through `connect` while `fault` runs.
+async fn survive(what: &str, connect: Running, target: &str, fault: impl Future<Output = Outage>) {
+    let way = Way::Socks5(connect.proxy());
+    way.get(target, "/").await.unwrap();
+    let before = connect.memory();
+    let load = Load::start(way, target);
     tokio::time::sleep(CALM).await;
     let outage = fault.await;
     tokio::time::sleep(CALM).await;
-    for (door, connect, before, load) in loads {
-        let what = format!("{door}: {what}");
-        let requests = load.stop().await;
-        judge(&what, &requests, outage);
-        let after = connect.memory();
-        println!(
-            "{what}: kdev had {} KiB before, {} KiB after",
-            before >> 10,
-            after >> 10
-        );
-        assert!(after < before + GROWTH, "{what}: memory did not return");
-        connect.stop();
-    }
+    let requests = load.stop().await;
+    judge(what, &requests, outage);
+    let after = connect.memory();
+    println!(
+        "{what}: kdev had {} KiB before, {} KiB after",
+        before >> 10,
+        after >> 10
+    );
+    assert!(after < before + GROWTH, "{what}: memory did not return");
+    connect.stop();
 }
 
 async fn ctl(verb: &'static str, component: &'static str) {
@@ -88,7 +69,7 @@ fn moment() -> Outage {
 async fn a_killed_relay_pod_costs_its_own_requests_alone() {
     lab::settle();
     let relay = Relay::install("outage-kill");
-    survive("relay pod killed", sessions(&relay), SERVICE, async {
+    survive("relay pod killed", relay.connect(), SERVICE, async {
         let outage = moment();
         relay.kill_a_pod();
         outage
@@ -101,7 +82,7 @@ async fn a_killed_relay_pod_costs_its_own_requests_alone() {
 async fn the_relay_is_reached_again_after_a_restart_of_the_api_server() {
     lab::settle();
     let relay = Relay::install("outage-api");
-    survive("API server killed", sessions(&relay), SERVICE, async {
+    survive("API server killed", relay.connect(), SERVICE, async {
         let guard = Fault {
             component: "apiserver",
             again: "start",
@@ -126,7 +107,7 @@ async fn the_relay_is_reached_again_after_a_restart_of_the_kubelet() {
     // has none for a moment, whoever asks.
     let (_, address) = lab::pod_address("web");
     let target = format!("{address}:8080");
-    survive("kubelet restarted", sessions(&relay), &target, async {
+    survive("kubelet restarted", relay.connect(), &target, async {
         let guard = Fault {
             component: "kubelet",
             again: "start",
@@ -142,31 +123,15 @@ async fn the_relay_is_reached_again_after_a_restart_of_the_kubelet() {
     lab::settle();
 }
 
-/// A line before each door.
-struct Lines {
-    lines: Vec<Line>,
-    sessions: Vec<(String, Running)>,
-    _folder: tempfile::TempDir,
-}
-
-impl Lines {
-    async fn lay(relay: &Relay) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut lines, mut sessions) = (Vec::new(), Vec::new());
-        for door in lab::doors() {
-            let kubeconfig = lab::kubeconfig("admin", &door);
-            let loopback = ([127, 0, 0, 1], 0).into();
-            let line = Line::new(loopback, line::server(&kubeconfig)).await;
-            let over = line::over(&kubeconfig, line.address, folder.path());
-            sessions.push((door, Running::start(&mut relay.connect_with(&over))));
-            lines.push(line);
-        }
-        Self {
-            lines,
-            sessions,
-            _folder: folder,
-        }
-    }
+/// A session whose every byte goes over a line of ours.
+async fn over_a_line(relay: &Relay) -> (Line, Running) {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = lab::kubeconfig("admin");
+    let loopback = ([127, 0, 0, 1], 0).into();
+    let line = Line::new(loopback, line::server(&kubeconfig)).await;
+    let over = line::over(&kubeconfig, line.address, folder.path());
+    let connect = Running::start(&mut relay.connect_with(&over));
+    (line, connect)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,11 +139,10 @@ impl Lines {
 async fn a_cut_of_every_socket_costs_what_was_on_them() {
     lab::settle();
     let relay = Relay::install("outage-cut");
-    let laid = Lines::lay(&relay).await;
-    let lines = laid.lines;
-    survive("every socket cut", laid.sessions, SERVICE, async {
+    let (line, connect) = over_a_line(&relay).await;
+    survive("every socket cut", connect, SERVICE, async {
         let outage = moment();
-        lines.iter().for_each(Line::cut);
+        line.cut();
         outage
     })
     .await;
@@ -189,25 +153,18 @@ async fn a_cut_of_every_socket_costs_what_was_on_them() {
 async fn a_relay_session_wakes_after_a_minute() {
     lab::settle();
     let relay = Relay::install("outage-sleep");
-    let sessions: Vec<_> = lab::doors()
-        .into_iter()
-        .map(|door| (relay.connect(&door), door))
-        .collect();
-    for (connect, _) in &sessions {
-        let way = Way::Socks5(connect.proxy());
-        way.get(SERVICE, "/").await.unwrap();
-        connect.signal(Signal::SIGSTOP);
-    }
+    let connect = relay.connect();
+    let way = Way::Socks5(connect.proxy());
+    way.get(SERVICE, "/").await.unwrap();
+    connect.signal(Signal::SIGSTOP);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    for (connect, door) in sessions {
-        let outage = moment();
-        connect.signal(Signal::SIGCONT);
-        let load = Load::start(Way::Socks5(connect.proxy()), SERVICE);
-        tokio::time::sleep(CALM * 2).await;
-        let requests = load.stop().await;
-        judge(&format!("{door}: stopped for a minute"), &requests, outage);
-        connect.stop();
-    }
+    let outage = moment();
+    connect.signal(Signal::SIGCONT);
+    let load = Load::start(way, SERVICE);
+    tokio::time::sleep(CALM * 2).await;
+    let requests = load.stop().await;
+    judge("stopped for a minute", &requests, outage);
+    connect.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,37 +172,31 @@ async fn a_relay_session_wakes_after_a_minute() {
 async fn a_laptop_that_changes_its_address_goes_on() {
     lab::settle();
     let relay = Relay::install("outage-moves");
-    for door in lab::doors() {
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = lab::kubeconfig("admin", &door);
-        let mobile = Mobile::set_up();
-        let line = Line::new(mobile::here(), line::server(&kubeconfig)).await;
-        let over = line::over(&kubeconfig, line.address, folder.path());
-        let there = relay.connect_with(&over);
-        let connect = Running::start(&mut mobile.command(&there));
-        let way = Way::Socks5(connect.proxy());
-        let (done, end) = tokio::sync::oneshot::channel::<()>();
-        let app = mobile.app(move || async move {
-            way.get(SERVICE, "/").await.unwrap();
-            let load = Load::start(way, SERVICE);
-            let _ = end.await;
-            load.stop().await
-        });
-        tokio::time::sleep(CALM).await;
-        mobile.moves();
-        // Not before: what begins while it moves may still get through.
-        let outage = moment();
-        // Silence is noticed within 6 s; those who dial meanwhile wait.
-        tokio::time::sleep(Duration::from_secs(12)).await;
-        done.send(()).unwrap();
-        let requests = tokio::task::spawn_blocking(|| app.join().unwrap()).await;
-        judge_move(
-            &format!("{door}: address changed"),
-            &requests.unwrap(),
-            outage,
-        );
-        connect.stop();
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = lab::kubeconfig("admin");
+    let mobile = Mobile::set_up();
+    let line = Line::new(mobile::here(), line::server(&kubeconfig)).await;
+    let over = line::over(&kubeconfig, line.address, folder.path());
+    let there = relay.connect_with(&over);
+    let connect = Running::start(&mut mobile.command(&there));
+    let way = Way::Socks5(connect.proxy());
+    let (done, end) = tokio::sync::oneshot::channel::<()>();
+    let app = mobile.app(move || async move {
+        way.get(SERVICE, "/").await.unwrap();
+        let load = Load::start(way, SERVICE);
+        let _ = end.await;
+        load.stop().await
+    });
+    tokio::time::sleep(CALM).await;
+    mobile.moves();
+    // Not before: what begins while it moves may still get through.
+    let outage = moment();
+    // Silence is noticed within 6 s; those who dial meanwhile wait.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    done.send(()).unwrap();
+    let requests = tokio::task::spawn_blocking(|| app.join().unwrap()).await;
+    judge_move("address changed", &requests.unwrap(), outage);
+    connect.stop();
 }
 
 /// A laptop is not told that its old address leads nowhere, so the path is back when kdev has
@@ -276,43 +227,37 @@ const MADE_BESIDE: u64 = 5;
 async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
     lab::settle();
     let relay = Relay::install("outage-narrow");
-    let laid = Lines::lay(&relay).await;
-    let mut doors = JoinSet::new();
-    for (line, (door, connect)) in laid.lines.into_iter().zip(laid.sessions) {
-        doors.spawn(async move {
-            let way = Way::Socks5(connect.proxy());
-            way.get(SERVICE, "/").await.unwrap();
-            line.narrow(5_000_000 / 8);
-            let got = Arc::new(AtomicU64::new(0));
-            let mut downloads = JoinSet::new();
-            for _ in 0..DOWNLOADS {
-                let (mut download, _) = way.download(SERVICE, "/big").await.unwrap();
-                let got = got.clone();
-                downloads.spawn(async move {
-                    let mut buffer = vec![0; 64 << 10];
-                    while let Ok(n @ 1..) = download.read(&mut buffer).await {
-                        got.fetch_add(n as u64, Ordering::Relaxed);
-                    }
-                });
+    let (line, connect) = over_a_line(&relay).await;
+    let way = Way::Socks5(connect.proxy());
+    way.get(SERVICE, "/").await.unwrap();
+    line.narrow(5_000_000 / 8);
+    let got = Arc::new(AtomicU64::new(0));
+    let mut downloads = JoinSet::new();
+    for _ in 0..DOWNLOADS {
+        let (mut download, _) = way.download(SERVICE, "/big").await.unwrap();
+        let got = got.clone();
+        downloads.spawn(async move {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(n @ 1..) = download.read(&mut buffer).await {
+                got.fetch_add(n as u64, Ordering::Relaxed);
             }
-            // The tunnels for bulk are made by now.
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            let made = line.made();
-            let minute = tokio::time::sleep(Duration::from_secs(60));
-            tokio::select! {
-                () = minute => {}
-                _ = downloads.join_next() => panic!("{door}: a download broke off"),
-            }
-            let made = line.made() - made;
-            let rate = got.load(Ordering::Relaxed) / 65 / 1024;
-            println!("{door}: {rate} KiB/s in a minute, {made} connections beside them");
-            assert!(rate > 300, "{door}: the downloads stand still");
-            assert!(made <= MADE_BESIDE, "{door}: kdev connected anew");
-            line.narrow(0);
-            connect.stop();
         });
     }
-    doors.join_all().await;
+    // The tunnels for bulk are made by now.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let made = line.made();
+    let minute = tokio::time::sleep(Duration::from_secs(60));
+    tokio::select! {
+        () = minute => {}
+        _ = downloads.join_next() => panic!("a download broke off"),
+    }
+    let made = line.made() - made;
+    let rate = got.load(Ordering::Relaxed) / 65 / 1024;
+    println!("{rate} KiB/s in a minute, {made} connections beside them");
+    assert!(rate > 300, "the downloads stand still");
+    assert!(made <= MADE_BESIDE, "kdev connected anew");
+    line.narrow(0);
+    connect.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,18 +265,14 @@ async fn a_narrow_line_that_is_full_is_not_taken_for_dead() {
 async fn a_rolling_upgrade_is_not_noticed() {
     lab::settle();
     let relay = Relay::install("outage-upgrade");
-    let mut loads = Vec::new();
-    for (door, connect) in sessions(&relay) {
-        let way = Way::Socks5(connect.proxy());
-        way.get(SERVICE, "/").await.unwrap();
-        loads.push((door, connect, Load::start(way, SERVICE)));
-    }
+    let connect = relay.connect();
+    let way = Way::Socks5(connect.proxy());
+    way.get(SERVICE, "/").await.unwrap();
+    let load = Load::start(way, SERVICE);
     tokio::time::sleep(CALM).await;
     relay.upgrade().await;
     tokio::time::sleep(CALM).await;
-    for (door, connect, load) in loads {
-        let requests = load.stop().await;
-        all_went_well(&format!("{door}: rolling upgrade"), &requests);
-        connect.stop();
-    }
+    let requests = load.stop().await;
+    all_went_well("rolling upgrade", &requests);
+    connect.stop();
 }

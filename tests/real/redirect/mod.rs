@@ -22,69 +22,67 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn there_and_back_loses_nothing_and_leaves_no_trace() {
-    for door in lab::doors() {
-        let stage = Stage::set_up("redirect", &door, true).await;
-        let (before, load) = (stage.objects(), stage.load("orders"));
-        let redirector = stage.redirector();
-        let came = stage.inbound();
-        for round in 0..5 {
-            let begun = Instant::now();
-            let id = format!("c{round}");
-            let (first, second) = tokio::join!(
-                redirector.redirect(wanted("orders", &id)),
-                redirector.redirect(wanted("balanced", &id)),
-            );
-            let (mut first, mut second) = (first.unwrap(), second.unwrap());
-            println!(
-                "there after {:?}, at {:?}",
-                begun.elapsed(),
-                std::time::UNIX_EPOCH.elapsed()
-            );
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let begun = Instant::now();
-            assert_eq!(first.restore().await.unwrap(), Left::Last);
-            assert_eq!(second.restore().await.unwrap(), Left::Last);
-            println!(
-                "back after {:?}, at {:?}",
-                begun.elapsed(),
-                std::time::UNIX_EPOCH.elapsed()
-            );
-            if round == 4 {
-                tokio::time::sleep(Duration::from_secs(2)).await;
-            }
-            first.sweep(|| IDLE).await;
-            second.sweep(|| IDLE).await;
-        }
-        let calls = load.sound();
-        let came = stage.inbound() - came;
-        assert!(came > 100, "{came} of {} by the relay", calls.0.len());
-        let after = stage.objects();
-        for (before, after) in before.iter().zip(&after) {
-            assert_eq!(before, after);
-        }
-        assert_eq!(before.len(), after.len());
-        let slow = calls.slow();
-        assert!(slow.len() <= 3, "{slow:?}");
-        // The team goes on as if nothing had been: its next change is nobody else's business.
-        let text = std::fs::read_to_string(team::manifest().path()).unwrap();
-        let text = text.replace("targetPort: http}", "targetPort: 8080}");
-        let text = text.replace(
-            "selector: {app: orders}",
-            "selector: {app: orders, tier: front}",
+    let stage = Stage::set_up("redirect", true).await;
+    let (before, load) = (stage.objects(), stage.load("orders"));
+    let redirector = stage.redirector();
+    let came = stage.inbound();
+    for round in 0..5 {
+        let begun = Instant::now();
+        let id = format!("c{round}");
+        let (first, second) = tokio::join!(
+            redirector.redirect(wanted("orders", &id)),
+            redirector.redirect(wanted("balanced", &id)),
         );
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let file = file.path().to_str().unwrap();
-        let apply = ["apply", "--server-side", "--field-manager=team", "-f", file];
-        stage.place.site.kubectl(&apply).unwrap();
-        stage.close().await;
+        let (mut first, mut second) = (first.unwrap(), second.unwrap());
+        println!(
+            "there after {:?}, at {:?}",
+            begun.elapsed(),
+            std::time::UNIX_EPOCH.elapsed()
+        );
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let begun = Instant::now();
+        assert_eq!(first.restore().await.unwrap(), Left::Last);
+        assert_eq!(second.restore().await.unwrap(), Left::Last);
+        println!(
+            "back after {:?}, at {:?}",
+            begun.elapsed(),
+            std::time::UNIX_EPOCH.elapsed()
+        );
+        if round == 4 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        first.sweep(|| IDLE).await;
+        second.sweep(|| IDLE).await;
     }
+    let calls = load.sound();
+    let came = stage.inbound() - came;
+    assert!(came > 100, "{came} of {} by the relay", calls.0.len());
+    let after = stage.objects();
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before, after);
+    }
+    assert_eq!(before.len(), after.len());
+    let slow = calls.slow();
+    assert!(slow.len() <= 3, "{slow:?}");
+    // The team goes on as if nothing had been: its next change is nobody else's business.
+    let text = std::fs::read_to_string(team::manifest().path()).unwrap();
+    let text = text.replace("targetPort: http}", "targetPort: 8080}");
+    let text = text.replace(
+        "selector: {app: orders}",
+        "selector: {app: orders, tier: front}",
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let file = file.path().to_str().unwrap();
+    let apply = ["apply", "--server-side", "--field-manager=team", "-f", file];
+    stage.place.site.kubectl(&apply).unwrap();
+    stage.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_plain_apply_in_the_middle_restores_by_itself() {
-    let stage = Stage::set_up("apply", "api", false).await;
+    let stage = Stage::set_up("apply", false).await;
     let (before, load) = (stage.objects(), stage.load("orders"));
     let redirector = stage.redirector();
     let mut guard = redirector.redirect(wanted("orders", "a")).await.unwrap();
@@ -133,7 +131,7 @@ async fn a_plain_apply_in_the_middle_restores_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn one_of_fifty_wins() {
-    let stage = Stage::set_up("fifty", "api", true).await;
+    let stage = Stage::set_up("fifty", true).await;
     let before = stage.objects();
     let redirectors: Vec<_> = (0..50).map(|_| stage.redirector()).collect();
     let begun = Instant::now();
@@ -172,7 +170,7 @@ async fn one_of_fifty_wins() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn what_a_killed_kdev_left_is_put_back() {
-    let stage = Stage::set_up("killed", "api", true).await;
+    let stage = Stage::set_up("killed", true).await;
     let (before, load) = (stage.objects(), stage.load("orders"));
     drop(
         stage
@@ -214,7 +212,7 @@ async fn what_a_killed_kdev_left_is_put_back() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn an_upgrade_of_the_relay_leaves_the_service_working() {
-    let stage = Stage::set_up("upgraded", "api", true).await;
+    let stage = Stage::set_up("upgraded", true).await;
     let load = stage.load("balanced");
     let mut guard = stage
         .redirector()
@@ -222,7 +220,7 @@ async fn an_upgrade_of_the_relay_leaves_the_service_working() {
         .await
         .unwrap();
     let old = stage.place.site.relays();
-    stage.place.install("api", &["--deny", "10.9.9.9"]).ok();
+    stage.place.install(&["--deny", "10.9.9.9"]).ok();
     stage.place.site.wait("other relay pods", |site| {
         let now = site.relays();
         now.len() == 2 && now.iter().all(|pod| !old.contains(pod))
@@ -237,7 +235,7 @@ async fn an_upgrade_of_the_relay_leaves_the_service_working() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn who_goes_is_said() {
-    let stage = Stage::set_up("gone", "api", true).await;
+    let stage = Stage::set_up("gone", true).await;
     let redirector = stage.redirector();
     let mut orders = redirector.redirect(wanted("orders", "a")).await.unwrap();
     let mut balanced = redirector.redirect(wanted("balanced", "b")).await.unwrap();
@@ -308,7 +306,7 @@ impl Drop for Blocked {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
-    let stage = Stage::set_up("blocked", "api", true).await;
+    let stage = Stage::set_up("blocked", true).await;
     let before = stage.place.site.object("service/orders");
     let blocked = Blocked::between(&stage, "8081");
     let error = stage
@@ -347,7 +345,7 @@ async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_new_selector_key_is_a_rolling_update_of_the_relay() {
-    let stage = Stage::set_up("key", "api", true).await;
+    let stage = Stage::set_up("key", true).await;
     let load = stage.load("orders");
     let redirector = stage.redirector();
     let mut orders = redirector.redirect(wanted("orders", "a")).await.unwrap();

@@ -30,11 +30,11 @@ impl Deref for Stage {
 
 impl Stage {
     /// With the Services put there on the server's side, or as `kubectl apply` does by itself.
-    pub(super) async fn set_up(what: &str, door: &str, server_side: bool) -> Self {
-        let team = Team::set_up(what, door, server_side);
+    pub(super) async fn set_up(what: &str, server_side: bool) -> Self {
+        let team = Team::set_up(what, server_side);
         let tasks = Tasks::new();
         let options = KubeOptions {
-            kubeconfig: Some(team.place.account.kubeconfig(door)),
+            kubeconfig: Some(team.place.account.kubeconfig()),
             ..KubeOptions::default()
         };
         let client = Client::connect(options, &tasks).await.unwrap();

@@ -96,8 +96,8 @@ subsets: [{{addresses: [{{ip: {ip}}}], ports: [{{port: 8081}}]}}]
         self.relay.site.field(&service, ".spec.clusterIP")
     }
 
-    fn connect(&self, door: &str, more: &[&str]) -> Running {
-        Running::start(self.relay.kdev(door).args(["connect", "--json"]).args(more))
+    fn connect(&self, more: &[&str]) -> Running {
+        Running::start(self.relay.kdev().args(["connect", "--json"]).args(more))
     }
 }
 
@@ -140,50 +140,45 @@ async fn a_relay_reaches_what_pods_reach() {
             probe.relay.site.0
         ),
     ];
-    for door in lab::doors() {
-        let connect = probe.connect(&door, &[]);
-        let [socks5, http, _] = connect.ways();
-        for target in &targets {
-            until_served(socks5, target).await;
-            for way in [socks5, http] {
-                let said = greeting(way, target).await;
-                let said = said.unwrap_or_else(|e| panic!("{door} {way:?} {target}: {e}"));
-                assert!(
-                    said.starts_with("only pods, 10."),
-                    "{door} {way:?} {target}: {said}"
-                );
-            }
-            let done = finish(
-                probe.relay.kdev(&door).args(["resolve", "--json", target]),
-                b"",
+    let connect = probe.connect(&[]);
+    let [socks5, http, _] = connect.ways();
+    for target in &targets {
+        until_served(socks5, target).await;
+        for way in [socks5, http] {
+            let said = greeting(way, target).await;
+            let said = said.unwrap_or_else(|e| panic!("{way:?} {target}: {e}"));
+            assert!(
+                said.starts_with("only pods, 10."),
+                "{way:?} {target}: {said}"
             );
-            let found = done.json();
-            assert_eq!(found["via"], "relay", "{door} {target}: {found}");
         }
-        connect.stop();
-        // The same without one: there is no way, and that is said.
-        let mut direct = probe.relay.kdev(&door);
-        direct.env("KDEV_VIA", "direct");
-        let direct = Running::start(direct.args(["connect", "--json"]));
-        let [socks5, http, _] = direct.ways();
-        match http.open("noselector:80").await {
-            Err(Failure::Status(502, said)) => {
-                assert!(
-                    said.contains("are not pods") && said.contains("--via direct"),
-                    "{said}"
-                );
-            }
-            other => panic!("{door}: {other:?}"),
-        }
-        let refused = greeting(socks5, "probe:80").await;
-        assert!(
-            !refused
-                .as_ref()
-                .is_ok_and(|said| said.contains("only pods")),
-            "{refused:?}"
-        );
-        direct.stop();
+        let done = finish(probe.relay.kdev().args(["resolve", "--json", target]), b"");
+        let found = done.json();
+        assert_eq!(found["via"], "relay", "{target}: {found}");
     }
+    connect.stop();
+    // The same without one: there is no way, and that is said.
+    let mut direct = probe.relay.kdev();
+    direct.env("KDEV_VIA", "direct");
+    let direct = Running::start(direct.args(["connect", "--json"]));
+    let [socks5, http, _] = direct.ways();
+    match http.open("noselector:80").await {
+        Err(Failure::Status(502, said)) => {
+            assert!(
+                said.contains("are not pods") && said.contains("--via direct"),
+                "{said}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let refused = greeting(socks5, "probe:80").await;
+    assert!(
+        !refused
+            .as_ref()
+            .is_ok_and(|said| said.contains("only pods")),
+        "{refused:?}"
+    );
+    direct.stop();
 }
 
 /// Sends `payload` to an echo until it comes back.
@@ -211,17 +206,15 @@ async fn datagrams_reach_services_and_pods() {
         "peers:7000".to_owned(),
         format!("{}:7000", probe.ip),
     ];
-    for door in lab::doors() {
-        let connect = probe.connect(&door, &[]);
-        for target in &targets {
-            for size in [0, 1, 1200, 1400, 8000, 60_000] {
-                // Each from a socket of its own, so each through an association of its own.
-                let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), target).await;
-                echoed(&bridge, &vec![size as u8; size]).await;
-            }
+    let connect = probe.connect(&[]);
+    for target in &targets {
+        for size in [0, 1, 1200, 1400, 8000, 60_000] {
+            // Each from a socket of its own, so each through an association of its own.
+            let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), target).await;
+            echoed(&bridge, &vec![size as u8; size]).await;
         }
-        connect.stop();
     }
+    connect.stop();
 }
 
 /// What `dig` prints of the answer.
@@ -263,40 +256,28 @@ async fn dns_servers_in_pods_and_the_clusters_own_are_asked() {
     let probe = Probe::install("dns");
     let host = format!("db-{}.corp.example", std::process::id());
     let _name = Name::new(&host, &probe.ip);
-    for door in lab::doors() {
-        let connect = probe.connect(&door, &["--resolve-in-cluster", "corp.example"]);
-        let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), "probe:53").await;
-        assert_eq!(
-            dig(bridge.address, &["any.name.example"]),
-            "10.20.30.40",
-            "{door}"
-        );
-        let forward =
-            Running::start(
-                probe
-                    .relay
-                    .kdev(&door)
-                    .args(["forward", "--json", "probe:53=0"]),
-            );
-        let by_tcp = dig(forward.port(0), &["+tcp", "any.name.example"]);
-        assert_eq!(by_tcp, "10.20.30.40", "{door}");
-        forward.stop();
-        // A name of the domain, by both, from the cluster's own DNS; then what it leads to, by
-        // name and by the address that was answered.
-        for by in ["+notcp", "+tcp"] {
-            assert_eq!(dig(connect.dns(), &[by, &host]), probe.ip, "{door} {by}");
-            let unknown = dig(connect.dns(), &[by, "unknown.corp.example"]);
-            assert_eq!(unknown, "", "{door} {by}");
-        }
-        let [socks5, http, _] = connect.ways();
-        for target in [format!("{host}:8081"), format!("{}:8081", probe.ip)] {
-            for way in [socks5, http] {
-                let said = greeting(way, &target).await.unwrap();
-                assert!(said.starts_with("only pods"), "{door} {target}: {said}");
-            }
-        }
-        connect.stop();
+    let connect = probe.connect(&["--resolve-in-cluster", "corp.example"]);
+    let bridge = Bridge::open("127.0.0.1:0", connect.proxy(), "probe:53").await;
+    assert_eq!(dig(bridge.address, &["any.name.example"]), "10.20.30.40");
+    let forward = Running::start(probe.relay.kdev().args(["forward", "--json", "probe:53=0"]));
+    let by_tcp = dig(forward.port(0), &["+tcp", "any.name.example"]);
+    assert_eq!(by_tcp, "10.20.30.40");
+    forward.stop();
+    // A name of the domain, by both, from the cluster's own DNS; then what it leads to, by
+    // name and by the address that was answered.
+    for by in ["+notcp", "+tcp"] {
+        assert_eq!(dig(connect.dns(), &[by, &host]), probe.ip, "{by}");
+        let unknown = dig(connect.dns(), &[by, "unknown.corp.example"]);
+        assert_eq!(unknown, "", "{by}");
     }
+    let [socks5, http, _] = connect.ways();
+    for target in [format!("{host}:8081"), format!("{}:8081", probe.ip)] {
+        for way in [socks5, http] {
+            let said = greeting(way, &target).await.unwrap();
+            assert!(said.starts_with("only pods"), "{target}: {said}");
+        }
+    }
+    connect.stop();
 }
 
 /// What `iperf3` measured, in its own JSON.
@@ -318,34 +299,32 @@ async fn iperf3_measures_connections_and_datagrams() {
     // The Service has the port for connections alone.
     let (_, ip) = lab::pod_address("iperf3");
     let target = format!("{ip}:5201");
-    for door in lab::doors() {
-        let forwarded = format!("{target}=0");
-        let forward = Running::start(relay.kdev(&door).args(["forward", "--json", &forwarded]));
-        let connect = Running::start(relay.kdev(&door).args(["connect", "--json"]));
-        let server = forward.port(0);
-        for direction in [&[][..], &["-R"]] {
-            let measured = iperf3(server, direction);
-            let rate = measured["end"]["sum_received"]["bits_per_second"]
-                .as_f64()
-                .unwrap();
-            println!("{door} tcp {direction:?}: {:.0} Mbit/s", rate / 1e6);
-            assert!(rate > 10e6, "{door} {direction:?}: {rate}");
-        }
-        // Datagrams go to the number of the port that its connection for control goes to.
-        for direction in [&[][..], &["-R"]] {
-            let bridge = Bridge::open(&server.to_string(), connect.proxy(), &target).await;
-            let udp = [&["-u", "-b", "20M", "-l", "1200"], direction].concat();
-            let measured = iperf3(bridge.address, &udp);
-            bridge.close().await;
-            let sum = &measured["end"]["sum"];
-            let (packets, lost) = (&sum["packets"], sum["lost_percent"].as_f64().unwrap());
-            println!("{door} udp {direction:?}: {packets} datagrams, {lost:.2} % lost");
-            assert!(packets.as_f64().unwrap() > 1000.0, "{door}: {sum}");
-            assert!(lost < 20.0, "{door} {direction:?}: {sum}");
-        }
-        forward.stop();
-        connect.stop();
+    let forwarded = format!("{target}=0");
+    let forward = Running::start(relay.kdev().args(["forward", "--json", &forwarded]));
+    let connect = Running::start(relay.kdev().args(["connect", "--json"]));
+    let server = forward.port(0);
+    for direction in [&[][..], &["-R"]] {
+        let measured = iperf3(server, direction);
+        let rate = measured["end"]["sum_received"]["bits_per_second"]
+            .as_f64()
+            .unwrap();
+        println!("tcp {direction:?}: {:.0} Mbit/s", rate / 1e6);
+        assert!(rate > 10e6, "{direction:?}: {rate}");
     }
+    // Datagrams go to the number of the port that its connection for control goes to.
+    for direction in [&[][..], &["-R"]] {
+        let bridge = Bridge::open(&server.to_string(), connect.proxy(), &target).await;
+        let udp = [&["-u", "-b", "20M", "-l", "1200"], direction].concat();
+        let measured = iperf3(bridge.address, &udp);
+        bridge.close().await;
+        let sum = &measured["end"]["sum"];
+        let (packets, lost) = (&sum["packets"], sum["lost_percent"].as_f64().unwrap());
+        println!("udp {direction:?}: {packets} datagrams, {lost:.2} % lost");
+        assert!(packets.as_f64().unwrap() > 1000.0, "{sum}");
+        assert!(lost < 20.0, "{direction:?}: {sum}");
+    }
+    forward.stop();
+    connect.stop();
 }
 
 /// Sends a datagram to the probe's echo through the SOCKS proxy that the variables name, with its
@@ -372,14 +351,8 @@ for _ in range(5):
 #[ignore = "needs the lab"]
 async fn a_container_sends_datagrams_too() {
     let probe = Probe::install("container");
-    for door in lab::doors() {
-        let mut run = probe.relay.kdev(&door);
-        run.args(["run", "--", "docker", "run", "--rm", "--pull", "never"]);
-        run.args([lab::TOOLS, "python3", "-c", IN_A_CONTAINER]);
-        assert_eq!(
-            finish(&mut run, b"").ok().trim(),
-            "from a container",
-            "{door}"
-        );
-    }
+    let mut run = probe.relay.kdev();
+    run.args(["run", "--", "docker", "run", "--rm", "--pull", "never"]);
+    run.args([lab::TOOLS, "python3", "-c", IN_A_CONTAINER]);
+    assert_eq!(finish(&mut run, b"").ok().trim(), "from a container");
 }

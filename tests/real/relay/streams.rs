@@ -24,16 +24,16 @@ const UPLOADS: usize = 13;
 /// Bytes of each.
 const UPLOAD: usize = 20 << 20;
 
-/// Ways through `connect` and `forward` of a door.
+/// Ways through `connect` and `forward`.
 struct Ways {
     connect: Running,
     forward: Running,
 }
 
 impl Ways {
-    fn start(relay: &Relay, door: &str, carrier: Carrier) -> Self {
-        let connect = Running::start(relay.kdev_over(door, carrier).args(["connect", "--json"]));
-        let mut forward = relay.kdev_over(door, carrier);
+    fn start(relay: &Relay, carrier: Carrier) -> Self {
+        let connect = Running::start(relay.kdev_over(carrier).args(["connect", "--json"]));
+        let mut forward = relay.kdev_over(carrier);
         forward.args(["forward", "--json"]);
         forward.args([ECHO, SINK, SOURCE].map(|target| format!("{target}=0")));
         Self {
@@ -195,23 +195,21 @@ async fn a_reset_reaches_the_other_side_and_a_refusal_the_app(ways: &Ways, by: &
     );
 }
 
-/// One relay and one session carry all of it, one after the other: through each door, by the way
-/// past the kubelet and by the one through it.
+/// One relay and one session carry all of it, one after the other: by the way
+/// through the kubelet and by the one past it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn streams_are_carried_as_they_are() {
     lab::settle();
     let relay = super::install("streams");
-    for door in lab::doors() {
-        for carrier in [Carrier::Spdy, Carrier::PodsProxy] {
-            let ways = Ways::start(&relay, &door, carrier);
-            let by = &*format!("{door} by {carrier}");
-            one_direction_may_end_before_the_other(&ways, by).await;
-            pieces_of_one_byte_and_of_64_kib_arrive_as_they_are(&ways, by).await;
-            many_uploads_at_once_arrive_byte_for_byte(&ways, by).await;
-            an_answer_that_ends_with_its_connection_ends_at_once(&ways, by).await;
-            a_reset_reaches_the_other_side_and_a_refusal_the_app(&ways, by).await;
-            ways.stop();
-        }
+    for carrier in [Carrier::Spdy, Carrier::PodsProxy] {
+        let ways = Ways::start(&relay, carrier);
+        let by = &*format!("by {carrier}");
+        one_direction_may_end_before_the_other(&ways, by).await;
+        pieces_of_one_byte_and_of_64_kib_arrive_as_they_are(&ways, by).await;
+        many_uploads_at_once_arrive_byte_for_byte(&ways, by).await;
+        an_answer_that_ends_with_its_connection_ends_at_once(&ways, by).await;
+        a_reset_reaches_the_other_side_and_a_refusal_the_app(&ways, by).await;
+        ways.stop();
     }
 }

@@ -20,11 +20,11 @@ pub(super) struct Tunnels {
 
 impl Tunnels {
     /// Tunnels to both replicas.
-    pub(super) async fn open(relay: &Relay, door: &str, carrier: Option<Carrier>) -> Self {
+    pub(super) async fn open(relay: &Relay, carrier: Option<Carrier>) -> Self {
         let tasks = Tasks::new();
         let options = KubeOptions {
             namespace: Some(relay.site.0.clone()),
-            ..lab::options("admin", door)
+            ..lab::options("admin")
         };
         let client = Client::connect(options, &tasks).await.unwrap();
         let catalog = Catalog::start(client.clone(), Default::default(), &tasks);
