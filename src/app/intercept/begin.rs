@@ -23,8 +23,8 @@ use crate::task::Tasks;
 use crate::tunnel::pool::Pool;
 
 /// How long one's own former kdev is waited for, which the relay may not know yet to be gone: the
-/// end of a port-forward comes a second late.
-const GHOST: Duration = Duration::from_secs(4);
+/// end of a port-forward comes a second or two late, and [`DEAD`] is on top of that.
+const GHOST: Duration = Duration::from_secs(6);
 /// How long a kdev is without a tunnel until it counts as dead: one that lost its tunnels, or whose
 /// relay restarts, has the next within a second.
 pub(in crate::app) const DEAD: Duration = Duration::from_millis(1500);

@@ -115,6 +115,8 @@ impl Intercept {
             assert!(begun.elapsed() < END_LIMIT, "{}", self.told());
             std::thread::sleep(Duration::from_millis(20));
         }
+        // What comes at once is the same Ctrl-C.
+        std::thread::sleep(AGAIN.saturating_sub(begun.elapsed()));
         self.running.interrupt(130, END_LIMIT);
     }
 
