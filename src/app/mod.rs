@@ -25,6 +25,7 @@ pub mod intercepts;
 pub mod registry;
 pub mod resolve;
 pub mod run;
+mod said;
 pub mod session;
 pub mod share;
 pub(crate) mod signals;

@@ -281,13 +281,21 @@ fn explain(error: &rustls::Error) -> (String, String) {
 
 /// The innermost cause, with the step that failed where its text alone says too little.
 pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut texts = Vec::new();
+    let (mut texts, mut ended) = (Vec::new(), None);
     walk(error, &mut |e| {
+        let stream = e.downcast_ref::<io::Error>();
+        if let Some(e) = stream.filter(|e| e.kind() == io::ErrorKind::UnexpectedEof) {
+            ended = Some(crate::io::why(e));
+        }
         let text = e.to_string();
         if !text.is_empty() {
             texts.push(text);
         }
     });
+    // What it carries is the library's own text.
+    if let Some(ended) = ended {
+        return ended;
+    }
     let last = texts.pop().unwrap_or_default();
     match texts.iter().rev().find(|t| !t.contains(&last)) {
         Some(step) if step.starts_with("dns error") || step.starts_with("tunnel") => {

@@ -188,12 +188,10 @@ impl Site {
         let path = format!("{path}?fieldSelector=involvedObject.name%3D{pod}&limit=50");
         let list: Value = self.client.get(&path).await.ok()?;
         let events = list["items"].as_array()?;
-        let mut warnings: Vec<&Value> = events
-            .iter()
-            .filter(|event| event["type"] == "Warning")
-            .collect();
-        warnings.sort_by_key(|event| event["lastTimestamp"].as_str().unwrap_or_default());
-        warnings.last().and_then(|event| trouble::of_event(event))
+        let mut events: Vec<&Value> = events.iter().collect();
+        events.sort_by_key(|event| event["lastTimestamp"].as_str().unwrap_or_default());
+        let mut newest_first = events.into_iter().rev();
+        newest_first.find_map(trouble::of_event)
     }
 }
 
