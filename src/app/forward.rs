@@ -347,7 +347,7 @@ async fn carry(
     match &result {
         Ok(()) => debug!(sent = moved.forth, received = moved.back, "done"),
         Err(error) => match DialError::from_io(error) {
-            Some(cause) => warn(&cause),
+            Some(cause) => warn(cause),
             None => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
         },
     }

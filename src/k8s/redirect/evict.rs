@@ -122,9 +122,8 @@ impl<'a> Evictor<'a> {
             .map_err(|error| client.not_understood(&error))?;
         let response = client.send(request).await?;
         let named = retry_after(response.headers());
-        let error = match client.body(response).await {
-            Ok(_) => return Ok(Asked::Evicted),
-            Err(error) => error,
+        let Err(error) = client.body(response).await else {
+            return Ok(Asked::Evicted);
         };
         match error {
             ClientError::Status {

@@ -24,6 +24,7 @@ mod pods;
 mod pods_change;
 mod rights;
 mod session;
+mod signals;
 mod strict;
 mod terminal;
 mod two;

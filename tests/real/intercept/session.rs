@@ -15,6 +15,8 @@ use crate::team::Team;
 const LIVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long Ctrl-C may take: callers that keep their connections are waited for.
 const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long after a signal another one counts.
+pub(super) const AGAIN: Duration = Duration::from_millis(1200);
 /// How long other nodes may lag behind what kdev saw.
 pub(super) const LAG: Duration = Duration::from_secs(1);
 
