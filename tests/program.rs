@@ -321,6 +321,43 @@ async fn forwarded_ports_show_up_in_status_and_end_with_the_signal() {
     assert_eq!(text(&output.stdout).trim(), "[]");
 }
 
+/// Connections that a port of `kdev forward` gets, each of which has had an answer.
+async fn answered(local: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let mut redis = TcpStream::connect(local).await.unwrap();
+        redis.write_all(b"PING\r\n").await.unwrap();
+        let mut answer = [0; 7];
+        redis.read_exact(&mut answer).await.unwrap();
+        all.push(redis);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blip_is_said_once_and_not_in_the_words_of_a_library() {
+    let stage = Stage::set_up(Options::default()).await;
+    let (line, child) = ready(stage.kdev("dev", &["forward", "redis:6379=0", "--json"])).await;
+    let port: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let local: SocketAddr = port["ports"][0]["local"].as_str().unwrap().parse().unwrap();
+    let mut open = answered(local, 9).await;
+    stage.cluster.drop_connections();
+    for redis in &mut open {
+        // It ends one way or the other.
+        let _ = redis.read(&mut [0; 16]).await;
+    }
+    // What was cut is made anew for those that come later.
+    answered(local, 1).await;
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let said = text(&output.unwrap().unwrap().stderr);
+    println!("{said}");
+    let words = ["rustls", "docs.rs", "close_notify"];
+    assert!(!words.iter().any(|word| said.contains(word)), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
 /// What a SOCKS5 proxy at `proxy` gets for `request` to `host`; an error's text when it is cut.
 async fn through(
     proxy: SocketAddr,

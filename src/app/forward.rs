@@ -14,6 +14,7 @@ use tracing::{Instrument, debug, debug_span, warn};
 
 use super::Session;
 use super::registry::{Listening, Registration};
+use super::said::Said;
 use super::session::Dialer;
 use crate::addr::{Host, Target, split_port};
 use crate::config::Config;
@@ -292,16 +293,17 @@ async fn listen(spec: &Spec, port: u16) -> anyhow::Result<TcpListener> {
 
 async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: crate::task::Tasks) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let said = Arc::new(Said::default());
     let accepting = async {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
             let (app, peer) = accept(&listener).await;
-            let (dialer, target) = (dialer.clone(), port.target.clone());
+            let (dialer, target, said) = (dialer.clone(), port.target.clone(), said.clone());
             let span = debug_span!("conn", %peer, %target);
             let connection = async move {
-                carry(app, peer, &target, &dialer).await;
+                carry(app, peer, &target, &dialer, &said).await;
                 drop(permit);
             };
             tasks.spawn(connection.instrument(span));
@@ -314,7 +316,20 @@ async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: cr
     }
 }
 
-async fn carry(mut app: TcpStream, peer: SocketAddr, target: &Target, dialer: &Dialer) {
+async fn carry(
+    mut app: TcpStream,
+    peer: SocketAddr,
+    target: &Target,
+    dialer: &Dialer,
+    said: &Said,
+) {
+    let warn = |error: &DialError| {
+        let text = format!("{target}: {error}");
+        match said.is_new(&text) {
+            true => warn!("{text}"),
+            false => debug!("{text}"),
+        }
+    };
     // On loopback anybody on this machine may knock; a port on another address was asked for.
     if peer.ip().is_loopback() && !is_same_user(peer, app.local_addr().ok()) {
         return app.reset();
@@ -324,7 +339,7 @@ async fn carry(mut app: TcpStream, peer: SocketAddr, target: &Target, dialer: &D
     let stream = match dialer.dial(target).await {
         Ok(stream) => stream,
         Err(error) => {
-            warn!("{target}: {error}");
+            warn(&error);
             return app.reset();
         }
     };
@@ -332,7 +347,7 @@ async fn carry(mut app: TcpStream, peer: SocketAddr, target: &Target, dialer: &D
     match &result {
         Ok(()) => debug!(sent = moved.forth, received = moved.back, "done"),
         Err(error) => match DialError::from_io(error) {
-            Some(cause) => warn!("{target}: {cause}"),
+            Some(cause) => warn(cause),
             None => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
         },
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
-use super::intercept::{Seen, owner, seen};
+use super::intercept::{DEAD, Seen, owner, seen};
 use crate::config::Config;
 use crate::intercept::Claim;
 use crate::intercept::record::{Life, recorded};
@@ -185,13 +185,18 @@ pub async fn restore(
     let by = owner(config);
     let meant = |found: &Intercepted| what.service.as_ref().is_none_or(|s| *s == found.service);
     let mut found = place.find(what.all).await?;
-    let until = Instant::now() + DYING;
+    let began = Instant::now();
     let is_own = |claim: &Claim| claim.owner == by;
-    let lives = |one: &Found| {
+    let unsure = |one: &Found| {
         let mut own = one.on_record.claims.iter().filter(|claim| is_own(claim));
-        meant(&one.on_record) && own.any(|claim| one.life(claim) == Some(Life::Live))
+        let settled = |claim: &Claim| match one.life(claim) {
+            Some(Life::Live) => began.elapsed() >= DYING,
+            Some(Life::Dead) => began.elapsed() >= DEAD,
+            Some(Life::Gone | Life::Silent) | None => true,
+        };
+        meant(&one.on_record) && own.any(|claim| !settled(claim))
     };
-    while !what.force && found.iter().any(lives) && Instant::now() < until {
+    while !what.force && found.iter().any(unsure) {
         sleep(DYING_LOOK).await;
         found = place.find(what.all).await?;
     }
@@ -208,7 +213,7 @@ pub async fn restore(
         .flat_map(|one| one.on_record.claims.iter().map(move |claim| (one, claim)))
         .filter(|(one, claim)| match one.life(claim) {
             Some(Life::Gone) => !begins(claim),
-            Some(Life::Silent) => is_own(claim),
+            Some(Life::Dead | Life::Silent) => is_own(claim),
             Some(Life::Live) | None => false,
         })
         .map(|(_, claim)| claim.id.as_str())
@@ -241,6 +246,7 @@ fn begins(claim: &Claim) -> bool {
 /// The cluster, and the relays that were asked.
 struct Place {
     client: Client,
+    owner: String,
     pods: PortForward,
     relays: tokio::sync::Mutex<BTreeMap<String, Option<Reverse>>>,
     _tasks: Tasks,
@@ -255,6 +261,7 @@ impl Place {
         let pods = PortForward::new(client.clone(), KnownForm::default());
         Ok(Self {
             client,
+            owner: owner(config),
             pods,
             relays: tokio::sync::Mutex::default(),
             _tasks: tasks,
@@ -306,7 +313,7 @@ impl Place {
             relays.insert(namespace.clone(), asked);
         }
         let reverse = relays.get(namespace).and_then(Option::as_ref)?;
-        Some(seen(reverse, found).await)
+        Some(seen(reverse, found, &self.owner).await)
     }
 
     /// Ends claims at their relays, whose owners are told that `by` did it.

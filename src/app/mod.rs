@@ -25,8 +25,9 @@ pub mod intercepts;
 pub mod registry;
 pub mod resolve;
 pub mod run;
+mod said;
 pub mod session;
 pub mod share;
-mod signals;
+pub(crate) mod signals;
 
 pub use session::Session;

@@ -9,7 +9,7 @@ use tracing::info;
 use super::connect::{listen, serve_laptop};
 use super::intercept::{Intercepts, Planned, Started};
 use super::registry::{self, Lease, Lends, Listening};
-use super::signals::Ending;
+use super::signals::{self, Ending};
 use super::{Session, share};
 use crate::config::Config;
 use crate::proxy::{self, Access, AllowedPeers, Password};
@@ -99,14 +99,19 @@ async fn run_command(
     };
     let (session, intercepts) = intercepting(session, config, plan, observer).await?;
     session.client.release_terminal();
-    let code = match Child::spawn(command) {
-        Ok(mut child) => child.wait().await?,
-        Err(error) => not_started(&error, observer),
-    };
+    let code = run_child(command, observer).await;
     drop(registration);
-    give_back(intercepts, observer).await?;
+    give_back(intercepts).await?;
     session.close(Duration::ZERO).await;
-    Ok(code)
+    code
+}
+
+/// Runs a command to its end and gives its exit code.
+async fn run_child(command: Command, observer: &impl Observer) -> anyhow::Result<u8> {
+    match Child::spawn(command) {
+        Ok(mut child) => Ok(child.wait().await?),
+        Err(error) => Ok(not_started(&error, observer)),
+    }
 }
 
 /// Runs a command beside a running `kdev connect`, whose session and proxy it uses.
@@ -194,24 +199,24 @@ async fn run_container(
     let (command, started) = plan.command(&id, &variables.set)?;
     let (session, intercepts) = intercepting(session, config, request, observer).await?;
     session.client.release_terminal();
-    let mut code = match Child::spawn(command) {
-        Ok(mut child) => child.wait().await?,
-        Err(error) => not_started(&error, observer),
-    };
-    if code == 0 && started.detached() {
-        let mut ending = Ending::listen()?;
-        code = tokio::select! {
-            code = started.follow() => code?,
-            number = ending.next() => {
+    let running = async {
+        let code = run_child(command, observer).await?;
+        if code != 0 || !started.detached() {
+            return Ok(code);
+        }
+        match signals::unless_told(started.follow()).await? {
+            Ok(code) => Ok(code?),
+            Err(number) => {
                 observer.note(&started.farewell());
-                128 + number
+                Ok(128 + number)
             }
-        };
-    }
+        }
+    };
+    let code = running.await;
     drop(registration);
-    give_back(intercepts, observer).await?;
+    give_back(intercepts).await?;
     session.close(Duration::ZERO).await;
-    Ok(code)
+    code
 }
 
 /// Begins what is planned, if anything; where that fails the session is closed.
@@ -229,7 +234,9 @@ async fn intercepting(
     match observer.during(INTERCEPTING, starting).await {
         Ok(Started::Live(intercepts)) => Ok((session, Some(intercepts))),
         Ok(Started::Told(_, begun)) => {
-            give_back(begun, observer).await?;
+            if let Some(begun) = begun {
+                begun.give_back(&mut ending).await;
+            }
             session.close(Duration::ZERO).await;
             anyhow::bail!("it was told to end before the command began");
         }
@@ -240,18 +247,12 @@ async fn intercepting(
     }
 }
 
-/// Ends what was intercepted while a command ran. A signal skips what is left of it.
-async fn give_back(intercepts: Option<Intercepts>, observer: &impl Observer) -> anyhow::Result<()> {
-    let Some(mut intercepts) = intercepts else {
-        return Ok(());
-    };
-    let mut ending = Ending::listen()?;
-    intercepts.stop();
-    tokio::select! {
-        _ = intercepts.ended() => {}
-        _ = ending.next() => observer.note("`kdev restore` does what is left"),
+/// Ends what was intercepted while a command ran. Of the signals that ended the command some may come
+/// only now.
+async fn give_back(intercepts: Option<Intercepts>) -> anyhow::Result<()> {
+    if let Some(intercepts) = intercepts {
+        intercepts.give_back(&mut Ending::listen()?).await;
     }
-    intercepts.abandon().await;
     Ok(())
 }
 

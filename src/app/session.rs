@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
 use crate::addr::ClusterDomain;
@@ -161,8 +163,8 @@ impl Session {
         }
     }
 
-    /// Serves until a signal asks for the end, ends in order, and gives the signal's number. A
-    /// second signal skips what is left of the grace.
+    /// Serves until a signal asks for the end, ends in order, and gives the signal's number. Another
+    /// one, a moment later, skips what is left of the grace.
     ///
     /// # Errors
     /// When the system refuses signal handlers, or the credentials are refused for good.
@@ -170,14 +172,14 @@ impl Session {
         let mut ending = Ending::listen()?;
         let client = self.client.clone();
         let ended = tokio::select! {
-            number = ending.next() => Ok(number),
+            number = ending.asked() => Ok(number),
             error = client.lost() => {
                 Err(anyhow::Error::new(error).context("the login of this session is lost"))
             }
         };
         tokio::select! {
             () = self.close(GRACE) => {}
-            _ = ending.next() => {}
+            () = ending.again(Instant::now()) => {}
         }
         ended
     }

@@ -1,11 +1,26 @@
 //! The signals that end a session.
+//!
+//! One wish to end may come as several signals: a runner (npm, make, `timeout`) forwards the
+//! terminal's SIGINT to children that have it already, a shell sends SIGHUP beside the kernel, a
+//! supervisor sends SIGTERM right after. So what comes within [`SAME`] of the first is the same wish;
+//! only a later one means that what is left shall not be waited for.
 
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+/// How long after the first signal others are taken for the same one. Runners forward within
+/// milliseconds; who presses Ctrl-C again to get away does so for as long as it takes.
+pub(crate) const SAME: Duration = Duration::from_secs(1);
 
 /// Waits for the signals that ask a program to end.
 #[derive(Debug)]
 pub(crate) struct Ending {
     signals: [(Signal, u8); 3],
+    /// When the end was asked for first, and last.
+    asked: Option<(Instant, Instant)>,
 }
 
 impl Ending {
@@ -24,16 +39,59 @@ impl Ending {
                 take(SignalKind::terminate())?,
                 take(SignalKind::hangup())?,
             ],
+            asked: None,
         })
     }
 
-    /// Completes with the number of the next such signal.
-    pub(crate) async fn next(&mut self) -> u8 {
+    /// Completes with the number of the first signal. Dropping the future loses none.
+    pub(crate) async fn asked(&mut self) -> u8 {
+        let number = self.next().await;
+        let now = Instant::now();
+        let (first, _) = self.asked.unwrap_or((now, now));
+        self.asked = Some((first, now));
+        number
+    }
+
+    /// Completes when the end, which began at `since` or with the first signal before that, is
+    /// asked for again: [`SAME`] later at the earliest. Dropping the future loses nothing that
+    /// counts.
+    pub(crate) async fn again(&mut self, since: Instant) {
+        let (first, last) = self.asked.unwrap_or((since, since));
+        let counts = since.min(first) + SAME;
+        // The end had begun by itself, and the signal that came first asks for nothing less.
+        if last >= counts {
+            return;
+        }
+        if Instant::now() < counts {
+            sleep_until(counts).await;
+            while self.next().now_or_never().is_some() {}
+        }
+        self.next().await;
+    }
+
+    async fn next(&mut self) -> u8 {
         let [(interrupt, a), (terminate, b), (hangup, c)] = &mut self.signals;
         tokio::select! {
+            // Of two that came at once the same one is always the first.
+            biased;
             _ = interrupt.recv() => *a,
             _ = terminate.recv() => *b,
             _ = hangup.recv() => *c,
         }
     }
+}
+
+/// Does `work`, unless a signal asks for the end: its number then. Whoever calls says what is left.
+///
+/// # Errors
+/// When the system refuses signal handlers.
+pub(crate) async fn unless_told<T>(
+    work: impl Future<Output = T>,
+) -> std::io::Result<Result<T, u8>> {
+    let mut ending = Ending::listen()?;
+    Ok(tokio::select! {
+        biased;
+        done = work => Ok(done),
+        number = ending.asked() => Err(number),
+    })
 }

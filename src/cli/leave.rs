@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{output, restore};
 use crate::app::intercepts::{self, Leave};
+use crate::app::signals::unless_told;
 use crate::config::Config;
 use crate::intercept::Left;
 use crate::k8s::redirect::sweep::Put;
@@ -60,7 +61,16 @@ pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> 
         }
     };
     let leaving = intercepts::leave(config, &what, &mut tell);
-    let done = spinner.during(leaving).await?;
+    let done = match unless_told(spinner.during(leaving)).await? {
+        Ok(done) => done?,
+        Err(number) => {
+            output::note(
+                "it ends in the middle; `kdev list` shows what goes on, `kdev restore` gives back \
+                 what nobody intercepts any more",
+            );
+            return Ok(128 + number);
+        }
+    };
     if args.json {
         let all: Vec<Value> = done.iter().map(restore::document).collect();
         output::line(&serde_json::to_string_pretty(&all)?)?;

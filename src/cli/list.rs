@@ -128,13 +128,18 @@ fn line(found: &Found, claim: &Claim) -> String {
         Some(Seen {
             last: Some(last), ..
         }) => format!(", last request {} ago", ago(*last)),
+        None
+        | Some(Seen {
+            life: Life::Dead, ..
+        }) => String::new(),
         Some(_) => ", no request yet".to_owned(),
-        None => String::new(),
     };
     let life = match found.life(claim) {
         Some(life @ Life::Live) => life.name().to_owned(),
         Some(life @ Life::Silent) => format!("{}, `kdev leave {}` ends it", life.name(), claim.id),
-        Some(life @ Life::Gone) => format!("{}, `kdev restore` ends it", life.name()),
+        Some(life @ (Life::Dead | Life::Gone)) => {
+            format!("{}, `kdev restore` ends it", life.name())
+        }
         None => "the relay cannot be asked".to_owned(),
     };
     format!("  {}  {}  {what}{last}  ({life})\n", claim.id, claim.owner)

@@ -15,8 +15,9 @@ pub(super) fn start(verbose: u8, format: LogFormat) -> anyhow::Result<()> {
             .parse(&text)
             .with_context(|| format!("RUST_LOG={text:?} is no log filter"))?,
         _ => EnvFilter::builder().parse_lossy(match verbose {
-            // kube says of an unchecked certificate at each connection what the kubeconfig says once.
-            0 => "warn,kube_client=error",
+            // What goes wrong below is said once, in kdev's words, where it ends; libraries say it for
+            // each connection.
+            0 => "error,kdev=warn",
             1 => "info,kdev=debug",
             _ => "debug,kdev=trace",
         }),
@@ -24,6 +25,8 @@ pub(super) fn start(verbose: u8, format: LogFormat) -> anyhow::Result<()> {
     let quiet = verbose == 0 && filter.max_level_hint() <= Some(LevelFilter::WARN);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A terminal that is gone must not end what is to be given back: that is said by a panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
     match (format, quiet) {

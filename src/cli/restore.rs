@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use crate::app::intercepts::{self, Restore};
+use crate::app::signals::unless_told;
 use crate::config::Config;
 use crate::intercept::Left;
 use crate::k8s::redirect::sweep::Put;
@@ -50,7 +51,13 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
         }
     };
     let restoring = intercepts::restore(config, &what, &mut tell);
-    let done = spinner.during(restoring).await?;
+    let done = match unless_told(spinner.during(restoring)).await? {
+        Ok(done) => done?,
+        Err(number) => {
+            output::note("it ends in the middle; the same `kdev restore` goes on from there");
+            return Ok(128 + number);
+        }
+    };
     if args.json {
         let all: Vec<Value> = done.iter().map(document).collect();
         output::line(&serde_json::to_string_pretty(&all)?)?;

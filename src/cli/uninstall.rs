@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{install, output};
 use crate::app::install::{Removal, Removed};
+use crate::app::signals::unless_told;
 use crate::config::Config;
 
 const EXAMPLES: &str = "\
@@ -55,7 +56,17 @@ pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<
         }
     };
     let limit = Duration::from_secs(args.timeout);
-    let removed = spinner.during(removal.carry_out(limit, &mut tell)).await?;
+    let work = spinner.during(removal.carry_out(limit, &mut tell));
+    let removed = match unless_told(work).await? {
+        Ok(removed) => removed?,
+        Err(number) => {
+            output::note(&format!(
+                "it ends in the middle: what was not deleted yet stays in namespace {namespace}; \
+                 `kdev uninstall -n {namespace}` goes on from there"
+            ));
+            return Ok(128 + number);
+        }
+    };
     if args.json {
         output::line(&serde_json::to_string_pretty(&removed)?)?;
     } else {

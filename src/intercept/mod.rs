@@ -11,4 +11,6 @@ pub mod redirect;
 pub mod reverse;
 
 pub use claim::{Claim, Judge, Verdict};
-pub use redirect::{Change, Landing, Left, OnRecord, Redirect, RedirectError, Redirected, Wanted};
+pub use redirect::{
+    Change, Landing, Left, OnRecord, Redirect, RedirectError, Redirected, Traces, Wanted,
+};

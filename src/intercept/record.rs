@@ -50,6 +50,8 @@ pub fn recorded(claim: &Claim) -> Result<(u16, rule::Claim), String> {
 /// How the kdev of a claim is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Life {
+    /// The relay does not know it, and its kdev has no tunnel: it was killed, or broken off.
+    Dead,
     /// The relay does not know it: it is just beginning, or was forgotten long ago.
     Gone,
     /// It has no tunnel at the moment.
@@ -63,7 +65,7 @@ impl Life {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Gone => "gone",
+            Self::Dead | Self::Gone => "gone",
             Self::Silent => "silent",
             Self::Live => "live",
         }
@@ -120,7 +122,12 @@ pub fn judge(
 /// clean up after themselves.
 fn is_ghost(claim: &rule::Claim, there: &rule::Claim, life: Life) -> bool {
     let begins = claim.since.saturating_sub(there.since) < BEGINNING;
-    claim.owner == there.owner && (life == Life::Silent || (life == Life::Gone && !begins))
+    let gone = match life {
+        Life::Dead | Life::Silent => true,
+        Life::Gone => !begins,
+        Life::Live => false,
+    };
+    claim.owner == there.owner && gone
 }
 
 fn conflict(claim: &rule::Claim, there: &rule::Claim, life: Life) -> String {
@@ -231,6 +238,11 @@ mod tests {
         let beginning = claim("b", "ada", 99_000, &["x: 1"]);
         let waits = verdict(&mine, &beginning, None, false);
         assert!(matches!(waits, Verdict::Conflict(_)));
+        // Unless its kdev is known to be no more.
+        assert_eq!(verdict(&mine, &beginning, Some(Life::Dead), false), goes);
+        let bobs = claim("b", "bob", 99_000, &["x: 1"]);
+        let stays = verdict(&mine, &bobs, Some(Life::Dead), false);
+        assert!(matches!(stays, Verdict::Conflict(_)));
     }
 
     #[test]

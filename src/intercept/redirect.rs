@@ -1,8 +1,8 @@
 //! The seam to the cluster: a Service's traffic comes to the relay, and goes back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::claim::{Claim, Judge};
@@ -60,8 +60,8 @@ pub trait Redirected: Send {
     /// After [`Left::Last`]: removes what still leads the last callers to the original pods, once
     /// `idle` says that none came for 10 s: how long ago the last one was accepted on one of the
     /// landings. What is in use for longer, or when the future is dropped, is left to the next
-    /// `kdev restore`.
-    fn sweep(self, idle: impl Fn() -> Duration + Send) -> impl Future<Output = ()> + Send;
+    /// `kdev restore`; gives false then.
+    fn sweep(self, idle: impl Fn() -> Duration + Send) -> impl Future<Output = bool> + Send;
 }
 
 /// Tells the user something; called from the tasks that do it, so it should not wait.
@@ -82,24 +82,69 @@ pub struct Wanted {
     pub judge: Judge,
     /// Whether what is merely unwise is done all the same.
     pub force: bool,
-    /// Says whether dropping the future may leave a claim.
+    /// Says what dropping the future may leave.
     pub on_record: OnRecord,
 }
 
-/// Whether claims may be in the cluster. Cloning is shallow: all clones are the same word.
+/// What of one kdev is in the cluster, by Service. Cloning is shallow: all clones are the same record.
 #[derive(Clone, Debug, Default)]
-pub struct OnRecord(Arc<AtomicBool>);
+pub struct OnRecord(Arc<Mutex<BTreeMap<String, Traces>>>);
+
+/// What of one kdev is in the cluster for one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Ids of claims that may be on record, so that the Service may lead to the relay.
+    pub claims: BTreeSet<String>,
+    /// Whether the Service was given back and what leads late callers to its pods is there still.
+    pub passage: bool,
+}
 
 impl OnRecord {
-    /// One is about to be there.
-    pub fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// A claim is about to be there.
+    pub fn begin(&self, service: &str, id: &str) {
+        let mut all = self.lock();
+        let traces = all.entry(service.to_owned()).or_default();
+        traces.claims.insert(id.to_owned());
+        traces.passage = false;
     }
 
-    /// Whether one may be there.
+    /// A claim was taken off, which left this; or it never came to be.
+    pub fn end(&self, service: &str, id: &str, left: &Left) {
+        self.change(service, |traces| {
+            traces.claims.remove(id);
+            traces.passage = *left == Left::Last;
+        });
+    }
+
+    /// Late callers are not led any more.
+    pub fn swept(&self, service: &str) {
+        self.change(service, |traces| traces.passage = false);
+    }
+
+    /// Whether there may be any claim.
     #[must_use]
     pub fn may_be(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.lock().values().any(|traces| !traces.claims.is_empty())
+    }
+
+    /// All that is there, by Service.
+    #[must_use]
+    pub fn left(&self) -> BTreeMap<String, Traces> {
+        self.lock().clone()
+    }
+
+    fn change(&self, service: &str, change: impl FnOnce(&mut Traces)) {
+        let mut all = self.lock();
+        if let Some(traces) = all.get_mut(service) {
+            change(traces);
+            if *traces == Traces::default() {
+                all.remove(service);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Traces>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -28,6 +28,16 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn reset(&mut self) {}
 }
 
+/// Why a stream failed, for people: of a peer that goes without a goodbye, TLS libraries say where
+/// their manual is.
+#[must_use]
+pub fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the peer closed it in the middle".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// A stream whose type does not matter any more.
 pub type BoxIo = Box<dyn Io>;
 

@@ -109,6 +109,30 @@ pub async fn has_slices(client: &Client) -> Result<Option<bool>, ClientError> {
     }
 }
 
+/// The `apiVersion` of the evictions that the server takes: `policy/v1` since 1.22, `policy/v1beta1`
+/// before; `None` where it has no `pods/eviction` at all.
+///
+/// # Errors
+/// When the API server cannot be reached, or does not tell this user.
+pub async fn eviction(client: &Client) -> Result<Option<String>, ClientError> {
+    #[derive(Deserialize)]
+    struct List {
+        resources: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        name: String,
+        #[serde(default)]
+        group: String,
+        #[serde(default)]
+        version: String,
+    }
+    let list: List = client.get("/api/v1").await?;
+    let mut rows = list.resources.into_iter();
+    let row = rows.find(|row| row.name == "pods/eviction");
+    Ok(row.map(|row| format!("{}/{}", row.group, row.version)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -232,6 +232,12 @@ impl Joined {
                 Ok(open) => Tell::Retired { port, open },
                 Err(reason) => refused(port, String::new(), reason),
             },
+            Ask::Live { mut sessions } => {
+                let state = self.claims.lock();
+                let lives = |id: &SessionId| state.sessions.get(id).is_some_and(|s| s.is_live());
+                sessions.retain(lives);
+                Tell::Live { sessions }
+            }
             Ask::Bye => {
                 let mut state = self.claims.lock();
                 let own = |entry: &Entry| entry.session.id == self.session.id;

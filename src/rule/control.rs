@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Claim;
+use crate::tunnel::SessionId;
 
 /// What kdev asks of the relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,12 @@ pub enum Ask {
     Retire {
         /// The port.
         port: u16,
+    },
+    /// Which of these sessions have a tunnel here. Answered by [`Tell::Live`], by relays before it by
+    /// [`Tell::Unknown`].
+    Live {
+        /// The sessions.
+        sessions: Vec<SessionId>,
     },
     /// This session ends and its claims with it, on all ports, at once. Answered by [`Tell::Bye`].
     Bye,
@@ -137,6 +144,11 @@ pub enum Tell {
         port: u16,
         /// How many there are still.
         open: u64,
+    },
+    /// Of the sessions that were asked for, those that have a tunnel to this relay.
+    Live {
+        /// The sessions.
+        sessions: Vec<SessionId>,
     },
     /// The session's claims are gone.
     Bye,

@@ -22,7 +22,7 @@ use super::health::{Health, Vitals};
 use super::held::Held;
 use super::life::{Ended, Watched};
 use super::pulse::{Beat, Pulse};
-use super::stream::{CHUNK, Stream, lost};
+use super::stream::{CHUNK, Stream, lost, why};
 use super::tally::{Counted, Tally};
 use crate::addr::Target;
 use crate::dial::DialError;
@@ -293,7 +293,7 @@ impl<T: Io> Driver<T> {
             pulse.heard();
             polled.map(|result| match result {
                 Ok(()) => Ended::Closed,
-                Err(error) => Ended::Broken(error.to_string()),
+                Err(error) => Ended::Broken(why(&error)),
             })
         })
         .await;

@@ -20,7 +20,7 @@ use super::link::{
     SEND_BUFFER, SMALL_FRAMES, SPEAKS_HEADER, Speaks, broken,
 };
 use super::pulse::{Beat, Pulse};
-use super::stream::{CHUNK, Stream};
+use super::stream::{CHUNK, Stream, why};
 use super::tally::{Counted, Tally};
 use crate::addr::Target;
 use crate::dial::DialError;
@@ -92,7 +92,7 @@ impl<T: Io> Listener<T> {
             let (request, respond) = match accepted {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return self.end(Ended::Closed),
-                Poll::Ready(Some(Err(error))) => return self.end(Ended::Broken(error.to_string())),
+                Poll::Ready(Some(Err(error))) => return self.end(Ended::Broken(why(&error))),
                 Poll::Ready(Some(Ok(incoming))) => incoming,
             };
             if let Some(incoming) = Incoming::read(request, respond, &self.backlog, &self.tally) {

@@ -142,11 +142,17 @@ fn is_unserved(error: &h2::Error) -> bool {
     error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)
 }
 
+/// Why a tunnel broke, for people.
+pub(super) fn why(error: &h2::Error) -> String {
+    let of_stream = error.get_io().map(crate::io::why);
+    of_stream.unwrap_or_else(|| error.to_string())
+}
+
 /// A stream whose tunnel broke, or that the other side reset, before it was answered.
 pub(super) fn lost(target: &Target, error: &h2::Error) -> DialError {
     DialError::Unreachable {
         target: target.to_string(),
-        reason: format!("the tunnel to the relay broke: {error}"),
+        reason: format!("the tunnel to the relay broke: {}", why(error)),
         fix: String::new(),
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal::SIGINT, kill};
+use nix::unistd::Pid;
+
 use crate::support::Stage;
 
 /// Kills `kdev ARGS` as soon as `reached` holds.
@@ -78,4 +81,52 @@ async fn an_api_server_that_restarts_is_waited_for() {
     stage.cluster.start_api().await.unwrap();
     let output = child.wait_with_output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Sends two signals within a millisecond once `reached` holds, and gives the exit code and what it
+/// said.
+async fn told_when(
+    stage: &Stage,
+    args: &[&str],
+    reached: impl Fn() -> bool,
+) -> (Option<i32>, String) {
+    let child = stage.command(args).spawn().unwrap();
+    while !reached() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, SIGINT).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    kill(pid, SIGINT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[tokio::test]
+async fn told_to_end_in_the_middle_it_says_what_stays_and_what_mends_it() {
+    let stage = Stage::new().await;
+    let before = stage.all();
+    let relay = stage.folder.path().join("relay").display().to_string();
+    let faults = stage.cluster.faults();
+
+    faults.full_nodes(true);
+    let there = || !stage.cluster.objects("replicasets", "shop").is_empty();
+    let install = ["install", "--relay-binary", &relay];
+    let (code, said) = told_when(&stage, &install, there).await;
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("stays in namespace shop"), "{said}");
+    assert!(said.contains("`kdev uninstall -n shop`"), "{said}");
+    faults.full_nodes(false);
+    stage.install(&[]).await.ok();
+
+    // Slow enough that there is a middle.
+    faults.api_delay(Duration::from_millis(100));
+    let gone = || stage.cluster.objects("deployments", "shop").is_empty();
+    let (code, said) = told_when(&stage, &["uninstall", "--yes"], gone).await;
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("not deleted yet"), "{said}");
+    faults.clear();
+    stage.kdev(&["uninstall", "--yes", "-n", "shop"]).await.ok();
+    assert_eq!(stage.all(), before);
 }

@@ -1,9 +1,11 @@
 //! Pods that cannot start are explained in Kubernetes' words.
 
+use std::time::Duration;
+
 use kdev_sim::Exit;
 use serde_json::json;
 
-use crate::support::Stage;
+use crate::support::{Stage, name};
 
 #[tokio::test]
 async fn an_image_that_cannot_be_pulled() {
@@ -92,4 +94,48 @@ async fn a_node_of_another_kind() {
         .add_program("unpack", move |_| async move { Exit::failed(1, says) });
     let failed = stage.install(&[]).await.failed();
     assert!(failed.contains(says), "{failed}");
+}
+
+#[tokio::test]
+async fn a_probe_that_fails_is_worth_a_word_only_when_it_goes_on() {
+    for (count, told) in [(2, false), (30, true)] {
+        let stage = Stage::new().await;
+        let program = |container: kdev_sim::Container| async move {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            container.ready();
+            container.stopped().await;
+            Exit::ok()
+        };
+        stage.cluster.add_program("relay", program);
+        let warn = async {
+            let relay = loop {
+                let pods = stage.cluster.objects("pods", "shop");
+                let names = pods.iter().map(name);
+                if let Some(relay) = names
+                    .into_iter()
+                    .find(|name| name.starts_with("kdev-relay"))
+                {
+                    break relay;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            let event = json!({
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": "probe", "namespace": "shop"},
+                "involvedObject": {"kind": "Pod", "name": relay},
+                "type": "Warning",
+                "reason": "Unhealthy",
+                "message": "Readiness probe failed: Get \"http://10.244.0.9:7000/readyz\": dial tcp \
+                            10.244.0.9:7000: connect: connection refused",
+                "count": count,
+                "lastTimestamp": "2026-11-29T20:00:00Z",
+            });
+            stage.cluster.put_object("events", event);
+        };
+        let (installed, ()) = tokio::join!(stage.install(&[]), warn);
+        let said = installed.err.contains("Readiness probe failed");
+        assert_eq!(said, told, "{installed:?}");
+        installed.ok();
+    }
 }

@@ -7,6 +7,8 @@
 
 #[path = "../common/done.rs"]
 mod done;
+mod drain;
+mod ending;
 #[path = "../common/finish.rs"]
 mod finish;
 mod life;

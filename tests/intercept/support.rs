@@ -22,6 +22,9 @@ use crate::relays::ready_relays;
 /// Longer than anything here may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How long after the first signal a second one counts.
+pub(crate) const AGAIN: Duration = Duration::from_millis(1200);
+
 /// A namespace with the Service `cart`, an installed relay, and people who share it.
 pub(crate) struct Team {
     pub(crate) cluster: SimCluster,
@@ -31,8 +34,13 @@ pub(crate) struct Team {
 
 impl Team {
     pub(crate) async fn set_up() -> Self {
+        Self::on(Options::default()).await
+    }
+
+    /// The same on another kind of cluster.
+    pub(crate) async fn on(options: Options) -> Self {
         kdev::app::descriptors::raise();
-        let cluster = SimCluster::start(Options::default()).await.unwrap();
+        let cluster = SimCluster::start(options).await.unwrap();
         shop::furnish(&cluster);
         shop::add_cart(&cluster);
         let folder = tempfile::tempdir().unwrap();
@@ -61,7 +69,7 @@ impl Team {
         team
     }
 
-    fn command(&self, owner: &str, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, owner: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kdev"));
         command
             .args(args)
@@ -84,19 +92,42 @@ impl Team {
 
     /// `kdev intercept cart --to PORT ARGS`, once it is live.
     pub(crate) async fn intercept(&self, owner: &str, port: u16, args: &[&str]) -> Live {
-        let to = port.to_string();
-        let first = ["intercept", "cart", "--to", &to, "--json"];
-        let mut command = self.command(owner, &[&first, args].concat());
-        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
-        let events = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut live = Live {
-            child,
-            events,
-            id: String::new(),
-        };
+        let mut live = self.begin(owner, port, args);
         let begun = live.event("live").await;
         live.id = begun["id"].as_str().unwrap().to_owned();
         live
+    }
+
+    /// The same from its first moment.
+    pub(crate) fn begin(&self, owner: &str, port: u16, args: &[&str]) -> Live {
+        let to = port.to_string();
+        let first = ["intercept", "cart", "--to", &to, "--json"];
+        let mut command = self.command(owner, &[&first, args].concat());
+        Live::of(command.stderr(Stdio::inherit()))
+    }
+
+    /// Ids of the claims on record for the Service.
+    pub(crate) fn claims(&self) -> Vec<String> {
+        let services = self.cluster.objects("services", shop::NAMESPACE);
+        let claims = services.iter().filter_map(|service| {
+            let text = &service["metadata"]["annotations"]["kdev.dev/claims"];
+            serde_json::from_str::<Vec<Value>>(text.as_str()?).ok()
+        });
+        let ids = claims
+            .flatten()
+            .map(|claim| claim["id"].as_str().unwrap().to_owned());
+        ids.collect()
+    }
+
+    /// Whether a Service of kdev's own is left.
+    pub(crate) fn is_clear(&self) -> bool {
+        let left = self.cluster.objects("services", shop::NAMESPACE);
+        left.iter().all(|service| {
+            !service["metadata"]["name"]
+                .as_str()
+                .unwrap()
+                .starts_with("kdev-")
+        })
     }
 
     /// What a caller gets whose request has these headers besides: status and body.
@@ -151,16 +182,36 @@ impl Team {
 /// An intercept that goes on.
 pub(crate) struct Live {
     child: Child,
-    events: Lines<BufReader<ChildStdout>>,
+    events: Option<Lines<BufReader<ChildStdout>>>,
     pub(crate) id: String,
 }
 
 impl Live {
+    /// A command that prints events.
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let events = child.stdout.take().unwrap();
+        Self {
+            events: Some(BufReader::new(events).lines()),
+            ..Self::of_child(child)
+        }
+    }
+
+    /// One whose output is somebody else's matter.
+    pub(crate) fn of_child(child: Child) -> Self {
+        Self {
+            child,
+            events: None,
+            id: String::new(),
+        }
+    }
+
     /// The next event of this kind.
     pub(crate) async fn event(&mut self, kind: &str) -> Value {
         let mut seen = Vec::new();
         let found = async {
-            while let Some(line) = self.events.next_line().await.unwrap() {
+            let events = self.events.as_mut().unwrap();
+            while let Some(line) = events.next_line().await.unwrap() {
                 let event: Value = serde_json::from_str(&line).unwrap();
                 if event["event"] == kind {
                     return Some(event);
@@ -191,6 +242,36 @@ impl Live {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
+    /// Sends both within a millisecond.
+    pub(crate) async fn send_both(&self, [first, second]: [Signal; 2]) {
+        self.send(first);
+        sleep(Duration::from_millis(1)).await;
+        self.send(second);
+    }
+
+    /// All that it tells from now on, and its exit code.
+    pub(crate) async fn rest(mut self) -> (String, Option<i32>) {
+        let mut rest = String::new();
+        let reading = async {
+            let events = self.events.as_mut().unwrap();
+            while let Some(line) = events.next_line().await.unwrap() {
+                rest.push_str(&line);
+                rest.push('\n');
+            }
+        };
+        timeout(LIMIT, reading).await.expect("it ends in time");
+        (rest, self.ended().await)
+    }
+
+    /// Waits for its end, and gives its exit code and what it said on standard error.
+    pub(crate) async fn said(self) -> (Option<i32>, String) {
+        let output = timeout(LIMIT, self.child.wait_with_output()).await;
+        let output = output.expect("it ends in time").unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("panicked"), "{said}");
+        (output.status.code(), said)
+    }
+
     /// Waits for its end, and gives its exit code.
     pub(crate) async fn ended(mut self) -> Option<i32> {
         let status = timeout(LIMIT, self.child.wait()).await;
@@ -201,7 +282,7 @@ impl Live {
     pub(crate) async fn end(self) {
         self.send(Signal::SIGINT);
         // Where others have claims on the Service it is done at once, and hears no second one.
-        sleep(Duration::from_secs(1)).await;
+        sleep(AGAIN).await;
         self.send(Signal::SIGINT);
         assert_eq!(self.ended().await, Some(130));
     }

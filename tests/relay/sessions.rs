@@ -120,6 +120,14 @@ async fn nobody_waits_for_long_and_nobody_twice() {
         matches!(&told, Tell::Seen { claims, .. } if claims.len() == 2),
         "{told:?}"
     );
+    let sessions = vec![session, SessionId::random()];
+    let told = back.ask(&Ask::Live { sessions }).await;
+    assert_eq!(
+        told,
+        Tell::Live {
+            sessions: vec![session]
+        }
+    );
     assert!(
         stage
             .get("/", &[("x-user", "ann")])

@@ -1,5 +1,6 @@
 //! The controllers of Deployments, ReplicaSets and quotas, and the one that deletes what lost its
-//! owner. A pod counts as available as soon as it is ready: `minReadySeconds` is not waited for.
+//! owner; it calls those of StatefulSets and of PodDisruptionBudgets. A pod counts as available as
+//! soon as it is ready: `minReadySeconds` is not waited for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use sha1::{Digest, Sha1};
 
 use tokio::time::Instant;
 
+use crate::budget;
 use crate::clock;
 use crate::http::Failure;
 use crate::quota;
 use crate::resources::{DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, SERVICES};
+use crate::stateful;
 use crate::store::Key;
 use crate::world::World;
 
@@ -72,6 +75,8 @@ fn work(world: &Arc<World>, failing: &mut Failing) {
     collect(world);
     collect_services(world);
     quota::count(&world.store);
+    stateful::work(world);
+    budget::show(world);
 }
 
 /// A Deployment that is deleted with all that it owns: it goes last.
@@ -315,12 +320,12 @@ fn tell_failed(world: &World, set: &Value, message: &str) {
     world.store.put(key(EVENTS.plural, &event), event);
 }
 
-fn end_pod(world: &World, pod: &Value) {
+pub(crate) fn end_pod(world: &World, pod: &Value) {
     let metadata = &pod["metadata"];
     world.end_pod(text(&metadata["namespace"]), text(&metadata["name"]), None);
 }
 
-fn owned(world: &World, resource: &str, owner: &Value) -> Vec<Value> {
+pub(crate) fn owned(world: &World, resource: &str, owner: &Value) -> Vec<Value> {
     let namespace = text(&owner["metadata"]["namespace"]);
     let (_, objects) = world.store.list(resource, Some(namespace));
     let owned = objects.iter().filter(|object| {
@@ -329,7 +334,7 @@ fn owned(world: &World, resource: &str, owner: &Value) -> Vec<Value> {
     owned.map(|object| Value::clone(object)).collect()
 }
 
-fn reference(owner: &Value) -> Value {
+pub(crate) fn reference(owner: &Value) -> Value {
     json!({
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -340,7 +345,7 @@ fn reference(owner: &Value) -> Value {
     })
 }
 
-fn lives(pod: &Value) -> bool {
+pub(crate) fn lives(pod: &Value) -> bool {
     !pod["metadata"]["deletionTimestamp"].is_string()
 }
 
@@ -351,16 +356,16 @@ fn is_ready(pod: &Value) -> bool {
         .any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-fn key(resource: &str, object: &Value) -> Key {
+pub(crate) fn key(resource: &str, object: &Value) -> Key {
     let field = |name: &str| text(&object["metadata"][name]).to_owned();
     (resource.to_owned(), field("namespace"), field("name"))
 }
 
-fn number(value: &Value) -> Option<usize> {
+pub(crate) fn number(value: &Value) -> Option<usize> {
     usize::try_from(value.as_u64()?).ok()
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

@@ -6,9 +6,10 @@
 //! ```text
 //! cluster      SimCluster: start, objects, faults, counters, stop
 //! server       port, TLS, connections    link     the network in between, with its faults
-//! api/         who asks, may they, discovery, get, list, watch, reviews, create, apply, patch, delete
+//! api/         who asks, may they, discovery, get, list, watch, reviews, create, apply, patch, delete, evict
 //! portforward/ the three wire forms: tunnel, SPDY (spdy/), v4; pairing and copying
 //! controller   Deployments: ReplicaSets, pods, what is deleted with its owner
+//! stateful     StatefulSets    budget   PodDisruptionBudgets, which evictions ask
 //! kubelet      pods of Deployments from their template to running programs   program   those programs
 //! proxy        Services at an address of this machine, for programs that dial by themselves
 //! made         what such a pod looks like    quota, policy   what is refused    fields   who set which field
@@ -18,6 +19,7 @@
 //! ```
 
 mod api;
+mod budget;
 mod clock;
 mod cluster;
 mod controller;
@@ -44,6 +46,7 @@ mod resources;
 mod server;
 mod service;
 pub mod shop;
+mod stateful;
 mod store;
 mod stream;
 mod task;

@@ -59,11 +59,13 @@ impl Rule {
         vec![
             Self::new(&write, &["pods", "services", "configmaps", "secrets"]).namespace(namespace),
             Self::new(&write, &["pods/portforward", "pods/exec"]).namespace(namespace),
+            Self::new(&["create"], &["pods/eviction"]).namespace(namespace),
             Self::new(
                 &write,
                 &[
                     "deployments",
                     "replicasets",
+                    "statefulsets",
                     "poddisruptionbudgets",
                     "networkpolicies",
                 ],

@@ -22,6 +22,8 @@ pub(crate) struct Resource {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Subresource {
     pub(crate) name: &'static str,
+    /// The group of its kind, where that is another one than the resource's.
+    pub(crate) group: Option<&'static str>,
     pub(crate) kind: &'static str,
     pub(crate) verbs: &'static [&'static str],
 }
@@ -48,11 +50,20 @@ pub(crate) static PODS: Resource = Resource {
     short: &["po"],
     categories: &["all"],
     verbs: &["create", "delete", "get", "list", "watch"],
-    subresources: &[Subresource {
-        name: "portforward",
-        kind: "PodPortForwardOptions",
-        verbs: &["create", "get"],
-    }],
+    subresources: &[
+        Subresource {
+            name: "eviction",
+            group: Some("policy"),
+            kind: "Eviction",
+            verbs: ASK,
+        },
+        Subresource {
+            name: "portforward",
+            group: None,
+            kind: "PodPortForwardOptions",
+            verbs: &["create", "get"],
+        },
+    ],
     ..CORE
 };
 
@@ -153,6 +164,17 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
     short: &["rs"],
     categories: &["all"],
     verbs: &["get", "list", "patch", "watch"],
+    ..CORE
+};
+
+pub(crate) static STATEFUL_SETS: Resource = Resource {
+    group: "apps",
+    plural: "statefulsets",
+    singular: "statefulset",
+    kind: "StatefulSet",
+    short: &["sts"],
+    categories: &["all"],
+    verbs: WRITE,
     ..CORE
 };
 
@@ -269,6 +291,7 @@ pub(crate) fn all(options: &Options) -> Vec<&'static Resource> {
         &DEPLOYMENTS,
         &REPLICA_SETS,
         &NETWORK_POLICIES,
+        &STATEFUL_SETS,
         budgets,
         slices,
         &ACCESS_REVIEWS,

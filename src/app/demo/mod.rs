@@ -93,7 +93,7 @@ pub async fn run(keep: bool) -> anyhow::Result<u8> {
         say("  kdev intercept cart --to 3000 --header 'x-user: ada'");
         say("  kdev connect");
         say("  kubectl get pods,services -n shop");
-        Ending::listen()?.next().await;
+        Ending::listen()?.asked().await;
     } else {
         say("\nThat was the demo. With a cluster of your own, nothing to set up:");
         say("  kdev doctor                          # what your kubeconfig may do");

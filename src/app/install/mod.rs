@@ -272,7 +272,7 @@ impl Plan {
         let mut done = Progressed::default();
         let ended = tokio::select! {
             ended = self.attempt(request, &mut done, tell) => ended,
-            number = ending.next() => {
+            number = ending.asked() => {
                 self.say_what_stays("it was broken off", &done, tell);
                 return Ok(Outcome::Interrupted(number));
             }

@@ -86,29 +86,22 @@ impl Alone {
     }
 
     async fn follow(&mut self, mut intercepts: Intercepts, told: Option<u8>) -> End {
-        let told = async {
-            match told {
-                Some(number) => number,
-                None => self.ending.next().await,
-            }
-        };
-        let end = tokio::select! {
-            reason = intercepts.ended() => match reason {
-                Some(reason) => End::Broken(reason),
-                None if self.elapses => End::Elapsed,
-                None => End::Broken("it was broken off".to_owned()),
-            },
-            number = told => {
-                intercepts.stop();
-                tokio::select! {
-                    _ = intercepts.ended() => {}
-                    _ = self.ending.next() => {}
+        let number = match told {
+            Some(number) => number,
+            None => tokio::select! {
+                reason = intercepts.ended() => {
+                    intercepts.close(false).await;
+                    return match reason {
+                        Some(reason) => End::Broken(reason),
+                        None if self.elapses => End::Elapsed,
+                        None => End::Broken("it was broken off".to_owned()),
+                    };
                 }
-                End::Signal(number)
-            }
+                number = self.ending.asked() => number,
+            },
         };
-        intercepts.abandon().await;
-        end
+        intercepts.give_back(&mut self.ending).await;
+        End::Signal(number)
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::live::Live;
 use super::seen::seen;
-use super::{Asked, Begun, Event, Teller, Terms};
+use super::{Asked, Begun, Event, Teller, Terms, left};
 use crate::addr::{Host, Target};
 use crate::dial::{Answer, Dial as _, DialError, DialRelay as _, Laptop};
-use crate::intercept::record::{judge, overlapping, record};
+use crate::intercept::record::{Life, judge, overlapping, record};
 use crate::intercept::reverse::{Reverse, Standing};
 use crate::intercept::{OnRecord, Redirect as _, RedirectError, Redirected as _, Wanted};
 use crate::k8s::Client;
@@ -25,8 +25,11 @@ use crate::task::Tasks;
 use crate::tunnel::pool::Pool;
 
 /// How long one's own former kdev is waited for, which the relay may not know yet to be gone: the
-/// end of a port-forward comes a second late.
-const GHOST: Duration = Duration::from_secs(4);
+/// end of a port-forward comes a second or two late, and [`DEAD`] is on top of that.
+const GHOST: Duration = Duration::from_secs(6);
+/// How long a kdev is without a tunnel until it counts as dead: one that lost its tunnels, or whose
+/// relay restarts, has the next within a second.
+pub(in crate::app) const DEAD: Duration = Duration::from_millis(1500);
 /// How often it is looked whether it is gone.
 const GHOST_LOOK: Duration = Duration::from_millis(400);
 /// How long the cluster may take until the Service's address leads to the relay.
@@ -66,7 +69,7 @@ impl Site {
         let mut guard = self.redirect(service, port, &claim).await?;
         let landing = guard.landings().iter().find(|l| l.port == port.port);
         let Some(landing) = landing.map(|landing| landing.landing) else {
-            let _ = guard.restore().await;
+            self.undo(service, &mut guard).await;
             bail!(
                 "port {} of Service {service} went away meanwhile",
                 port.port
@@ -79,7 +82,7 @@ impl Site {
             };
             let why = format!("connections to {label} did not arrive at the relay: {missed}");
             if guard.relays_are_like_callers() {
-                self.undo(&mut guard).await;
+                self.undo(service, &mut guard).await;
                 bail!(
                     "{why}; the Service has its own pods again; {}; --force intercepts it all the same",
                     let_callers_in(self.client.namespace())
@@ -98,7 +101,7 @@ impl Site {
         standing.claim.fallback |= starting;
         let by = Some(self.owner.clone());
         if let Err(why) = self.reverse.attach(standing.clone(), by).await {
-            self.undo(&mut guard).await;
+            self.undo(service, &mut guard).await;
             bail!("the relay does not take the intercept: {why}");
         }
         let others = self.others(service).await.map(|found| found.claims);
@@ -116,13 +119,6 @@ impl Site {
             self.drain(guard.origin());
         }
         Ok(Live::new(asked.clone(), standing, guard, starting))
-    }
-
-    /// Gives back what did not become an intercept.
-    async fn undo(&self, guard: &mut Guard) {
-        if let Err(error) = guard.restore().await {
-            tracing::warn!(%error, "the claim stays until `kdev restore`");
-        }
     }
 
     fn claim(&self, port: &ServicePort) -> Claim {
@@ -150,13 +146,27 @@ impl Site {
     ) -> anyhow::Result<Guard> {
         let tell = self.tell.clone();
         let until = Instant::now() + GHOST;
+        let mut dead = BTreeMap::new();
         loop {
             let others = self.others(service).await;
             let seen = match &others {
-                Some(found) => seen(&self.reverse, found).await,
+                Some(found) => seen(&self.reverse, found, &claim.owner).await,
                 None => BTreeMap::new(),
             };
-            let lives = seen.into_iter().map(|(id, seen)| (id, seen.life)).collect();
+            let lives = seen
+                .into_iter()
+                .map(|(id, seen)| match seen.life {
+                    Life::Dead => {
+                        let since = *dead.entry(id.clone()).or_insert_with(Instant::now);
+                        let sure = since.elapsed() >= DEAD;
+                        (id, if sure { Life::Dead } else { Life::Gone })
+                    }
+                    life => {
+                        dead.remove(&id);
+                        (id, life)
+                    }
+                })
+                .collect();
             let own = others.iter().flat_map(|found| &found.claims);
             let own = own.filter(|other| other.owner == claim.owner).count() > 0;
             let tell = tell.clone();
@@ -181,14 +191,29 @@ impl Site {
         }
     }
 
+    /// Takes the claim of one that did not come about off again.
+    async fn undo(&self, service: &str, guard: &mut Guard) {
+        let left = guard.restore().await;
+        let id = &guard.claim().id;
+        match left {
+            Ok(left) => self.on_record.end(service, id, &left),
+            Err(error) => tracing::warn!("the claim on Service {service} stays: {error}"),
+        }
+    }
+
+    /// That what leads late callers of a Service stays.
+    pub(super) fn passage(&self, service: &str) -> String {
+        left::passage(service, self.client.namespace())
+    }
+
     /// Replaces the Service's pods one by one.
     fn drain(&self, origin: &str) {
         let (client, origin, tell) = (self.client.clone(), origin.to_owned(), self.tell.clone());
         let note = move |text: String| tell(Event::Note(text));
         self.tasks.spawn(async move {
-            let each = |pod: &str| note(format!("pod {pod} is replaced"));
-            match drain(&client, &origin, each).await {
-                Ok(()) => note("all pods were replaced".to_owned()),
+            match drain(&client, &origin, |text| note(text.to_owned())).await {
+                Ok(0) => note("no pod was replaced".to_owned()),
+                Ok(_) => note("all pods were replaced".to_owned()),
                 Err(error) => note(format!("connections from before may stay: {error}")),
             }
         });

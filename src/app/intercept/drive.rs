@@ -1,7 +1,7 @@
 //! All intercepts of one kdev, until they end.
 
-use std::collections::HashMap;
 use std::future::pending;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use super::begin::Site;
 use super::live::{Fate, Live};
 use super::{Asked, Event};
+use crate::app::said::Said;
 use crate::intercept::{Change, reverse};
 use crate::k8s::ClientError;
 
@@ -21,8 +22,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether an app answers that a command is about to start.
 const STARTING: Duration = Duration::from_millis(250);
-/// How long the same words about an app are not said again.
-const SAID: Duration = Duration::from_secs(10);
 
 /// All intercepts of one kdev.
 pub(super) struct Driver {
@@ -35,7 +34,7 @@ pub(super) struct Driver {
     /// When those that wait are tried, and apps that start are looked at. They go on while events come.
     again: Interval,
     starting: Interval,
-    said: HashMap<String, Instant>,
+    said: Said,
     last: Option<String>,
 }
 
@@ -74,7 +73,7 @@ impl Driver {
             until: None,
             again: every(AGAIN),
             starting: every(STARTING),
-            said: HashMap::new(),
+            said: Said::default(),
             last: None,
         };
         for one in asked {
@@ -93,8 +92,12 @@ impl Driver {
     }
 
     /// Goes on until `stop`, or until all have ended, and gives back what is there; with the
-    /// reason where nobody stopped it.
-    pub(super) async fn run(mut self, stop: oneshot::Receiver<()>) -> Option<String> {
+    /// reason where nobody stopped it. Notes in `ends` when it begins to give back.
+    pub(super) async fn run(
+        mut self,
+        stop: oneshot::Receiver<()>,
+        ends: &OnceLock<Instant>,
+    ) -> Option<String> {
         let mut stop = stop.fuse();
         let reason = loop {
             if self.lives.is_empty() && self.waiting.is_empty() {
@@ -120,6 +123,7 @@ impl Driver {
                 }
             }
         };
+        ends.get_or_init(Instant::now);
         self.end().await;
         reason
     }
@@ -254,10 +258,8 @@ impl Driver {
     }
 
     /// Says something that was not said a moment ago.
-    fn say(&mut self, text: String) {
-        let now = Instant::now();
-        self.said.retain(|_, at| now - *at < SAID);
-        if self.said.insert(text.clone(), now).is_none() {
+    fn say(&self, text: String) {
+        if self.said.is_new(&text) {
             self.site.note(text);
         }
     }

@@ -89,15 +89,15 @@ impl Live {
             Change::Drifted(how) => self.drifted(site, &how).await,
             Change::ClaimGone(by) => {
                 let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-                self.let_go(site).await;
+                self.lost(site).await;
                 Fate::Over(format!("it was ended{by}"))
             }
             Change::ServiceGone => {
-                self.let_go(site).await;
+                self.lost(site).await;
                 Fate::Over(format!("Service {service} was deleted"))
             }
             Change::NamespaceGone => {
-                self.let_go(site).await;
+                self.lost(site).await;
                 Fate::Over("its namespace is being deleted".to_owned())
             }
             Change::RightsGone => {
@@ -187,7 +187,7 @@ impl Live {
             return Fate::Lives;
         };
         if !found.claims.iter().any(|claim| claim.id == self.id()) {
-            self.let_go(site).await;
+            self.lost(site).await;
             return Fate::Over(reason.to_owned());
         }
         let by = Some(site.owner.clone());
@@ -200,6 +200,12 @@ impl Live {
         }
     }
 
+    /// Its requests go to the original pods, and its claim is none any more.
+    async fn lost(&self, site: &Site) {
+        self.let_go(site).await;
+        self.ended(site, &Left::Nothing);
+    }
+
     /// Its requests go to the original pods.
     async fn let_go(&self, site: &Site) {
         site.reverse.detach(self.standing.port, self.id()).await;
@@ -210,9 +216,19 @@ impl Live {
     pub(super) async fn give_back_quickly(&mut self, site: &Site) -> Option<Left> {
         self.let_go(site).await;
         let given_back = self.guard.restore().await;
-        given_back
-            .inspect_err(|error| site.note(self.kept(error)))
-            .ok()
+        match &given_back {
+            Ok(left) => self.ended(site, left),
+            Err(error) => {
+                site.note(self.kept(error));
+                self.ended(site, &Left::Nothing);
+            }
+        }
+        given_back.ok()
+    }
+
+    /// Its claim is off, or that it is not was said.
+    fn ended(&self, site: &Site, left: &Left) {
+        site.on_record.end(self.service(), self.id(), left);
     }
 
     fn kept(&self, error: &RedirectError) -> String {
@@ -226,6 +242,7 @@ impl Live {
         // No replica that is gone has to be waited for before callers are served again.
         let released = self.guard.release().await;
         self.let_go(site).await;
+        self.ended(site, released.as_ref().unwrap_or(&Left::Nothing));
         match released {
             Ok(_) => format!("Service {} has its own pods again", self.service()),
             Err(error) => self.kept(&error),
@@ -237,14 +254,14 @@ impl Live {
         let Some(Left::Last) = self.give_back_quickly(site).await else {
             return;
         };
+        let service = self.service().to_owned();
         let landings: Vec<u16> = self.guard.landings().iter().map(|l| l.landing).collect();
         for landing in &landings {
             site.reverse.retire(*landing).await;
         }
         site.note(format!(
-            "Service {} has its own pods again; clearing up when no late caller has come for 10 s \
-             (Ctrl-C leaves that to `kdev restore`)",
-            self.service()
+            "Service {service} has its own pods again; clearing up when no late caller has come for \
+             10 s (Ctrl-C leaves that to `kdev restore`)"
         ));
         let (idle, began) = (AtomicU64::new(0), Instant::now());
         let looking = async {
@@ -263,7 +280,12 @@ impl Live {
             }
         };
         tokio::select! {
-            () = self.guard.sweep(|| Duration::from_millis(idle.load(Ordering::Relaxed))) => {}
+            swept = self.guard.sweep(|| Duration::from_millis(idle.load(Ordering::Relaxed))) => {
+                match swept {
+                    true => site.on_record.swept(&service),
+                    false => site.note(site.passage(&service)),
+                }
+            }
             () = looking => {}
         }
     }

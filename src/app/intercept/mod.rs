@@ -4,31 +4,35 @@
 //! * [`asked`]: what a user asks for; [`owner`](mod@owner): whose it is; [`seen`](mod@seen): what the
 //!   relay knows of it
 //! * [`begin`]: how one begins, [`start`]: and with it all, unless a signal comes; [`live`]: how it goes
-//!   on and ends
+//!   on and ends; [`left`]: what is left where nobody waited for that
 //! * [`drive`]: all of one kdev together; [`alone`]: without a command beside them
 
 mod alone;
 mod asked;
 mod begin;
 mod drive;
+mod left;
 mod live;
 mod owner;
 mod seen;
 mod start;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 pub use self::alone::{Alone, End, free_port};
 pub use self::asked::{Asked, Source, Terms, app_at};
+pub(in crate::app) use self::begin::DEAD;
 use self::begin::Site;
 use self::drive::Driver;
 pub use self::owner::{mine, owner};
 pub use self::seen::{Seen, seen};
 pub(in crate::app) use self::start::Started;
 use super::Session;
+use super::signals::Ending;
 use crate::addr::Target;
 use crate::config::Config;
 use crate::intercept::OnRecord;
@@ -107,12 +111,43 @@ pub struct Planned {
 pub struct Intercepts {
     stop: Option<oneshot::Sender<()>>,
     done: oneshot::Receiver<Option<String>>,
+    /// When giving them back began, whatever the reason.
+    ends: Arc<OnceLock<Instant>>,
     tasks: Tasks,
+    record: Record,
+}
+
+/// What they have left in the cluster, and who hears of it.
+#[derive(Clone)]
+struct Record {
+    on_record: OnRecord,
+    namespace: String,
+    tell: Teller,
+}
+
+impl Record {
+    fn new(session: &Session, plan: &Planned) -> Self {
+        Self {
+            on_record: OnRecord::default(),
+            namespace: session.client.namespace().to_owned(),
+            tell: plan.tell.clone(),
+        }
+    }
+
+    fn note(&self, text: String) {
+        (self.tell)(Event::Note(text));
+    }
+
+    /// Says what is left: where the end was `skipped`, also what nobody needs.
+    fn say_left(&self, skipped: bool) {
+        let left = left::words(&self.on_record, &self.namespace, skipped);
+        left.into_iter().for_each(|text| self.note(text));
+    }
 }
 
 impl Intercepts {
     /// Begins all that is planned, or none, as intercepts of `session`. Dropping the future leaves
-    /// nothing as long as `on_record` says so.
+    /// what `record` says.
     ///
     /// # Errors
     /// Why one could not begin; those before it are given back.
@@ -120,7 +155,7 @@ impl Intercepts {
         session: &Session,
         config: &Config,
         plan: &Planned,
-        on_record: OnRecord,
+        record: Record,
     ) -> anyhow::Result<Self> {
         let (client, pods) = (&session.client, &session.pods);
         let (events, heard) = mpsc::channel(EVENTS);
@@ -143,7 +178,7 @@ impl Intercepts {
             owner: owner(config),
             terms: plan.terms.clone(),
             tell: plan.tell.clone(),
-            on_record,
+            on_record: record.on_record.clone(),
             tasks: background.clone(),
         };
         if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
@@ -159,14 +194,18 @@ impl Intercepts {
         let driver = Driver::begin(site, &plan.asked, heard).await?;
         let (tasks, (stop, stopped), (ended, done)) =
             (Tasks::new(), oneshot::channel(), oneshot::channel());
+        let ends = Arc::new(OnceLock::new());
+        let begun = ends.clone();
         tasks.spawn(async move {
             // Whoever waited is gone.
-            let _ = ended.send(driver.run(stopped).await);
+            let _ = ended.send(driver.run(stopped, &begun).await);
         });
         Ok(Self {
             stop: Some(stop),
             done,
+            ends,
             tasks,
+            record,
         })
     }
 
@@ -179,16 +218,25 @@ impl Intercepts {
         }
     }
 
-    /// Asks for the end: see [`Intercepts::ended`].
-    pub fn stop(&mut self) {
+    /// Asks for the end, unless that has begun by itself, and waits for it. When `ending` hears once
+    /// more that it shall end, what is not given back yet is left to `kdev restore`, and said.
+    pub(in crate::app) async fn give_back(mut self, ending: &mut Ending) {
+        let since = *self.ends.get_or_init(Instant::now);
         if let Some(stop) = self.stop.take() {
             // They have ended by themselves.
             let _ = stop.send(());
         }
+        let skipped = tokio::select! {
+            biased;
+            _ = self.ended() => false,
+            () = ending.again(since) => true,
+        };
+        self.close(skipped).await;
     }
 
-    /// Ends at once; what is not given back yet is left to `kdev restore`.
-    pub async fn abandon(self) {
+    /// Ends at once, and says what is left.
+    async fn close(self, skipped: bool) {
         self.tasks.shutdown(Duration::ZERO).await;
+        self.record.say_left(skipped);
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::intercept::record::Life;
+use crate::intercept::record::{Life, recorded};
 use crate::intercept::reverse::Reverse;
 use crate::k8s::redirect::list::Intercepted;
 use crate::rule::control::Tell;
+use crate::tunnel::SessionId;
 
 /// What the relay's replicas know of a claim, together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,12 @@ pub struct Seen {
     pub requests: u64,
 }
 
-/// What is known of the claims on a Service, by id; those that are not here nobody knows.
-pub async fn seen(reverse: &Reverse, found: &Intercepted) -> BTreeMap<String, Seen> {
+/// Sessions that a relay is asked for at a time: nobody has that many kdevs on a Service.
+const MOST_ASKED: usize = 64;
+
+/// What is known of the claims on a Service, by id; those that are not here nobody knows. Of claims of
+/// `owner` that the relay does not know it is asked whether their kdev lives.
+pub async fn seen(reverse: &Reverse, found: &Intercepted, owner: &str) -> BTreeMap<String, Seen> {
     let mut all: BTreeMap<String, Seen> = BTreeMap::new();
     for (_, landing) in &found.landings {
         for tell in reverse.look(*landing).await {
@@ -40,6 +45,32 @@ pub async fn seen(reverse: &Reverse, found: &Intercepted) -> BTreeMap<String, Se
                 known.requests += claim.requests;
             }
         }
+    }
+    let unknown = found.claims.iter();
+    let unknown = unknown.filter(|claim| claim.owner == owner && !all.contains_key(&claim.id));
+    let unknown = unknown.filter_map(|claim| Some((claim.id.clone(), recorded(claim).ok()?.1)));
+    let unknown: Vec<_> = unknown
+        .map(|(id, claim)| (id, claim.session))
+        .take(MOST_ASKED)
+        .collect();
+    if unknown.is_empty() {
+        return all;
+    }
+    let sessions: Vec<SessionId> = unknown.iter().map(|(_, session)| *session).collect();
+    let Some(live) = reverse.live(&sessions).await else {
+        return all;
+    };
+    for (id, session) in unknown {
+        let life = match live.contains(&session) {
+            true => Life::Live,
+            false => Life::Dead,
+        };
+        let seen = Seen {
+            life,
+            last: None,
+            requests: 0,
+        };
+        all.insert(id, seen);
     }
     all
 }

@@ -3,12 +3,12 @@
 use std::pin::pin;
 
 use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
-use super::{Event, Intercepts, Planned};
+use super::{Intercepts, Planned, Record};
 use crate::app::Session;
 use crate::app::signals::Ending;
 use crate::config::Config;
-use crate::intercept::OnRecord;
 
 /// What came of beginning.
 pub(in crate::app) enum Started {
@@ -31,32 +31,38 @@ impl Planned {
         config: &Config,
         ending: &mut Ending,
     ) -> anyhow::Result<Started> {
-        let on_record = OnRecord::default();
-        let mut starting = pin!(Intercepts::start(session, config, self, on_record.clone()));
+        let record = Record::new(session, self);
+        let mut starting = pin!(Intercepts::start(session, config, self, record.clone()));
         let number = tokio::select! {
             biased;
             started = &mut starting => {
-                let intercepts = started?;
+                let intercepts = started.inspect_err(|_| record.say_left(false))?;
                 // It may have come at the same moment.
-                return Ok(match ending.next().now_or_never() {
+                return Ok(match ending.asked().now_or_never() {
                     None => Started::Live(intercepts),
                     Some(number) => Started::Told(number, Some(intercepts)),
                 });
             }
-            number = ending.next() => number,
+            number = ending.asked() => number,
         };
-        if !on_record.may_be() {
+        if !record.on_record.may_be() {
             return Ok(Started::Told(number, None));
         }
-        (self.tell)(Event::Note(
+        record.note(
             "it ends as soon as what was begun can be given back; another Ctrl-C leaves that to \
              `kdev restore`"
                 .to_owned(),
-        ));
+        );
         tokio::select! {
-            // One that failed was given back.
-            started = starting => Ok(Started::Told(number, started.ok())),
-            _ = ending.next() => Ok(Started::Told(number, None)),
+            started = starting => {
+                // One that failed was given back, or why not was said.
+                let started = started.inspect_err(|_| record.say_left(false)).ok();
+                Ok(Started::Told(number, started))
+            }
+            () = ending.again(Instant::now()) => {
+                record.say_left(true);
+                Ok(Started::Told(number, None))
+            }
         }
     }
 }

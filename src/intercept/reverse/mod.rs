@@ -10,7 +10,7 @@ mod keep;
 mod line;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -293,6 +293,27 @@ impl Reverse {
     /// What the replicas know of a port.
     pub async fn look(&self, port: u16) -> Vec<Tell> {
         self.ask(&Ask::Look { port }).await
+    }
+
+    /// Which of these sessions have a tunnel to the relay. `None` where a replica is not asked or does
+    /// not say it, so that nobody knows of the others.
+    pub async fn live(&self, sessions: &[SessionId]) -> Option<HashSet<SessionId>> {
+        let replicas = self.shared.replicas.borrow().names.len();
+        let ask = Ask::Live {
+            sessions: sessions.to_vec(),
+        };
+        let answers = self.ask(&ask).await;
+        if answers.len() < replicas.max(1) {
+            return None;
+        }
+        let mut live = HashSet::new();
+        for answer in answers {
+            let Tell::Live { sessions } = answer else {
+                return None;
+            };
+            live.extend(sessions);
+        }
+        Some(live)
     }
 
     /// Ends somebody else's claim, in the name of `by`.

@@ -162,12 +162,38 @@ pub(crate) struct Status {
     pub(crate) reason: String,
     #[serde(default)]
     pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) details: Option<Details>,
 }
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Details {
+    #[serde(default)]
+    causes: Option<Vec<Cause>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Cause {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The reason of a cause that says which PodDisruptionBudget holds an eviction up: the message of its
+/// Status does not. Those of all other causes are in it.
+const BUDGET: &str = "DisruptionBudget";
 
 impl Status {
     /// The Status in `body`, if it is one.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
-        let status: Self = serde_json::from_slice(body).ok()?;
+        let mut status: Self = serde_json::from_slice(body).ok()?;
+        let details = status.details.take().unwrap_or_default();
+        for cause in details.causes.into_iter().flatten() {
+            if cause.reason == BUDGET {
+                status.message = format!("{} {}", status.message, cause.message);
+            }
+        }
         (status.kind == "Status").then_some(status)
     }
 }
@@ -277,13 +303,21 @@ fn explain(error: &rustls::Error) -> (String, String) {
 
 /// The innermost cause, with the step that failed where its text alone says too little.
 pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut texts = Vec::new();
+    let (mut texts, mut ended) = (Vec::new(), None);
     walk(error, &mut |e| {
+        let stream = e.downcast_ref::<io::Error>();
+        if let Some(e) = stream.filter(|e| e.kind() == io::ErrorKind::UnexpectedEof) {
+            ended = Some(crate::io::why(e));
+        }
         let text = e.to_string();
         if !text.is_empty() {
             texts.push(text);
         }
     });
+    // What it carries is the library's own text.
+    if let Some(ended) = ended {
+        return ended;
+    }
     let last = texts.pop().unwrap_or_default();
     match texts.iter().rev().find(|t| !t.contains(&last)) {
         Some(step) if step.starts_with("dns error") || step.starts_with("tunnel") => {

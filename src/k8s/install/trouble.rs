@@ -155,9 +155,27 @@ fn crashed(pod: &str, status: &Value, ended: &Value) -> Trouble {
     }
 }
 
+/// How often a warning that belongs to a normal start may come until it is worth a word: a readiness
+/// probe asks once a second, from before the program listens on.
+const OF_A_START: u64 = 10;
+
+/// Whether a warning belongs to a normal start, so far.
+fn is_of_a_start(event: &Value) -> bool {
+    let message = text(&event["message"]);
+    let normal = match text(&event["reason"]) {
+        "Unhealthy" => {
+            message.starts_with("Readiness probe") || message.starts_with("Startup probe")
+        }
+        // The kubelet learns of a Secret a moment after the pod that mounts it.
+        "FailedMount" => message.contains("failed to sync"),
+        _ => false,
+    };
+    normal && event["count"].as_u64().unwrap_or(1) < OF_A_START
+}
+
 /// What events say about a pod that has not come so far that its status says anything.
 pub(super) fn of_event(event: &Value) -> Option<Trouble> {
-    if event["type"] != "Warning" {
+    if event["type"] != "Warning" || is_of_a_start(event) {
         return None;
     }
     Some(Trouble {

@@ -85,7 +85,7 @@ impl Connection {
                 result = writer.outgoing.run(write) => result,
                 () = writer.over.cancelled() => return,
             };
-            let why = result.map_or_else(|e| e.to_string(), |()| "kdev closed it".to_owned());
+            let why = result.map_or_else(|e| crate::io::why(&e), |()| "kdev closed it".to_owned());
             writer.lose(&lost(&why));
         });
         let reader = shared.clone();

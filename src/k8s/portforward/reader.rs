@@ -91,6 +91,9 @@ impl<'a> Reader<'a> {
                             self.alive();
                         }
                     }
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                        return "the API server closed it".to_owned();
+                    }
                     Err(e) => return e.to_string(),
                 },
                 () = &mut timer => {

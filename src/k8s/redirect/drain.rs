@@ -4,38 +4,41 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::evict::Evictor;
 use super::keys::is_ready;
 use super::object::{name, selector, uid};
 use super::site::Site;
 use crate::intercept::redirect::RedirectError;
+use crate::k8s::Client;
 use crate::k8s::install::site::PODS;
-use crate::k8s::{Client, ClientError};
 
 /// How long a pod's successor may take to be ready.
 const SUCCESSOR: Duration = Duration::from_secs(180);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Deletes the pods that the Service led to before, each after the successor of the one before it
-/// is ready; calls `tell` with the name of each. `origin` is the Service that leads to them now.
-/// Pods that nobody would make anew are left alone. Dropping the future leaves the rest as it is.
+/// Evicts the pods that the Service led to before, each after the successor of the one before it
+/// is ready; tells of each, and of what holds one up. `origin` is the Service that leads to them
+/// now. Pods that nobody would make anew are left alone, and told. Dropping the future leaves the
+/// rest as it is. Gives how many went.
 ///
 /// # Errors
-/// When the pods may not be listed or deleted, or a successor does not become ready.
+/// When the pods may not be listed or evicted, a PodDisruptionBudget does not allow it for minutes,
+/// or a successor does not become ready.
 pub async fn drain(
     client: &Client,
     origin: &str,
     mut tell: impl FnMut(&str),
-) -> Result<(), RedirectError> {
+) -> Result<usize, RedirectError> {
     let site = Site {
         client: client.clone(),
         namespace: client.namespace().to_owned(),
     };
     let Some(there) = site.service(origin).await? else {
-        return Ok(());
+        return Ok(0);
     };
     let labels: Vec<String> = selector(&there["spec"])
         .map(|(key, value)| format!("{key}%3D{value}"))
@@ -50,29 +53,30 @@ pub async fn drain(
         Ok::<Vec<Value>, RedirectError>(pods.into_iter().filter(is_ready).collect())
     };
     let before = ready().await?;
-    let (count, mut old) = (before.len(), BTreeSet::new());
-    for pod in before.iter().filter(|pod| has_maker(pod)) {
-        let options = json!({
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "preconditions": {"uid": uid(pod)},
-        });
-        let gone = site
-            .client
-            .delete(&PODS.path(&site.namespace, name(pod)), &options)
-            .await;
-        match gone {
-            Ok(_) => {}
-            // It went by itself.
-            Err(error) if matches!(ClientError::code(&error), Some(404 | 409)) => {}
-            Err(error) => return Err(site.explain(error, "delete pods")),
+    let (made, alone): (Vec<&Value>, Vec<&Value>) = before.iter().partition(|pod| has_maker(pod));
+    if !alone.is_empty() {
+        let names: Vec<&str> = alone.into_iter().map(name).collect();
+        tell(&format!(
+            "pods that no controller would make anew stay, and connections to them too: {}",
+            names.join(", ")
+        ));
+    }
+    if made.is_empty() {
+        return Ok(0);
+    }
+    let evictor = Evictor::new(&site).await?;
+    // By UID: the successor of a StatefulSet's pod has its name.
+    let (mut old, mut gone) = (BTreeSet::new(), 0);
+    for pod in made {
+        if evictor.evict(pod, &mut tell).await? {
+            tell(&format!("pod {} is replaced", name(pod)));
+            gone += 1;
         }
-        old.insert(name(pod).to_owned());
-        tell(name(pod));
+        old.insert(uid(pod));
         let until = Instant::now() + SUCCESSOR;
         loop {
             let now = ready().await?;
-            if now.iter().filter(|pod| !old.contains(name(pod))).count() >= count {
+            if now.iter().filter(|pod| !old.contains(uid(pod))).count() >= before.len() {
                 break;
             }
             if Instant::now() >= until {
@@ -85,7 +89,7 @@ pub async fn drain(
             sleep(LOOK).await;
         }
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// Whether a controller makes a new one.

@@ -12,7 +12,7 @@ use super::reach::{Callers, Check};
 use super::site::{Changed, Site, Tries};
 use super::{Redirector, events, keys, leave, origin, policies, preflight, rights, swap};
 use crate::intercept::claim::{Claim, Verdict};
-use crate::intercept::redirect::{RedirectError, Say, Wanted};
+use crate::intercept::redirect::{Left, RedirectError, Say, Wanted};
 use crate::k8s::install::shape::Shape;
 
 /// Brings a Service to the relay for one more claim.
@@ -40,20 +40,22 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
     let there = known.is_some_and(|origin| swap::astray(&live, origin).is_none());
     let callers = may_call(&wanted, read.as_ref(), there)?;
     let ready = keys::carried(site, &plain, ready).await?;
-    wanted.on_record.begin();
-    let joined = join(to, &wanted).await?;
+    let (service, id) = (&wanted.service, &wanted.claim.id);
+    wanted.on_record.begin(service, id);
+    let mut unsure = false;
+    let joined = join(to, &wanted, &mut unsure).await.inspect_err(|_| {
+        if !unsure {
+            wanted.on_record.end(service, id, &Left::Nothing);
+        }
+    })?;
     let result = bring(to, &wanted, &joined, &ready, callers).await;
     let (live, origin) = match result {
         Ok(both) => both,
         Err(error) => {
             // What was not done needs no grace: the next `kdev restore` finds what this cannot undo.
-            if let Err(error) =
-                leave::undo(site, &wanted.service, &joined.origin, &wanted.claim.id).await
-            {
-                tracing::warn!(
-                    "the claim on Service {} stays until `kdev restore`: {error}",
-                    wanted.service
-                );
+            match leave::undo(site, service, &joined.origin, id).await {
+                Ok(()) => wanted.on_record.end(service, id, &Left::Nothing),
+                Err(error) => tracing::warn!("the claim on Service {service} stays: {error}"),
             }
             return Err(error);
         }
@@ -113,8 +115,13 @@ struct Joined {
     revived: bool,
 }
 
-/// Puts the claim on record, in the origin that there is or in a new one.
-async fn join(to: &Redirector, wanted: &Wanted) -> Result<Joined, RedirectError> {
+/// Puts the claim on record, in the origin that there is or in a new one. Where it fails, `unsure`
+/// says whether the claim may be there all the same.
+async fn join(
+    to: &Redirector,
+    wanted: &Wanted,
+    unsure: &mut bool,
+) -> Result<Joined, RedirectError> {
     let site = to.site();
     let mut tries = Tries::new();
     let (mut taken, mut revived) = (Vec::new(), false);
@@ -147,7 +154,10 @@ async fn join(to: &Redirector, wanted: &Wanted) -> Result<Joined, RedirectError>
                     revived,
                 });
             }
-            Changed::Unsure(error) => tries.after(error).await?,
+            Changed::Unsure(error) => {
+                *unsure = true;
+                tries.after(error).await?;
+            }
             Changed::Stale | Changed::Gone => {
                 tries
                     .next(&format!("what is on record for Service {}", wanted.service))

@@ -362,16 +362,19 @@ impl Redirected for Guard {
         self.take_back(Despite::Others).await
     }
 
-    async fn sweep(self, idle: impl Fn() -> Duration + Send) {
+    async fn sweep(self, idle: impl Fn() -> Duration + Send) -> bool {
         let until = Instant::now() + SWEEP_LIMIT;
         while idle() < IDLE {
             if Instant::now() >= until {
-                return;
+                return false;
             }
             sleep(LOOK).await;
         }
-        if let Err(error) = leave::remove(self.to.site(), &self.origin).await {
-            tracing::debug!(%error, origin = self.origin, "left to `kdev restore`");
-        }
+        let removed = leave::remove(self.to.site(), &self.origin).await;
+        removed
+            .inspect_err(|error| {
+                tracing::debug!(%error, origin = self.origin, "left to `kdev restore`");
+            })
+            .is_ok()
     }
 }

@@ -8,7 +8,7 @@
 //! * [`reach`], [`behind`], [`ways`]: what is tried from inside of the cluster before a Service is
 //! * [`cut`], [`doubt`]: callers who are cut off in the middle
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
-//! * [`drain`](mod@drain): old connections come along
+//! * [`drain`](mod@drain), [`evict`]: old connections come along
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
 
 mod behind;
@@ -18,6 +18,7 @@ mod doubt;
 mod drain;
 mod engage;
 mod events;
+mod evict;
 mod fields;
 mod guard;
 mod keys;

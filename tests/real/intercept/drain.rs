@@ -99,3 +99,87 @@ fn connections_from_before_come_along_when_pods_are_replaced() {
     assert!(plain.iter().all(|call| from_a_pod(&call.answer)));
     assert_as_before(&team, &before);
 }
+
+/// Three pods with fixed names, and a budget that lets none of them go.
+const DB: &str = r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 3
+  serviceName: db
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      automountServiceAccountToken: false
+      terminationGracePeriodSeconds: 2
+      containers:
+        - name: nginx
+          image: kdev-lab/server:1
+          imagePullPolicy: Never
+          command: [nginx, -c, /etc/nginx-lab.conf]
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {selector: {app: db}, ports: [{name: http, port: 80, targetPort: http}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: db}
+spec: {minAvailable: 3, selector: {matchLabels: {app: db}}}
+"#;
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_stateful_set_is_replaced_as_far_as_its_budget_allows() {
+    if lab::leaves_out_long() || lab::kube() < 22 {
+        return;
+    }
+    let team = Team::set_up("evict", true);
+    let site = &team.place.site;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), DB).unwrap();
+    site.kubectl(&["apply", "-f", file.path().to_str().unwrap()])
+        .unwrap();
+    let ready = || lab::ready(&site.0, "app=db").unwrap().len();
+    site.wait("three pods", |_| ready() == 3);
+    let uids = || {
+        let names = ["db-0", "db-1", "db-2"];
+        names.map(|pod| site.field(&format!("pod/{pod}"), ".metadata.uid"))
+    };
+    let before = uids();
+    let ann = App::of("ann");
+    let live = Intercept::live(&team, &ann, &["db", "--header", "x-user: ann", "--drain"]);
+    live.notes(
+        "The disruption budget db needs 3 healthy pods and has 3 currently",
+        LIMIT,
+    );
+    assert_eq!(uids(), before, "{}", live.told());
+    let spec = r#"{"spec": {"minAvailable": 2}}"#;
+    site.kubectl(&["patch", "pdb", "db", "--type", "merge", "-p", spec])
+        .unwrap();
+    let (begun, mut least) = (Instant::now(), 3);
+    let is_done = || {
+        let mut notes = live.events("note").into_iter();
+        notes.any(|note| note["text"] == "all pods were replaced")
+    };
+    while !is_done() {
+        least = least.min(ready());
+        assert!(begun.elapsed() < LIMIT, "{}", live.told());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!(
+        "all replaced after {:?}, at least {least} ready",
+        begun.elapsed()
+    );
+    assert!(least >= 2, "{least}");
+    let after = uids();
+    let differ = before.iter().zip(&after).all(|(old, new)| old != new);
+    assert!(differ, "{before:?} {after:?}");
+    live.end();
+}

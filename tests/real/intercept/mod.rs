@@ -25,6 +25,7 @@ mod pods_change;
 mod policy;
 mod rights;
 mod session;
+mod signals;
 mod strict;
 mod terminal;
 mod two;

@@ -15,6 +15,8 @@ use crate::team::Team;
 const LIVE_LIMIT: Duration = Duration::from_secs(60);
 /// How long Ctrl-C may take: callers that keep their connections are waited for.
 const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long after a signal another one counts.
+pub(super) const AGAIN: Duration = Duration::from_millis(1200);
 /// How long other nodes may lag behind what kdev saw.
 pub(super) const LAG: Duration = Duration::from_secs(1);
 
@@ -115,6 +117,8 @@ impl Intercept {
             assert!(begun.elapsed() < END_LIMIT, "{}", self.told());
             std::thread::sleep(Duration::from_millis(20));
         }
+        // What comes at once is the same Ctrl-C.
+        std::thread::sleep(AGAIN.saturating_sub(begun.elapsed()));
         self.running.interrupt(130, END_LIMIT);
     }
 

@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use super::eviction;
 use crate::http::{self, Answer};
 use crate::resources::{self, Resource};
 use crate::world::World;
@@ -33,8 +34,8 @@ pub(crate) fn answer(world: &World, path: &str) -> Answer {
             document["apiVersion"] = json!("v1");
             document
         }),
-        ["api", version] => resource_list(&of("", Some(version))),
-        ["apis", group, version] => resource_list(&of(group, Some(version))),
+        ["api", version] => resource_list(world, &of("", Some(version))),
+        ["apis", group, version] => resource_list(world, &of(group, Some(version))),
         _ => None,
     };
     found.map_or_else(http::page_not_found, |document| {
@@ -76,11 +77,11 @@ fn group(resource: &Resource) -> Value {
     json!({"name": resource.group, "versions": [version], "preferredVersion": version})
 }
 
-fn resource_list(resources: &[&'static Resource]) -> Option<Value> {
+fn resource_list(world: &World, resources: &[&'static Resource]) -> Option<Value> {
     let first = resources.first()?;
     let rows: Vec<Value> = resources
         .iter()
-        .flat_map(|resource| rows(resource))
+        .flat_map(|resource| rows(world, resource))
         .collect();
     Some(json!({
         "kind": "APIResourceList",
@@ -90,7 +91,7 @@ fn resource_list(resources: &[&'static Resource]) -> Option<Value> {
     }))
 }
 
-fn rows(resource: &Resource) -> Vec<Value> {
+fn rows(world: &World, resource: &Resource) -> Vec<Value> {
     let mut main = json!({
         "name": resource.plural,
         "singularName": resource.singular,
@@ -105,13 +106,18 @@ fn rows(resource: &Resource) -> Vec<Value> {
         main["categories"] = json!(resource.categories);
     }
     let below = resource.subresources.iter().map(|sub| {
-        json!({
+        let mut row = json!({
             "name": format!("{}/{}", resource.plural, sub.name),
             "singularName": "",
             "namespaced": resource.namespaced,
             "kind": sub.kind,
             "verbs": sub.verbs,
-        })
+        });
+        if let Some(group) = sub.group {
+            row["group"] = json!(group);
+            row["version"] = json!(eviction::version(world));
+        }
+        row
     });
     std::iter::once(main).chain(below).collect()
 }

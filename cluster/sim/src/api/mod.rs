@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 mod discovery;
+mod eviction;
 mod options;
 mod protobuf;
 pub(crate) mod query;
@@ -111,6 +112,9 @@ async fn dispatch(
 ) -> Result<Answer, Failure> {
     if target.resource == &PODS && target.ask.subresource == "portforward" {
         return portforward::answer(world, connection, request, &target.ask, &query, who);
+    }
+    if target.resource == &PODS && target.ask.subresource == "eviction" {
+        return eviction::answer(&world, &target, request).await;
     }
     if !target.ask.subresource.is_empty() {
         return Ok(http::page_not_found());

@@ -5,6 +5,7 @@
 mod api;
 mod deployments;
 mod endpoints;
+mod evictions;
 mod faults;
 mod forms;
 mod kubectl;
