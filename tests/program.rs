@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use kdev_sim::{Options, SimCluster, shop};
+use kdev_sim::{Options, Rule, SimCluster, TurnAway, User, shop};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -163,6 +163,99 @@ async fn an_api_server_that_is_away_is_said_before_the_command_starts() {
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(text(&output.stdout), "");
     assert!(text(&output.stderr).contains("cannot reach the API server"));
+}
+
+fn away(path: &str, count: u64) -> TurnAway {
+    TurnAway {
+        code: 429,
+        retry_after: Some(1),
+        path: path.to_owned(),
+        count,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_api_server_is_waited_for_and_that_is_said_once() {
+    let stage = Stage::set_up(Options::default()).await;
+    // One second is nothing to speak of.
+    stage.cluster.faults().turn_away(away("/version", 1));
+    let run = &["run", "--own-session", "--", "echo", "started"];
+    let output = stage.output("dev", run).await;
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(0), String::new())
+    );
+    for path in ["/version", "/services", "/pods"] {
+        stage.cluster.faults().turn_away(away(path, 3));
+    }
+    let output = stage.output("dev", run).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(text(&output.stdout), "started\n");
+    assert_eq!(said.matches("asks to wait 1 s (429").count(), 1, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dials_of_a_session_wait_for_a_busy_api_server() {
+    let stage = Stage::set_up(Options::default()).await;
+    let (line, _child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let proxy: SocketAddr = line["proxy"].as_str().unwrap().parse().unwrap();
+    stage.cluster.faults().turn_away(away("", 3));
+    let began = Instant::now();
+    let answer = through(
+        proxy,
+        "web.shop",
+        80,
+        b"GET / HTTP/1.1\r\nHost: web\r\n\r\n",
+    );
+    let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap();
+    assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(began.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_impersonation_for_some_requests_only_is_enough() {
+    let stage = Stage::set_up(Options::default()).await;
+    let identity = Rule::new(&["impersonate:user-info"], &["users"])
+        .groups(&["authentication.k8s.io"])
+        .names(&["dev"]);
+    let mut actor = User::new("actor").rule(identity);
+    for (verb, resource) in [
+        ("list", "pods"),
+        ("get", "services"),
+        ("create", "pods/portforward"),
+    ] {
+        let verb = format!("impersonate-on:user-info:{verb}");
+        actor = actor.rule(Rule::new(&[&verb], &[resource]).namespace("shop"));
+    }
+    stage.cluster.add_user(actor);
+    let path = stage.folder.path().join("actor");
+    stage
+        .cluster
+        .write_kubeconfig(&path, "actor", "shop")
+        .unwrap();
+    let (line, _child) = ready(stage.kdev("actor", &["--as", "dev", "connect", "--json"])).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let proxy: SocketAddr = line["proxy"].as_str().unwrap().parse().unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+    let answer = through(proxy, "web.shop", 80, request).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    // Who may act as nobody learns so before the command starts.
+    let run = [
+        "--as",
+        "viewer",
+        "run",
+        "--own-session",
+        "--",
+        "echo",
+        "started",
+    ];
+    let output = stage.output("actor", &run).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("cannot impersonate"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

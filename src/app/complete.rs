@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::k8s::client::UNSAID;
 use crate::k8s::{Client, kubeconfig, listing};
 use crate::task::Tasks;
 
@@ -87,7 +88,8 @@ fn is_label(text: &str) -> bool {
 
 async fn client(config: &Config, tasks: &Tasks) -> Option<Client> {
     let connecting = Client::connect_silently(config.kube.clone(), config.environment(), tasks);
-    connecting.await.ok()
+    // Where it has to be said that it is waited, there is no place to say it.
+    Some(connecting.await.ok()?.patient_for(UNSAID))
 }
 
 async fn in_time(names: impl Future<Output = Option<Vec<String>>>) -> Vec<String> {

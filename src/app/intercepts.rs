@@ -250,7 +250,7 @@ impl Place {
     async fn open(config: &Config) -> anyhow::Result<Self> {
         let tasks = Tasks::new();
         let client = Client::connect_in(config.kube.clone(), config.environment(), &tasks).await?;
-        // Anybody may ask for the version: tells a broken way from a missing permission.
+        // Tells a broken way from a missing permission.
         discovery::version(&client).await?;
         let pods = PortForward::new(client.clone(), KnownForm::default());
         Ok(Self {

@@ -80,8 +80,7 @@ impl Session {
         let client = Client::connect_in(config.kube.clone(), environment, &background).await?;
         let domain = config.cluster_domain.clone();
         let catalog = Catalog::start(client.clone(), domain.clone(), &background);
-        // Anybody may ask for the version, so this tells a broken way or login from a missing
-        // permission, before a command is started.
+        // Tells a broken way or login from a missing permission, before a command is started.
         discovery::version(&client).await.map_err(advise)?;
         let known =
             forms::recall(&cluster(&client)).map_or_else(KnownForm::default, KnownForm::remembered);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::{Value, json};
 
-use super::output;
-use crate::app::install::{Event, Installed, Plan, Request};
-use crate::config::Config;
+use super::{SettingFlags, output};
+use crate::app::install::{Event, Installed, Outcome, Plan, Request};
+use crate::config::{Config, Given, on};
 use crate::k8s::install::change::{Action, Done};
+use crate::k8s::install::netpolicy::Choice;
 use crate::k8s::install::rollout::Progress;
 use crate::k8s::install::settings::Source;
 use crate::relay::Rule;
@@ -20,17 +21,29 @@ Examples:
   kdev install -n dev --base-image mirror.example.com/busybox:1.36
   kdev install -n dev --image registry.example.com/kdev-relay:0.1.0
   kdev install -n dev --deny 10.9.0.0/16 --allow 10.0.0.0/8:5432
-  kdev install -n dev --dry-run -o yaml       what would be applied
+  kdev install -n dev --network-policy on     callers get in where policies keep others out
+  kdev install -n dev --label team=shop --cpu-limit 200m --toleration spot:NoSchedule
+  kdev install -n dev --dry-run | kubectl apply --server-side --field-manager=kdev -f -
 
-The built-in role `edit` in the namespace is enough. What is not given stays as it was installed.";
+The built-in role `edit` in the namespace is enough. What is not given stays as it was installed;
+an empty value takes it off (--label '' --priority-class ''). All of it goes through a dry run of
+the API server first. Where a later step fails, what was made is taken back.";
+
+/// What stands above the YAML of a dry run.
+const HEAD: &str = "\
+# Apply it with: kubectl apply --server-side --field-manager=kdev -f FILE
+# (without --server-side kubectl would copy the program into an annotation, which may not be so large)
+";
 
 const UPGRADE: &str = "\
 Examples:
   kdev upgrade -n dev                         the relay of this kdev's version, as it was installed
   kdev upgrade -n dev --image registry.example.com/kdev-relay:0.2.0
-  kdev upgrade -n dev --dry-run -o json       what would be applied
+  kdev upgrade -n dev --memory-limit 256Mi    and with more memory
+  kdev upgrade -n dev --dry-run -o json       what would be applied, for kubectl apply --server-side
 
-One pod after the other is replaced, so sessions go on.";
+One pod after the other is replaced, so sessions go on. Labels, limits and what else was chosen
+at the install stay unless a flag or a setting says otherwise.";
 
 /// Put the relay into a namespace, or change how it is there
 #[derive(Debug, Args)]
@@ -51,8 +64,39 @@ pub(super) struct InstallArgs {
     /// clusters; the same proof guards it, but every pod can knock there
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pods_proxy: Option<bool>,
+    /// Whether a NetworkPolicy lets callers of intercepted Services into the relay's pods: `auto`
+    /// where another policy isolates them. It opens ports 20000 to 20511, to everybody; where no other
+    /// policy selects the pods it closes all others [default: auto]
+    #[arg(long, value_name = "WHEN")]
+    network_policy: Option<NetworkPolicy>,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten, next_help_heading = "Objects and pods")]
+    settings: SettingFlags<{ on::INSTALL }>,
+}
+
+impl InstallArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkPolicy {
+    Auto,
+    On,
+    Off,
+}
+
+impl From<NetworkPolicy> for Choice {
+    fn from(policy: NetworkPolicy) -> Self {
+        match policy {
+            NetworkPolicy::Auto => Self::Auto,
+            NetworkPolicy::On => Self::On,
+            NetworkPolicy::Off => Self::Off,
+        }
+    }
 }
 
 /// Bring the relay of a namespace to this kdev's version
@@ -63,6 +107,15 @@ pub(super) struct UpgradeArgs {
     source: SourceArgs,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten, next_help_heading = "Objects and pods")]
+    settings: SettingFlags<{ on::INSTALL }>,
+}
+
+impl UpgradeArgs {
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.settings.given()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -80,10 +133,15 @@ struct SourceArgs {
 
 #[derive(Debug, Args)]
 struct HowArgs {
-    /// Go back to an older version, and take over what others changed
+    /// Go back to an older version, take over what others changed, and go on where the dry run of
+    /// a pod is refused
     #[arg(long)]
     force: bool,
-    /// Change nothing, print what would be applied
+    /// Leave what was made where a later step fails, to look at it
+    #[arg(long)]
+    keep: bool,
+    /// Change nothing, print what would be applied: with `kubectl apply --server-side`, since the
+    /// program is larger than what kubectl could note in an annotation
     #[arg(long)]
     dry_run: bool,
     /// How --dry-run prints it [default: yaml]
@@ -122,8 +180,11 @@ pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Resul
         allow: args.allow,
         deny: args.deny,
         pods_proxy: args.pods_proxy,
+        network_policy: args.network_policy.map(Choice::from),
+        shape: config.shape.clone(),
         binaries: args.source.relay_binary,
         force: args.how.force,
+        keep: args.how.keep,
         upgrade: false,
         timeout: Duration::from_secs(args.how.timeout),
     };
@@ -137,8 +198,11 @@ pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Resul
         allow: None,
         deny: None,
         pods_proxy: None,
+        network_policy: None,
+        shape: config.shape.clone(),
         binaries: args.source.relay_binary,
         force: args.how.force,
+        keep: args.how.keep,
         upgrade: true,
         timeout: Duration::from_secs(args.how.timeout),
     };
@@ -152,6 +216,10 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
         output::line(written(plan.objects(), how.output.unwrap_or(Form::Yaml))?.trim_end())?;
         return Ok(0);
     }
+    let rehearsing = output::progress("Asking the cluster whether it takes this", async {
+        plan.rehearse(&request).await
+    });
+    rehearsing.await?.iter().for_each(|note| output::note(note));
     let spinner = output::Spinner::new("Installing the relay");
     let mut tell = |event: Event<'_>| {
         let text = match event {
@@ -160,12 +228,16 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
                 spinner.say(&pods(progress));
                 progress.trouble.clone()
             }
+            Event::Note(text) => Some(text),
         };
         if let Some(text) = text {
             spinner.above(|| output::note(&text));
         }
     };
-    let installed = spinner.during(plan.carry_out(&request, &mut tell)).await?;
+    let installed = match spinner.during(plan.carry_out(&request, &mut tell)).await? {
+        Outcome::Installed(installed) => installed,
+        Outcome::Interrupted(number) => return Ok(128 + number),
+    };
     if how.json {
         output::line(&serde_json::to_string_pretty(&installed)?)?;
     } else {
@@ -229,7 +301,7 @@ fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
                 serde_saphyr::to_string_with_options(object, options)
             };
             let documents: Result<Vec<String>, _> = objects.iter().map(write).collect();
-            Ok(documents?.join("---\n"))
+            Ok(format!("{HEAD}{}", documents?.join("---\n")))
         }
     }
 }

@@ -98,10 +98,10 @@ impl Cli {
             Command::Env(args) => args.given(),
             Command::Forward(args) => args.given(),
             Command::Resolve(args) => args.given(),
+            Command::Install(args) => args.given(),
+            Command::Upgrade(args) => args.given(),
             Command::Status(_)
             | Command::Doctor(_)
-            | Command::Install(_)
-            | Command::Upgrade(_)
             | Command::Uninstall(_)
             | Command::List(_)
             | Command::Leave(_)

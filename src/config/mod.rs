@@ -10,6 +10,7 @@
 
 mod file;
 mod layers;
+mod objects;
 mod place;
 mod schema;
 mod setting;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use crate::addr::ClusterDomain;
 use crate::dial::Routes;
 use crate::k8s::KubeOptions;
+use crate::k8s::install::shape;
 use crate::k8s::kubeconfig::Environment;
 use crate::k8s::relay::Carrier;
 use crate::upstream::{Helper, Proxies, ProxyVars};
@@ -65,6 +67,8 @@ pub struct Config {
     pub routes: Routes,
     /// Whose intercepts these are; this machine's user where nobody says.
     pub owner: Option<String>,
+    /// What is asked of the objects that kdev puts into the cluster.
+    pub shape: shape::Asked,
     /// How long a credential plugin may take.
     pub login_timeout: Option<Duration>,
     /// The form of the log.
@@ -97,6 +101,7 @@ impl Config {
             proxy_auth_helper,
             own_session: _,
             owner: _,
+            shape: _,
             login_timeout: _,
             cluster_domain,
             also_proxy: _,

@@ -106,7 +106,10 @@ impl fmt::Display for Value {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Switch(on) => on.fmt(f),
-            Self::List(list) => f.write_str(&list.join(",")),
+            Self::List(list) => {
+                let items = list.iter().map(|item| item.replace(',', r"\,"));
+                f.write_str(&items.collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
@@ -128,7 +131,8 @@ impl Setting {
         format!("KDEV_{}", self.key.to_ascii_uppercase().replace('-', "_"))
     }
 
-    /// Reads a value as a flag or a variable has it: lists with commas.
+    /// Reads a value as a flag or a variable has it: lists with commas, where one within an item is
+    /// written `\,`.
     ///
     /// # Errors
     /// When it is no value of this setting.
@@ -143,8 +147,9 @@ impl Setting {
                 _ => return Err(format!("{text:?} is neither true nor false")),
             },
             Kind::List => {
-                let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
-                Value::List(parts.map(str::to_owned).collect())
+                let parts = split(text).into_iter();
+                let parts = parts.map(|part| part.trim().to_owned());
+                Value::List(parts.filter(|part| !part.is_empty()).collect())
             }
         };
         self.check(&value).map(|()| value)
@@ -163,5 +168,38 @@ impl Setting {
             return Err(format!("{text:?} is none of {}", names.join(", ")));
         }
         (self.set)(&mut Config::default(), value)
+    }
+}
+
+/// The parts of a text between commas that no backslash stands before.
+fn split(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for piece in text.split(',') {
+        match parts.last_mut() {
+            // The comma before this piece was one of the item's own.
+            Some(last) if last.ends_with('\\') => {
+                last.pop();
+                *last += ",";
+                *last += piece;
+            }
+            _ => parts.push(piece.to_owned()),
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_divide_unless_they_are_escaped() {
+        assert_eq!(split("a, b"), ["", "a", " b"]);
+        assert_eq!(split(r"a=1\,2,b=3\,"), ["", "a=1,2", "b=3,"]);
+        let list = super::super::setting("annotation").unwrap();
+        let value = list.read(r"a=1\,2,b=3").unwrap();
+        assert_eq!(value.list(), ["a=1,2", "b=3"]);
+        assert_eq!(value.to_string(), r"a=1\,2,b=3");
+        assert_eq!(list.read("").unwrap().list().len(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via};
+use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via, objects};
 use crate::k8s::relay::Carrier;
 use crate::rule::LONGEST_OWNER;
 use crate::upstream::Helper;
@@ -24,6 +24,8 @@ pub mod on {
     pub const RESOLVE: u8 = 32;
     /// `kdev intercept`.
     pub const INTERCEPT: u8 = 64;
+    /// `kdev install` and `kdev upgrade`.
+    pub const INSTALL: u8 = 128;
 }
 
 const NO_FLAG_NEEDED: &str = "a free port of 127.0.0.1";
@@ -309,6 +311,17 @@ pub static SETTINGS: &[Setting] = &[
             Ok(())
         },
     },
+    objects::LABEL,
+    objects::ANNOTATION,
+    objects::CPU_REQUEST,
+    objects::CPU_LIMIT,
+    objects::MEMORY_REQUEST,
+    objects::MEMORY_LIMIT,
+    objects::NODE_SELECTOR,
+    objects::TOLERATION,
+    objects::PRIORITY_CLASS,
+    objects::RUNTIME_CLASS,
+    objects::IMAGE_PULL_SECRET,
     Setting {
         key: "proxy-auth-helper",
         short: None,

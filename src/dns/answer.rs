@@ -1,16 +1,20 @@
 //! From a question and what is known of the cluster to the records of the answer. Pure: what is
 //! not known is asked for by the caller, who then comes again.
+//!
+//! Where the specification leaves something open, answers are those of CoreDNS 1.15 (`ServeDNS` of
+//! its plugin `kubernetes`, `plugin/backend_lookup.go`): applications were tried with that.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
+use super::items::{self, Item, Ports};
 use super::message::{Question, Reply};
 use super::name::{Form, Place};
-use super::zone::{Endpoint, Found, Port, Service, Subject, dashed};
-use crate::addr::Namespaced;
+use super::zone::{Found, Service, Subject};
 
 /// How long an answer about the cluster is good, in seconds: what CoreDNS gives.
 pub(super) const TTL: u32 = 5;
@@ -20,6 +24,11 @@ const SCHEMA: &str = "1.1.0";
 const REFRESH: i32 = 7200;
 const RETRY: i32 = 1800;
 const EXPIRE: i32 = 86_400;
+/// The name server of a zone, below it.
+const SERVER: &str = "ns.dns";
+/// The zones of the reverse names.
+const IN_ADDR: &str = "in-addr.arpa";
+const IP6: &str = "ip6.arpa";
 
 /// What comes out of a look at what is known.
 #[derive(Debug)]
@@ -27,11 +36,22 @@ pub(super) enum Outcome {
     /// The whole answer.
     Reply(Reply),
     /// The answer begins with an alias; what the target is has to be found out.
-    Alias(Reply, Name),
+    Alias(Alias),
     /// This has to be known first.
     Ask(Subject),
     /// Not the cluster's: the laptop's resolvers know.
     Elsewhere,
+}
+
+/// An answer that is an alias so far.
+#[derive(Debug)]
+pub(super) struct Alias {
+    /// The alias itself.
+    pub(super) reply: Reply,
+    /// What it stands for.
+    pub(super) target: Name,
+    /// The whole answer where the cluster has nothing under `target`: as if there was no alias.
+    pub(super) nothing: Reply,
 }
 
 /// What an answer is made from.
@@ -72,6 +92,25 @@ struct Answering<'a> {
     question: &'a Question,
 }
 
+/// What a name stands for.
+enum Content {
+    /// The cluster's domain.
+    Apex,
+    /// The name server of the domain's NS record: this one.
+    Server,
+    /// The version of the specification.
+    Version,
+    /// Nothing, but something is below.
+    Inner,
+    /// A Service, its endpoints or a pod: at least one.
+    Items(Vec<Item>),
+    /// Another name.
+    Alias(String),
+    Nowhere,
+    Ask(Subject),
+    Failed(String),
+}
+
 /// The records of a name; what they are for may be another question.
 enum Records {
     /// Exists; the records of the type that was asked for, and what may help with them.
@@ -84,11 +123,18 @@ enum Records {
 
 impl Answering<'_> {
     fn in_domain(&self, form: &Form) -> Outcome {
-        if matches!(self.question.kind(), RecordType::AXFR | RecordType::IXFR) {
-            return Outcome::Reply(Reply::empty(ResponseCode::Refused));
+        match self.question.kind() {
+            RecordType::AXFR | RecordType::IXFR => {
+                return Outcome::Reply(Reply::empty(ResponseCode::Refused));
+            }
+            // Whether the name exists is not looked at.
+            RecordType::SOA if *form != Form::Apex => {
+                return Outcome::Reply(self.negative(ResponseCode::NoError));
+            }
+            _ => {}
         }
         match self.records(form) {
-            Records::Nowhere => self.negative(ResponseCode::NXDomain),
+            Records::Nowhere => Outcome::Reply(self.negative(ResponseCode::NXDomain)),
             records => self.outcome(records, true),
         }
     }
@@ -105,9 +151,7 @@ impl Answering<'_> {
         }
         if certain {
             // No public name ends so, and the laptop's resolvers shall not learn of it.
-            let mut reply = Reply::empty(ResponseCode::NXDomain);
-            reply.authoritative = true;
-            Outcome::Reply(reply)
+            Outcome::Reply(Reply::authoritative(ResponseCode::NXDomain))
         } else {
             Outcome::Elsewhere
         }
@@ -119,58 +163,64 @@ impl Answering<'_> {
     }
 
     fn reverse(&self, ip: IpAddr) -> Outcome {
-        match (self.context.find)(&Subject::Address(ip)) {
-            Found::Owner(names) => {
-                let nowhere = names.is_empty();
-                let names = if self.wants(RecordType::PTR) {
-                    names
-                } else {
-                    Vec::new()
-                };
-                let names = names.iter().filter_map(|name| self.full(name));
-                let names = names.map(|name| self.record(RData::PTR(PTR(name))));
-                // No SOA record goes with "not there": the domain's is of another zone.
-                let code = if nowhere {
-                    ResponseCode::NXDomain
-                } else {
-                    ResponseCode::NoError
-                };
-                let mut reply = Reply::empty(code);
-                reply.authoritative = true;
-                reply.answers = names.collect();
-                Outcome::Reply(reply)
-            }
+        let names = match (self.context.find)(&Subject::Address(ip)) {
+            Found::Owner(names) => names,
             // An address of a private network may be the cluster's; nobody is asked about others.
-            Found::Unknown if is_private(ip) => Outcome::Ask(Subject::Address(ip)),
-            _ => Outcome::Elsewhere,
-        }
+            Found::Unknown if is_private(ip) => return Outcome::Ask(Subject::Address(ip)),
+            _ => return Outcome::Elsewhere,
+        };
+        let zone = if ip.is_ipv4() { IN_ADDR } else { IP6 };
+        // The name exists for questions about PTR records alone.
+        let code = match self.question.kind() {
+            RecordType::AXFR | RecordType::IXFR => {
+                return Outcome::Reply(Reply::empty(ResponseCode::Refused));
+            }
+            RecordType::PTR if !names.is_empty() => {
+                let names = names.iter().filter_map(|name| self.full(name));
+                let mut reply = Reply::authoritative(ResponseCode::NoError);
+                reply.answers = names
+                    .map(|name| self.record(RData::PTR(PTR(name))))
+                    .collect();
+                return Outcome::Reply(reply);
+            }
+            RecordType::SOA => ResponseCode::NoError,
+            _ => ResponseCode::NXDomain,
+        };
+        Outcome::Reply(negative(zone, code))
     }
 
     fn outcome(&self, records: Records, in_domain: bool) -> Outcome {
+        let nothing = || {
+            if in_domain {
+                self.negative(ResponseCode::NoError)
+            } else {
+                Reply::authoritative(ResponseCode::NoError)
+            }
+        };
         match records {
+            Records::These(data, _) if data.is_empty() => Outcome::Reply(nothing()),
             Records::These(data, additionals) => {
-                if data.is_empty() && in_domain {
-                    return self.negative(ResponseCode::NoError);
-                }
-                let mut reply = Reply::empty(ResponseCode::NoError);
-                reply.authoritative = true;
+                let mut reply = Reply::authoritative(ResponseCode::NoError);
                 reply.answers = data.into_iter().map(|data| self.record(data)).collect();
                 reply.additionals = additionals;
                 Outcome::Reply(reply)
             }
             Records::Alias(target) => match Name::from_ascii(format!("{target}.")) {
                 Ok(target) => {
-                    let mut reply = Reply::empty(ResponseCode::NoError);
-                    reply.authoritative = true;
+                    let mut reply = Reply::authoritative(ResponseCode::NoError);
                     reply.answers = vec![self.record(RData::CNAME(CNAME(target.clone())))];
-                    if matches!(self.question.kind(), RecordType::CNAME | RecordType::ANY) {
+                    if self.question.kind() == RecordType::CNAME {
                         return Outcome::Reply(reply);
                     }
-                    Outcome::Alias(reply, target)
+                    Outcome::Alias(Alias {
+                        reply,
+                        target,
+                        nothing: nothing(),
+                    })
                 }
                 Err(_) => Outcome::Reply(Reply::empty(ResponseCode::ServFail)),
             },
-            Records::Nowhere => self.negative(ResponseCode::NXDomain),
+            Records::Nowhere => Outcome::Reply(self.negative(ResponseCode::NXDomain)),
             Records::Ask(subject) => Outcome::Ask(subject),
             Records::Failed(error) => {
                 tracing::debug!(name = %self.question.name(), %error, "cannot be answered");
@@ -179,144 +229,123 @@ impl Answering<'_> {
         }
     }
 
-    /// What `form` has of the type that was asked for.
-    fn records(&self, form: &Form) -> Records {
-        let these = |data| Records::These(data, Vec::new());
+    /// What `form` stands for.
+    fn content(&self, form: &Form) -> Content {
         let found = match form.subject() {
             Some(subject) => match (self.context.find)(&subject) {
-                Found::Unknown => return Records::Ask(subject),
-                Found::Failed(error) => return Records::Failed(error),
-                Found::Absent => return Records::Nowhere,
+                Found::Unknown => return Content::Ask(subject),
+                Found::Failed(error) => return Content::Failed(error),
+                Found::Absent => return Content::Nowhere,
                 found => Some(found),
             },
             None => None,
         };
-        match (form, found) {
-            (Form::Apex, _) => these(self.apex()),
-            (Form::Version, _) => these(self.only(RecordType::TXT, || {
-                Some(RData::TXT(TXT::new(vec![SCHEMA.to_owned()])))
-            })),
-            (Form::Server, _) => these(self.addresses([self.context.server])),
-            (Form::Inner, _) | (Form::Namespace(_), _) => these(Vec::new()),
-            (Form::Pod(_, ip), _) => these(self.addresses([*ip])),
-            (Form::Service(name), Some(Found::Service(service))) => self.service(name, service),
-            (Form::Protocol(_, proto), Some(Found::Service(service))) => {
-                if ports(&service).any(|p| p.protocol.label() == proto && !p.name.is_empty()) {
-                    these(Vec::new())
-                } else {
-                    Records::Nowhere
-                }
+        let items = match (form, found) {
+            (Form::Apex, _) => return Content::Apex,
+            (Form::Server, _) => return Content::Server,
+            (Form::Version, _) => return Content::Version,
+            (Form::Inner | Form::Namespace(_), _) => return Content::Inner,
+            (Form::Pod(namespace, label, ip), _) => vec![Item {
+                host: format!("{label}.{namespace}.pod"),
+                ip: *ip,
+                port: Some(0),
+            }],
+            (Form::Service(_), Some(Found::Service(Service::Alias(target)))) => {
+                // An address is no name that an alias could stand for.
+                return match target.parse::<IpAddr>() {
+                    Ok(_) => Content::Nowhere,
+                    Err(_) => Content::Alias(target),
+                };
             }
-            (Form::Port(name, port, proto), Some(Found::Service(service))) => {
-                self.port(name, &service, port, proto)
+            (Form::Service(name) | Form::Endpoint(name, _), Some(Found::Service(service))) => {
+                items::of_service(name, &service, Ports::default())
             }
-            (Form::Endpoint(..), Some(Found::Service(Service::Headless(endpoints))))
-                if !endpoints.is_empty() =>
-            {
-                these(self.addresses(endpoints.iter().flat_map(|e| e.ips.iter().copied())))
+            (Form::Port(service_name, name, protocol), Some(Found::Service(service))) => {
+                items::of_service(service_name, &service, Ports { name, protocol })
             }
-            _ => Records::Nowhere,
+            _ => return Content::Nowhere,
+        };
+        if items.is_empty() {
+            Content::Nowhere
+        } else {
+            Content::Items(items)
         }
     }
 
-    fn apex(&self) -> Vec<RData> {
-        let mut data = self.only(RecordType::NS, || Some(RData::NS(NS(self.full("ns.dns")?))));
-        data.extend(self.only(RecordType::SOA, || self.soa()));
-        data
-    }
-
-    fn service(&self, name: &Namespaced, service: Service) -> Records {
-        let text = format!("{}.{}.svc", name.name, name.namespace);
-        match service {
-            Service::Alias(target) => match target.parse::<IpAddr>() {
-                Ok(ip) => Records::These(self.addresses([ip]), Vec::new()),
-                Err(_) => Records::Alias(target),
-            },
-            // The specification wants this, although the name has ports below it.
-            Service::Headless(endpoints) if endpoints.is_empty() => Records::Nowhere,
-            // Applications ask for SRV without a port too, and CoreDNS answers with all.
-            service if self.question.kind() == RecordType::SRV => {
-                self.srv(&text, &service, |_| true)
+    /// What `form` has of the type that was asked for.
+    fn records(&self, form: &Form) -> Records {
+        let kind = self.question.kind();
+        let these = |data: Vec<RData>| Records::These(data, Vec::new());
+        match (self.content(form), kind) {
+            (Content::Nowhere, _) => Records::Nowhere,
+            (Content::Ask(subject), _) => Records::Ask(subject),
+            (Content::Failed(error), _) => Records::Failed(error),
+            (Content::Version, RecordType::TXT) => {
+                these(vec![RData::TXT(TXT::new(vec![SCHEMA.to_owned()]))])
             }
-            Service::Cluster { ips, .. } => Records::These(self.addresses(ips), Vec::new()),
-            Service::Headless(endpoints) => {
-                let ips = endpoints.into_iter().flat_map(|e| e.ips);
-                let mut data = self.addresses(ips);
+            // For CoreDNS names without an address do not exist as far as texts go, and these two
+            // exist for their own types alone.
+            (Content::Version, _) => Records::Nowhere,
+            (Content::Apex | Content::Inner | Content::Server, RecordType::TXT)
+            | (Content::Server, RecordType::PTR) => Records::Nowhere,
+            (Content::Apex, RecordType::NS) => these(
+                self.full(SERVER)
+                    .map(|name| RData::NS(NS(name)))
+                    .into_iter()
+                    .collect(),
+            ),
+            (Content::Apex, RecordType::SOA) => {
+                these(soa(self.context.domain).into_iter().collect())
+            }
+            (Content::Server, _) => {
+                let own = [self.context.server].into_iter();
+                these(own.filter(|ip| self.wants(ip)).map(address).collect())
+            }
+            (Content::Apex | Content::Inner, _) => these(Vec::new()),
+            (Content::Alias(target), RecordType::A | RecordType::AAAA | RecordType::CNAME) => {
+                Records::Alias(target)
+            }
+            (Content::Alias(_), _) => these(Vec::new()),
+            (Content::Items(items), RecordType::SRV) => self.srv(&items),
+            (Content::Items(items), _) => {
+                let ips = items::addresses(&items, |ip| self.wants(ip)).into_iter();
+                let mut data: Vec<RData> = ips.map(address).collect();
                 // Those that take only the first shall not all take the same.
                 if data.len() > 1 {
                     let first = rand::random_range(0..data.len());
                     data.rotate_left(first);
                 }
-                Records::These(data, Vec::new())
+                these(data)
             }
         }
     }
 
-    fn port(&self, name: &Namespaced, service: &Service, port: &str, proto: &str) -> Records {
-        let matches = |p: &Port| *p.name == *port && p.protocol.label() == proto;
-        if !ports(service).any(matches) {
-            return Records::Nowhere;
-        }
-        if !self.wants(RecordType::SRV) {
-            return Records::These(Vec::new(), Vec::new());
-        }
-        let text = format!("{}.{}.svc", name.name, name.namespace);
-        self.srv(&text, service, matches)
-    }
-
-    /// SRV records of the ports that match, with the addresses of their targets.
-    fn srv(&self, name: &str, service: &Service, matches: impl Fn(&Port) -> bool) -> Records {
-        let mut targets: Vec<(Name, &[IpAddr], &[Port])> = Vec::new();
-        match service {
-            Service::Cluster { ips, ports } => {
-                targets.extend(self.full(name).map(|n| (n, &**ips, &**ports)));
+    /// An SRV record for each name and port, with the addresses of the names.
+    fn srv(&self, items: &[Item]) -> Records {
+        let weight = items::weight(items.len());
+        let (mut data, mut additionals) = (Vec::new(), Vec::new());
+        let (mut targets, mut addresses) = (HashSet::new(), HashSet::new());
+        for item in items {
+            let (Some(port), Some(target)) = (item.port, self.full(&item.host)) else {
+                continue;
+            };
+            if targets.insert((&item.host, port)) {
+                data.push(RData::SRV(SRV::new(0, weight, port, target.clone())));
             }
-            Service::Headless(endpoints) => {
-                let named = endpoints.iter().filter_map(|endpoint| {
-                    let host = self.full(&format!("{}.{name}", host(endpoint)?))?;
-                    Some((host, &*endpoint.ips, &*endpoint.ports))
-                });
-                targets.extend(named);
-            }
-            Service::Alias(_) => {}
-        }
-        let count: usize = targets
-            .iter()
-            .map(|(_, _, p)| p.iter().filter(|p| matches(p)).count())
-            .sum();
-        // All are equally good; the weights of one answer are about a hundred in sum.
-        let weight = (100 / count.max(1)).max(1) as u16;
-        let mut data = Vec::with_capacity(count);
-        let mut additionals = Vec::new();
-        for (target, ips, ports) in targets {
-            let before = data.len();
-            let ports = ports.iter().filter(|port| matches(port));
-            data.extend(ports.map(|p| RData::SRV(SRV::new(0, weight, p.number, target.clone()))));
-            if data.len() > before {
-                let ips = ips.iter().map(|ip| address(*ip));
-                additionals.extend(ips.map(|a| Record::from_rdata(target.clone(), TTL, a)));
+            if addresses.insert((&item.host, item.ip)) {
+                additionals.push(Record::from_rdata(target, TTL, address(item.ip)));
             }
         }
         Records::These(data, additionals)
     }
 
-    /// The addresses of the family that was asked for.
-    fn addresses(&self, ips: impl IntoIterator<Item = IpAddr>) -> Vec<RData> {
-        let ips = ips.into_iter().filter(|ip| match ip {
-            IpAddr::V4(_) => self.wants(RecordType::A),
-            IpAddr::V6(_) => self.wants(RecordType::AAAA),
-        });
-        ips.map(address).collect()
-    }
-
-    fn only(&self, kind: RecordType, data: impl FnOnce() -> Option<RData>) -> Vec<RData> {
-        let wanted = self.wants(kind);
-        wanted.then(data).flatten().into_iter().collect()
-    }
-
-    fn wants(&self, kind: RecordType) -> bool {
-        let asked = self.question.kind();
-        asked == kind || asked == RecordType::ANY
+    /// Whether an address is of the family that was asked for.
+    fn wants(&self, ip: &IpAddr) -> bool {
+        let kind = match ip {
+            IpAddr::V4(_) => RecordType::A,
+            IpAddr::V6(_) => RecordType::AAAA,
+        };
+        self.question.kind() == kind
     }
 
     fn record(&self, data: RData) -> Record {
@@ -324,51 +353,42 @@ impl Answering<'_> {
     }
 
     /// "Not there", with the record that says how long that is good.
-    fn negative(&self, code: ResponseCode) -> Outcome {
-        let mut reply = Reply::empty(code);
-        reply.authoritative = true;
-        if let (Ok(domain), Some(soa)) = (self.domain(), self.soa()) {
-            reply.authorities = vec![Record::from_rdata(domain, TTL, soa)];
-        }
-        Outcome::Reply(reply)
-    }
-
-    fn soa(&self) -> Option<RData> {
-        let (server, admin) = (self.full("ns.dns")?, self.full("hostmaster")?);
-        let soa = SOA::new(server, admin, 1, REFRESH, RETRY, EXPIRE, TTL);
-        Some(RData::SOA(soa))
-    }
-
-    fn domain(&self) -> Result<Name, hickory_proto::ProtoError> {
-        Name::from_ascii(format!("{}.", self.context.domain))
+    fn negative(&self, code: ResponseCode) -> Reply {
+        negative(self.context.domain, code)
     }
 
     /// A name below the domain; none where that would be longer than names may be.
     fn full(&self, name: &str) -> Option<Name> {
-        Name::from_ascii(format!("{name}.{}.", self.context.domain)).ok()
+        below(name, self.context.domain)
     }
+}
+
+/// "Not there" of a zone.
+fn negative(zone: &str, code: ResponseCode) -> Reply {
+    let mut reply = Reply::authoritative(code);
+    if let (Ok(owner), Some(soa)) = (Name::from_ascii(format!("{zone}.")), soa(zone)) {
+        reply.authorities = vec![Record::from_rdata(owner, TTL, soa)];
+    }
+    reply
+}
+
+/// A name below a zone; none where that would be longer than names may be.
+fn below(name: &str, zone: &str) -> Option<Name> {
+    // From its labels as they are: that of an IPv6 address may begin with a dash.
+    let labels = name.split('.').chain(zone.split('.'));
+    Name::from_labels(labels.map(str::as_bytes)).ok()
+}
+
+fn soa(zone: &str) -> Option<RData> {
+    let (server, admin) = (below(SERVER, zone)?, below("hostmaster", zone)?);
+    let soa = SOA::new(server, admin, 1, REFRESH, RETRY, EXPIRE, TTL);
+    Some(RData::SOA(soa))
 }
 
 fn address(ip: IpAddr) -> RData {
     match ip {
         IpAddr::V4(ip) => RData::A(A(ip)),
         IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
-    }
-}
-
-fn ports(service: &Service) -> Box<dyn Iterator<Item = &Port> + '_> {
-    match service {
-        Service::Cluster { ports, .. } => Box::new(ports.iter()),
-        Service::Headless(endpoints) => Box::new(endpoints.iter().flat_map(|e| &e.ports)),
-        Service::Alias(_) => Box::new(std::iter::empty()),
-    }
-}
-
-/// The endpoint's name in its Service.
-fn host(endpoint: &Endpoint) -> Option<String> {
-    match &endpoint.host {
-        Some(host) => Some(host.to_string()),
-        None => endpoint.ips.first().map(|ip| dashed(*ip)),
     }
 }
 

@@ -164,6 +164,14 @@ impl Reply {
         }
     }
 
+    /// As [`Reply::empty`], from who knows.
+    pub(super) fn authoritative(code: ResponseCode) -> Self {
+        Self {
+            authoritative: true,
+            ..Self::empty(code)
+        }
+    }
+
     /// Writes the answer to `question`, which came in `request`, into `out`.
     ///
     /// What does not fit is left out: the additional records silently, as nobody asked for them

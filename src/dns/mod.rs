@@ -1,11 +1,12 @@
 //! A DNS server for the laptop: names and addresses of the cluster are answered from what is
-//! known of it, by the Kubernetes DNS specification, 1.1.0; everything else goes to the laptop's
-//! own resolvers as it came, and nothing into the cluster.
+//! known of it, by the Kubernetes DNS specification, 1.1.0, and as CoreDNS does; everything else
+//! goes to the laptop's own resolvers as it came, and nothing into the cluster.
 //!
 //! ```text
 //! mod      Dns: sockets, limits, one question from its bytes to the answer's
 //! udp      the datagrams        tcp      the connections       message  wire format, sizes
-//! name     what a name asks for answer   its records           zone     the seam to the catalog
+//! name     what a name asks for items    what it stands for    answer   its records
+//! zone     the seam to the catalog
 //! upstream the laptop's resolvers                              inside   the cluster's own DNS
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod answer;
 mod inside;
+mod items;
 mod message;
 mod name;
 mod tcp;
@@ -28,7 +30,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -37,7 +39,7 @@ pub use self::upstream::{Resolvers, Source};
 pub use self::zone::{Endpoint, Found, Port, Service, Subject, Zone, dashed};
 pub use crate::addr::{Protocol, undashed};
 
-use self::answer::{Context, Outcome};
+use self::answer::{Alias, Context, Outcome};
 use self::message::{Incoming, Question, Reply, Transport};
 use self::upstream::Upstreams;
 use crate::dial::DialRelay;
@@ -51,8 +53,8 @@ pub const MAX_WAITING: usize = 256;
 pub const MAX_CONNECTIONS: usize = 128;
 /// Longest question that is read. Real ones have some tens of bytes.
 const MAX_REQUEST: usize = 4096;
-/// Most aliases one after the other, as in the C library.
-const MAX_ALIASES: usize = 8;
+/// Most aliases one after the other, as in CoreDNS.
+const MAX_ALIASES: usize = 11;
 /// Most things that are asked about for one answer: the names that a short name may stand for.
 const MAX_LEARNED: usize = 4;
 /// How often a port is looked for that is free for UDP as well as for TCP.
@@ -186,7 +188,7 @@ impl<Z: Zone, T: DialRelay> Server<Z, T> {
             Outcome::Elsewhere if self.is_probe(question.name()) => {
                 Reply::empty(ResponseCode::Refused).write(&question, request, transport, out);
             }
-            Outcome::Elsewhere | Outcome::Alias(..) | Outcome::Ask(_) => {
+            Outcome::Elsewhere | Outcome::Alias(_) | Outcome::Ask(_) => {
                 return Step::Wait(question);
             }
         }
@@ -212,7 +214,7 @@ impl<Z: Zone, T: DialRelay> Server<Z, T> {
     ) -> Vec<u8> {
         let reply = match self.resolve(question, false).await {
             Outcome::Reply(reply) => reply,
-            Outcome::Alias(reply, target) => self.follow(reply, target, question).await,
+            Outcome::Alias(alias) => self.follow(alias, question).await,
             Outcome::Ask(_) => Reply::empty(ResponseCode::ServFail),
             Outcome::Elsewhere if self.inside.takes(question.name()) => {
                 match self.inside.relay(request, question.end, transport).await {
@@ -274,48 +276,67 @@ impl<Z: Zone, T: DialRelay> Server<Z, T> {
         }
     }
 
-    /// Adds to `reply` what the target of its alias is, as far as that can be found out.
-    async fn follow(&self, mut reply: Reply, target: Name, question: &Question) -> Reply {
-        let mut next = Some(target);
-        for _ in 0..MAX_ALIASES {
-            let Some(target) = next.take() else {
-                return reply;
-            };
+    /// Finds out what the target of an alias is. An alias of a name in the cluster counts only
+    /// with the addresses that it has in the end; one that leads out of it counts in any case.
+    async fn follow(&self, alias: Alias, question: &Question) -> Reply {
+        let Alias {
+            mut reply,
+            target,
+            nothing,
+        } = alias;
+        let mut seen = vec![question.name().clone(), target];
+        while let Some(target) = seen.last() {
             let question = question.about(target.clone());
-            let part = match self.resolve(&question, true).await {
-                Outcome::Reply(part) => part,
-                Outcome::Alias(part, target) => {
-                    next = Some(target);
-                    part
+            match self.resolve(&question, true).await {
+                Outcome::Alias(Alias {
+                    reply: more,
+                    target,
+                    ..
+                }) => {
+                    if seen.contains(&target) || seen.len() > MAX_ALIASES {
+                        break;
+                    }
+                    reply.answers.extend(more.answers);
+                    seen.push(target);
                 }
-                Outcome::Ask(_) => Reply::empty(ResponseCode::ServFail),
+                Outcome::Reply(part) if part.code == ResponseCode::ServFail => {
+                    reply.code = part.code;
+                    return reply;
+                }
+                Outcome::Reply(part) if part.answers.is_empty() => break,
+                Outcome::Reply(part) => {
+                    reply.answers.extend(part.answers);
+                    return reply;
+                }
+                Outcome::Ask(_) => {
+                    reply.code = ResponseCode::ServFail;
+                    return reply;
+                }
                 Outcome::Elsewhere => {
-                    let found = if self.inside.takes(&target) {
-                        self.inside.lookup(&target, question.kind()).await
-                    } else {
-                        let asked = self.upstreams.lookup(&target, question.kind()).await;
-                        asked.map_err(|error| error.to_string())
-                    };
-                    match found {
-                        Ok(message) => Reply {
-                            answers: message.answers,
-                            authorities: message.authorities,
-                            ..Reply::empty(message.metadata.response_code)
-                        },
+                    let name = question.name();
+                    match self.lookup(name, question.kind()).await {
+                        Ok(answers) => reply.answers.extend(answers),
                         Err(error) => {
-                            tracing::debug!(name = %target, %error, "the alias leads nowhere");
-                            Reply::empty(ResponseCode::ServFail)
+                            tracing::debug!(%name, %error, "where the alias leads is not known");
+                            reply.code = ResponseCode::ServFail;
                         }
                     }
+                    return reply;
                 }
-            };
-            reply.code = part.code;
-            reply.answers.extend(part.answers);
-            reply.authorities = part.authorities;
+            }
         }
-        // In a circle, or as good as one.
-        reply.code = ResponseCode::ServFail;
-        reply
+        nothing
+    }
+
+    /// The records of a name that is not the cluster's.
+    async fn lookup(&self, name: &Name, kind: RecordType) -> Result<Vec<Record>, String> {
+        let found = if self.inside.takes(name) {
+            self.inside.lookup(name, kind).await
+        } else {
+            let asked = self.upstreams.lookup(name, kind).await;
+            asked.map_err(|error| error.to_string())
+        };
+        found.map(|message| message.answers)
     }
 
     /// Finds out about the first resolver of which it is not known whether it leads back here.

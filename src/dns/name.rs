@@ -17,47 +17,45 @@ pub(super) enum Form {
     Server,
     /// `dns-version`.
     Version,
-    /// `svc`, `pod`, `dns`: nothing is there, but something is below.
+    /// `svc`, `pod`: nothing is there, but something is below.
     Inner,
     /// A namespace under `svc` or `pod`.
     Namespace(String),
     /// `web.shop.svc`.
     Service(Namespaced),
-    /// `_tcp.web.shop.svc`.
-    Protocol(Namespaced, String),
-    /// `_http._tcp.web.shop.svc`: Service, port, protocol with its underscore.
+    /// `_http._tcp.web.shop.svc`: Service, port and protocol, both without underscore. An empty
+    /// one stands for all.
     Port(Namespaced, String, String),
     /// `web-0.web.shop.svc`, `10-244-0-5.web.shop.svc`.
     Endpoint(Namespaced, String),
-    /// `10-244-0-5.shop.pod`.
-    Pod(String, IpAddr),
+    /// `10-244-0-5.shop.pod`, whatever stands before it: namespace, the label as it was written,
+    /// and the address that it spells.
+    Pod(String, String, IpAddr),
     /// No name of the specification.
     Nothing,
 }
 
 impl Form {
-    /// Reads the labels below the domain.
+    /// Reads the labels below the domain, as CoreDNS does.
     fn of(labels: &[&str]) -> Self {
         let service = |ns: &str, name: &str| Namespaced::new(ns, name);
+        // The underscores of a port and its protocol may be left out.
+        let bare = |label: &str| label.strip_prefix('_').unwrap_or(label).to_owned();
         match *labels {
             [] | [""] => Self::Apex,
             ["ns", "dns"] => Self::Server,
             ["dns-version"] => Self::Version,
-            ["svc" | "pod" | "dns"] => Self::Inner,
+            ["svc" | "pod"] => Self::Inner,
             [ns, "svc" | "pod"] => Self::Namespace(ns.to_owned()),
             [name, ns, "svc"] => Self::Service(service(ns, name)),
-            [proto @ ("_tcp" | "_udp" | "_sctp"), name, ns, "svc"] => {
-                Self::Protocol(service(ns, name), proto.to_owned())
-            }
             [host, name, ns, "svc"] => Self::Endpoint(service(ns, name), host.to_owned()),
-            [port, proto @ ("_tcp" | "_udp" | "_sctp"), name, ns, "svc"] => {
-                match port.strip_prefix('_') {
-                    Some(port) => Self::Port(service(ns, name), port.to_owned(), proto.to_owned()),
-                    None => Self::Nothing,
-                }
+            // Whatever port, whatever protocol: the Service itself.
+            ["_", "_", name, ns, "svc"] => Self::Service(service(ns, name)),
+            [port, proto, name, ns, "svc"] => {
+                Self::Port(service(ns, name), bare(port), bare(proto))
             }
-            [ip, ns, "pod"] => match undashed(ip) {
-                Some(ip) => Self::Pod(ns.to_owned(), ip),
+            [ip, ns, "pod"] | [_, ip, ns, "pod"] | [_, _, ip, ns, "pod"] => match undashed(ip) {
+                Some(address) => Self::Pod(ns.to_owned(), ip.to_owned(), address.to_canonical()),
                 None => Self::Nothing,
             },
             _ => Self::Nothing,
@@ -67,10 +65,8 @@ impl Form {
     /// What has to be known for an answer.
     pub(super) fn subject(&self) -> Option<Subject> {
         match self {
-            Self::Namespace(ns) | Self::Pod(ns, _) => Some(Subject::Namespace(ns.clone())),
-            Self::Service(name) | Self::Protocol(name, _) | Self::Port(name, ..) => {
-                Some(Subject::Service(name.clone()))
-            }
+            Self::Namespace(ns) | Self::Pod(ns, ..) => Some(Subject::Namespace(ns.clone())),
+            Self::Service(name) | Self::Port(name, ..) => Some(Subject::Service(name.clone())),
             Self::Endpoint(name, host) => Some(Subject::Endpoint(name.clone(), host.clone())),
             Self::Apex | Self::Server | Self::Version | Self::Inner | Self::Nothing => None,
         }
@@ -192,6 +188,10 @@ mod tests {
         Namespaced::new("shop", "web")
     }
 
+    fn pod(label: &str, ip: &str) -> Form {
+        Form::Pod("shop".into(), label.into(), ip.parse().unwrap())
+    }
+
     #[test]
     fn names_of_the_specification() {
         for (name, form) in [
@@ -204,11 +204,16 @@ mod tests {
             ("Web.shop.svc.cluster.local", Form::Service(web())),
             (
                 "_tcp.web.shop.svc.cluster.local",
-                Form::Protocol(web(), "_tcp".into()),
+                Form::Endpoint(web(), "_tcp".into()),
             ),
             (
                 "_http._tcp.web.shop.svc.cluster.local",
-                Form::Port(web(), "http".into(), "_tcp".into()),
+                Form::Port(web(), "http".into(), "tcp".into()),
+            ),
+            ("_._.web.shop.svc.cluster.local", Form::Service(web())),
+            (
+                "http._.web.shop.svc.cluster.local",
+                Form::Port(web(), "http".into(), String::new()),
             ),
             (
                 "web-0.web.shop.svc.cluster.local",
@@ -216,14 +221,17 @@ mod tests {
             ),
             (
                 "10-0-0-1.shop.pod.cluster.local",
-                Form::Pod("shop".into(), "10.0.0.1".parse().unwrap()),
+                pod("10-0-0-1", "10.0.0.1"),
             ),
+            ("fd00--1.shop.pod.cluster.local", pod("fd00--1", "fd00::1")),
             (
-                "fd00--1.shop.pod.cluster.local",
-                Form::Pod("shop".into(), "fd00::1".parse().unwrap()),
+                "a.b.fd00--1.shop.pod.cluster.local",
+                pod("fd00--1", "fd00::1"),
             ),
-            ("http._tcp.web.shop.svc.cluster.local", Form::Nothing),
+            ("a.b.c.fd00--1.shop.pod.cluster.local", Form::Nothing),
+            ("web.shop.pod.cluster.local", Form::Nothing),
             ("a.b.c.web.shop.svc.cluster.local", Form::Nothing),
+            ("dns.cluster.local", Form::Nothing),
             ("x.cluster.local", Form::Nothing),
         ] {
             assert_eq!(place(name), Place::Cluster(form), "{name}");

@@ -54,7 +54,7 @@ pub enum Found {
     /// The Service; for [`Subject::Endpoint`] as a headless one with only those endpoints.
     Service(Service),
     /// The owner of an address: its names below the cluster's domain, none for a pod that is
-    /// behind no headless Service.
+    /// behind no Service.
     Owner(Vec<String>),
 }
 
@@ -81,27 +81,34 @@ pub struct Port {
     pub name: Arc<str>,
     /// What it speaks.
     pub protocol: Protocol,
-    /// The number.
-    pub number: u16,
+    /// The number; `None` for all ports, as an EndpointSlice may say.
+    pub number: Option<u16>,
 }
 
 /// An endpoint of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Its host name; without one its address with dashes is its name.
+    /// Its host name; without one each address with dashes is a name.
     pub host: Option<Arc<str>>,
-    /// Its addresses, of either family.
+    /// Its addresses, of the Service's families.
     pub ips: Vec<IpAddr>,
-    /// The Service's ports as this endpoint has them.
+    /// The Service's ports as this endpoint has them; none where the Service has none.
     pub ports: Vec<Port>,
 }
 
-/// An address as a label: `10-244-0-5`, `fd00--5`.
+/// An address as a label: `10-244-0-5`, `fd00--5`. As CoreDNS has it, no label ends with a dash:
+/// `fd00::` is `fd00--0`.
 #[must_use]
 pub fn dashed(ip: IpAddr) -> String {
     // A mapped IPv4 address would have dots in its text.
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_string().replace('.', "-"),
-        IpAddr::V6(ip) => ip.to_string().replace(':', "-"),
+        IpAddr::V6(ip) => {
+            let mut label = ip.to_string().replace(':', "-");
+            if label.ends_with('-') {
+                label.push('0');
+            }
+            label
+        }
     }
 }

@@ -64,13 +64,20 @@ pub trait Redirected: Send {
     fn sweep(self, idle: impl Fn() -> Duration + Send) -> impl Future<Output = ()> + Send;
 }
 
+/// Tells the user something; called from the tasks that do it, so it should not wait.
+pub type Say = Arc<dyn Fn(String) + Send + Sync>;
+
 /// What is asked for.
 #[derive(Clone)]
 pub struct Wanted {
     /// The Service, in the namespace of the redirect.
     pub service: String,
+    /// The number of its port whose requests are wanted.
+    pub port: u16,
     /// The claim on it.
     pub claim: Claim,
+    /// Who hears what is waited for.
+    pub say: Say,
     /// Whether it may join others.
     pub judge: Judge,
     /// Whether what is merely unwise is done all the same.
@@ -136,6 +143,9 @@ pub enum Change {
     RightsGone,
     /// The relay was uninstalled.
     RelayGone,
+    /// Callers do not get through any more, though the relay and the pods are ready: why, and what
+    /// mends it.
+    CutOff(String),
     /// No replica of the relay has been ready for a while.
     RelayDown,
     /// One is ready again.
@@ -190,6 +200,14 @@ pub enum RedirectError {
         /// What failed, and where.
         reason: String,
         /// The likely cause.
+        fix: String,
+    },
+    /// Callers could not reach the relay.
+    #[error("callers would not reach the relay, so nothing was changed: {reason}; {fix}")]
+    Shut {
+        /// What failed, and where.
+        reason: String,
+        /// The likely cause, and what mends it.
         fix: String,
     },
     /// Others changed the same things again and again.

@@ -1,7 +1,10 @@
 //! What the user may do, asked beforehand or read from a refusal.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::client::{Client, ClientError};
 use crate::dial::DialError;
@@ -132,6 +135,60 @@ async fn review_one(client: &Client, permission: Permission) -> Result<Verdict, 
     })
 }
 
+/// The names of objects for which rules with `resourceNames` allow `permission`, as far as the API
+/// server tells: a webhook's rules it does not know.
+///
+/// # Errors
+/// When the API server does not tell the rules.
+pub async fn named(
+    client: &Client,
+    permission: &Permission,
+) -> Result<BTreeSet<String>, ClientError> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": permission.namespace},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let answer: Rules = client.post(path, &review).await?;
+    let rules = answer.status.resource_rules.into_iter();
+    let fit = rules.filter(|rule| rule.allows(permission));
+    Ok(fit.flat_map(|rule| rule.resource_names).collect())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Rules {
+    status: RulesStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RulesStatus {
+    resource_rules: Vec<Rule>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Rule {
+    verbs: Vec<String>,
+    api_groups: Vec<String>,
+    resources: Vec<String>,
+    resource_names: Vec<String>,
+}
+
+impl Rule {
+    fn allows(&self, permission: &Permission) -> bool {
+        let has = |list: &[String], value: &str| list.iter().any(|it| it == "*" || it == value);
+        // `*/scale` means that subresource of everything.
+        let of_any = format!("*/{}", permission.subresource);
+        has(&self.verbs, &permission.verb)
+            && has(&self.api_groups, &permission.group)
+            && (has(&self.resources, &permission.full_resource())
+                || self.resources.contains(&of_any))
+    }
+}
+
 /// The error for a 403 with the API server's `message`, which names what is missing; `verb` and
 /// `resource` are what was asked for, where it does not.
 #[must_use]
@@ -144,6 +201,13 @@ pub fn denied(message: &str, verb: &str, resource: &str, namespace: &str) -> Dia
         namespace,
         message: message.to_owned(),
     }
+}
+
+/// Whether a 403 with `message` says neither what is missing nor why: an API server's own check
+/// behind the authorizer's, such as that for `create` on a port-forward by GET (1.35 and later).
+#[must_use]
+pub fn is_unexplained(message: &str) -> bool {
+    message.trim_end().ends_with(" is forbidden:")
 }
 
 /// Reads `… cannot VERB resource "RESOURCE" in API group "GROUP" in the namespace "NAMESPACE"`.

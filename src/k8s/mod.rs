@@ -2,6 +2,7 @@
 //!
 //! * [`kubeconfig`]: which cluster, which user, which namespace: what kubectl would take
 //! * [`exec`]: credential plugins
+//! * [`netpolicy`]: who reaches whom, as NetworkPolicies have it
 //! * [`oidc`]: logins by OpenID Connect
 //! * [`client`]: requests and upgrades to the API server, with credentials that stay fresh
 //! * [`discovery`]: what the API server is and has
@@ -25,6 +26,7 @@ pub mod install;
 pub mod kubeconfig;
 pub mod listing;
 pub mod measure;
+pub mod netpolicy;
 pub mod oidc;
 mod pods;
 pub mod portforward;

@@ -100,6 +100,25 @@ impl Claims {
         state.forget();
     }
 
+    /// Tells all who have claims on the Service that its pods cannot be reached on `port`.
+    pub(super) fn unreached(&self, port: u16) {
+        if !self.port(port).is_some_and(|port| port.may_tell()) {
+            return;
+        }
+        let state = self.lock();
+        let entries = self
+            .block(port)
+            .filter_map(|port| state.claims.get(&port))
+            .flatten();
+        let mut told = Vec::new();
+        for entry in entries {
+            if !told.contains(&entry.session.id) {
+                told.push(entry.session.id);
+                entry.session.tell(&Tell::Unreached { port });
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -91,7 +91,7 @@ impl Relay {
         let (ip, first, count) = settings.inbound;
         let claims = Claims::new(first..first + count);
         let sockets = Sockets::new();
-        let origin = Origin::new(names.clone(), sockets.clone(), first);
+        let origin = Origin::new(names.clone(), sockets.clone(), first, claims.clone());
         let inbound = Inbound::new(origin, claims.clone(), metrics.clone(), tasks.clone());
         inbound.listen(ip, first..first + count, &mut kept, &listening)?;
         if let Some(address) = settings.http {

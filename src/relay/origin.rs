@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::claims::Claims;
 use super::names::Names;
 use super::settings::BLOCK;
 use super::sockets::{Place, Sockets};
@@ -36,6 +37,8 @@ pub(super) struct Origin {
     known: Arc<Mutex<HashMap<u16, Vec<IpAddr>>>>,
     /// The first port of the range, from which blocks count.
     first: u16,
+    /// Who hears of pods that cannot be reached.
+    claims: Claims,
 }
 
 /// A connection to an original pod, with what it has said already.
@@ -43,12 +46,13 @@ pub(super) type Pod = Prefixed<Placed>;
 
 impl Origin {
     #[must_use]
-    pub(super) fn new(names: Names, sockets: Sockets, first: u16) -> Self {
+    pub(super) fn new(names: Names, sockets: Sockets, first: u16, claims: Claims) -> Self {
         Self {
             names,
             sockets,
             known: Arc::default(),
             first,
+            claims,
         }
     }
 
@@ -113,6 +117,8 @@ impl Dial for Origin {
                 }
             }
         }
+        // Whether that is the pods' fault or the network's, kdev can find out.
+        self.claims.unreached(target.port);
         Err(last)
     }
 }

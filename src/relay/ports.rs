@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -11,6 +12,9 @@ use super::sessions::Session;
 use crate::rule::control::Seen;
 use crate::rule::{AppProtocol, Claim, RuleSet};
 use crate::task::Tasks;
+
+/// How often it is told that the original pods of a port cannot be reached: each caller finds out.
+const TELL_EACH: Duration = Duration::from_secs(1);
 
 /// A port of the fixed range.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Port {
     caller_first: AtomicBool,
     /// Whether anybody ever had a claim on it.
     claimed: AtomicBool,
+    /// When it was last told that the original pods cannot be reached.
+    told: Mutex<Option<Instant>>,
 }
 
 /// Where requests on a port go.
@@ -114,7 +120,18 @@ impl Port {
             retire: Notify::new(),
             caller_first: AtomicBool::new(false),
             claimed: AtomicBool::new(false),
+            told: Mutex::default(),
         }
+    }
+
+    /// Whether it may be told now that the original pods cannot be reached.
+    pub(super) fn may_tell(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = told.is_none_or(|at| at.elapsed() >= TELL_EACH);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
     }
 
     /// A connection was accepted; it lives until the result is dropped.

@@ -1,7 +1,8 @@
 //! What kdev and the relay tell each other of claims, as lines on the control stream of a reverse
 //! tunnel (see [`crate::tunnel::control`]).
 //!
-//! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`] comes unasked.
+//! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`],
+//! [`Tell::Served`] and [`Tell::Unreached`] come unasked.
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,12 @@ pub enum Tell {
         /// From the request's arrival to the head of its answer, in microseconds; for a connection
         /// that is no HTTP how long it was open.
         took: u64,
+    },
+    /// The original pods of what arrives on a port do not take connections of the relay. Comes
+    /// unasked to all who have claims on the Service, at most once a second.
+    Unreached {
+        /// The port.
+        port: u16,
     },
     /// What arrived on a port.
     Seen {

@@ -1,6 +1,6 @@
 //! Users who may not watch everything.
 
-use hickory_proto::rr::RecordType::{A, SRV};
+use hickory_proto::rr::RecordType::{A, AAAA, PTR, SRV};
 use kdev_sim::{Pod, Rule, Service, SimCluster, User};
 use serde_json::json;
 
@@ -86,6 +86,101 @@ async fn endpoints_that_somebody_wrote_have_names() {
             "{srv}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn written_endpoints_are_of_their_slices_families() {
+    let stage = Stage::set_up("admin", |cluster| {
+        let both = Service::new("shop", "both").headless();
+        cluster.add_service(both.port("http", 80, 80));
+        let slice = |name: &str, family: &str, endpoints: serde_json::Value| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {
+                    "name": name, "namespace": "shop",
+                    "labels": {"kubernetes.io/service-name": "both"},
+                },
+                "addressType": family,
+                "endpoints": endpoints,
+                "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            })
+        };
+        let four = json!([
+            {"addresses": ["10.250.0.10"], "hostname": "box"},
+            {"addresses": ["10.250.0.11"], "conditions": {"ready": true}},
+            {"addresses": ["10.250.0.12"], "conditions": {"ready": false}},
+        ]);
+        let six = json!([
+            {"addresses": ["fd00:250::10"], "hostname": "box"},
+            {"addresses": ["fd00:250::"]},
+        ]);
+        cluster.put_object("endpointslices", slice("both-4", "IPv4", four));
+        cluster.put_object("endpointslices", slice("both-6", "IPv6", six));
+        cluster.add_namespace("empty");
+    })
+    .await;
+    let name = "both.shop.svc.cluster.local";
+    let answers = |text: &str| format!("NOERROR aa: {text}");
+    let reverse = |ip: &str| {
+        let ip: std::net::IpAddr = ip.parse().unwrap();
+        hickory_proto::rr::Name::from(ip).to_string()
+    };
+    let ptr = |host: &str| answers(&format!("PTR {host}.{name}."));
+    for (question, kind, expected) in [
+        (name.to_owned(), A, answers("A 10.250.0.10, A 10.250.0.11")),
+        (
+            name.to_owned(),
+            AAAA,
+            answers("AAAA fd00:250::, AAAA fd00:250::10"),
+        ),
+        (format!("box.{name}"), A, answers("A 10.250.0.10")),
+        (format!("box.{name}"), AAAA, answers("AAAA fd00:250::10")),
+        (format!("10-250-0-11.{name}"), A, answers("A 10.250.0.11")),
+        (
+            format!("10-250-0-11.{name}"),
+            AAAA,
+            "NOERROR aa: SOA".to_owned(),
+        ),
+        (
+            format!("10-250-0-10.{name}"),
+            A,
+            "NXDOMAIN aa: SOA".to_owned(),
+        ),
+        (
+            format!("fd00-250--0.{name}"),
+            AAAA,
+            answers("AAAA fd00:250::"),
+        ),
+        (reverse("10.250.0.10"), PTR, ptr("box")),
+        (reverse("10.250.0.11"), PTR, ptr("10-250-0-11")),
+        (reverse("fd00:250::10"), PTR, ptr("box")),
+        (reverse("fd00:250::"), PTR, ptr("fd00-250--0")),
+        // Not the cluster's: the laptop's resolver is asked.
+        (reverse("10.250.0.12"), PTR, "NXDOMAIN".to_owned()),
+        (reverse("10.250.0.13"), PTR, "NXDOMAIN".to_owned()),
+        (
+            "empty.svc.cluster.local".to_owned(),
+            A,
+            "NOERROR aa: SOA".to_owned(),
+        ),
+        (
+            "10-0-0-1.empty.pod.cluster.local".to_owned(),
+            A,
+            answers("A 10.0.0.1"),
+        ),
+    ] {
+        assert_eq!(
+            stage.told(&question, kind).await,
+            expected,
+            "{question} {kind}"
+        );
+    }
+    let srv = stage.told(name, SRV).await;
+    let hosts = ["10-250-0-11", "box", "fd00-250--0"];
+    let records = hosts.map(|host| format!("SRV 0 25 8080 {host}.{name}., "));
+    let start = format!("NOERROR aa: {}+ ", records.concat());
+    assert!(srv.starts_with(&start), "{srv}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

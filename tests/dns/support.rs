@@ -128,16 +128,19 @@ pub(crate) fn told(message: &Message) -> String {
     } else {
         ""
     };
-    format!("{code}{aa}: {}", answers.join(", "))
-        .trim_end_matches([':', ' '])
-        .to_owned()
+    if answers.is_empty() {
+        format!("{code}{aa}")
+    } else {
+        format!("{code}{aa}: {}", answers.join(", "))
+    }
 }
 
 pub(crate) fn question(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    let mut name = Name::from_ascii(name).unwrap();
-    name.set_fqdn(true);
+    // Labels as they are: that of an IPv6 address may begin with a dash.
+    let labels = name.split('.').filter(|label| !label.is_empty());
+    let name = Name::from_labels(labels.map(str::as_bytes)).unwrap();
     message.add_query(Query::query(name, kind));
     message
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use kdev_sim::{Options, SimCluster};
+use kdev_sim::{Options, SimCluster, TurnAway};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -121,6 +122,31 @@ async fn an_api_server_that_hangs_takes_bounded_time() {
     assert_unreached(&found);
     let detail = &found.get("api-server").detail;
     assert!(detail.contains("did not answer within"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_asks_to_wait_is_said_to_be_busy() {
+    let cluster = cluster(Options::default()).await;
+    let away = |path: &str, count| TurnAway {
+        code: 429,
+        retry_after: Some(1),
+        path: path.to_owned(),
+        count,
+    };
+    // A moment is waited for, and no other fault is made of it.
+    cluster.faults().turn_away(away("", 2));
+    let found = Doctor::of(&cluster, "dev").json().await;
+    assert!(found.ok, "{found:#?}");
+    assert_eq!(found.with("warn"), [""; 0]);
+    cluster.faults().turn_away(away("", u64::MAX));
+    let began = Instant::now();
+    let found = Doctor::of(&cluster, "dev").json().await;
+    assert!(began.elapsed() < Duration::from_secs(15));
+    assert_unreached(&found);
+    let server = found.get("api-server");
+    assert!(server.detail.contains("too busy (429)"), "{server:?}");
+    let fix = server.fix.as_ref().unwrap();
+    assert!(fix.contains("priority and fairness"), "{fix}");
 }
 
 fn assert_refused(found: &Document) {
@@ -251,4 +277,49 @@ async fn no_form_passes() {
             .unwrap()
             .contains("proxy before the API server")
     );
+}
+
+/// A relay that is installed and whose pods nobody lets be made is not one that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_without_pods_is_told_as_installed_and_why() {
+    let cluster = cluster(Options::default()).await;
+    cluster.add_policy("labelled", &["pods"], |_| {
+        Err("label team is required".to_owned())
+    });
+    let labels = json!({
+        "app.kubernetes.io/name": "kdev-relay", "app.kubernetes.io/managed-by": "kdev",
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kdev-relay", "namespace": "shop", "labels": labels},
+        "spec": {
+            "replicas": 2,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "relay", "image": "relay:1"}]},
+            },
+        },
+    });
+    cluster.put_object("deployments", deployment);
+    let refused = || {
+        let sets = cluster.objects("replicasets", "shop");
+        sets.iter()
+            .any(|set| set["status"]["conditions"][0]["type"] == "ReplicaFailure")
+    };
+    while !refused() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let found = Doctor::of(&cluster, "dev").json().await;
+    let relay = found.get("relay");
+    assert_eq!(relay.status, "warn");
+    for text in [
+        "in namespace shop it is installed, 0 of 2 pods ready: no pod can be made (FailedCreate): ",
+        "label team is required",
+    ] {
+        assert!(relay.detail.contains(text), "{}", relay.detail);
+    }
+    assert!(!relay.detail.contains("none needed"), "{}", relay.detail);
+    let fix = relay.fix.as_deref().unwrap();
+    assert!(fix.contains("kdev install -n shop"), "{fix}");
 }

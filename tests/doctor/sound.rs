@@ -1,6 +1,6 @@
 //! Where all is well, or well enough.
 
-use kdev_sim::Options;
+use kdev_sim::{Options, TurnAway};
 
 use crate::support::{Doctor, cluster};
 
@@ -68,6 +68,22 @@ async fn all_is_well() {
         streams, 1,
         "only the form that cannot do without dials the pod"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_that_fail_say_nothing_of_the_login() {
+    let cluster = cluster(Options::default()).await;
+    cluster.faults().turn_away(TurnAway {
+        code: 503,
+        retry_after: None,
+        path: "/selfsubject".into(),
+        count: u64::MAX,
+    });
+    let found = Doctor::of(&cluster, "dev").json().await;
+    assert!(found.ok, "{found:#?}");
+    assert_eq!(found.get("login").detail, "accepted");
+    assert_eq!(found.with("warn"), ["permissions"], "it is said once");
+    assert_eq!(found.get("port-forward").status, "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]

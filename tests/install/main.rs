@@ -8,6 +8,7 @@ mod finish;
 mod intercepted;
 mod life;
 mod midway;
+mod policies;
 mod printed;
 mod refusals;
 mod relay;

@@ -69,6 +69,17 @@ async fn an_app_that_is_down_is_named_or_the_pods_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_a_name_is_refused_as_one() {
+    let team = Team::set_up().await;
+    let done = team
+        .kdev("ada", &["intercept", "legacy", "--to", "8080"])
+        .await;
+    let said = format!("{done:?}");
+    assert!(said.contains("it is an ExternalName"), "{said}");
+    assert!(!said.contains("several ports"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_kdev_had_is_put_back() {
     let team = Team::set_up().await;
     let before = team.service();

@@ -10,6 +10,7 @@ mod done;
 #[path = "../common/finish.rs"]
 mod finish;
 mod life;
+mod policies;
 #[path = "../common/relays.rs"]
 mod relays;
 mod sharing;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use hyper::Request;
 use kdev::addr::Target;
-use kdev::dial::{Dial, DialError, DialUdp, Laptop};
+use kdev::dial::{Dial, DialError, DialUdp, Laptop, Resolution, Resolve as _};
 use kdev::k8s::access::{self, Permission};
-use kdev::k8s::{ClientError, UpgradeError, discovery};
+use kdev::k8s::kubeconfig::Environment;
+use kdev::k8s::{Client, ClientError, KubeOptions, UpgradeError, discovery};
 use kdev::proxy::{self, Access, Config};
 use kdev_sim::{Options, Rule, User};
 use serde_json::Value;
@@ -21,12 +22,66 @@ async fn a_servers_age_and_groups_are_found_out() {
     for (options, minor, slices) in [(Options::default(), 36, true), (Options::old(), 20, false)] {
         let world = World::new(options).await;
         let client = world.client("dev").await;
-        assert_eq!(
-            discovery::version(&client).await.unwrap().minor(),
-            Some(minor)
-        );
-        assert_eq!(discovery::has_slices(&client).await.unwrap(), slices);
+        let version = discovery::version(&client).await.unwrap().unwrap();
+        assert_eq!(version.minor(), Some(minor));
+        let found = discovery::has_slices(&client).await.unwrap();
+        assert_eq!(found, Some(slices));
     }
+}
+
+/// Who may be `viewer` (KEP-5284) for these requests alone: `(verb, resource)`.
+async fn actor(world: &World, actions: &[(&str, &str)]) -> Client {
+    let identity = Rule::new(&["impersonate:user-info"], &["users"])
+        .groups(&["authentication.k8s.io"])
+        .names(&["viewer"]);
+    let mut user = User::new("actor").rule(identity);
+    for (verb, resource) in actions {
+        let verb = format!("impersonate-on:user-info:{verb}");
+        user = user.rule(Rule::new(&[&verb], &[resource]).namespace("shop"));
+    }
+    world.cluster.add_user(user);
+    let options = KubeOptions {
+        kubeconfig: Some(world.write("actor", &world.cluster.kubeconfig("actor", "shop"))),
+        as_user: Some("viewer".into()),
+        ..KubeOptions::default()
+    };
+    Client::connect_in(options, Environment::default(), &world.tasks)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_kept_from_the_user_is_unknown() {
+    let world = World::new(Options::default()).await;
+    // One of the requests that kdev lives by is enough.
+    for actions in [
+        &[("list", "pods"), ("get", "services")][..],
+        &[("list", "services")],
+        &[("get", "pods")],
+    ] {
+        let client = actor(&world, actions).await;
+        assert_eq!(discovery::version(&client).await.unwrap(), None);
+        assert_eq!(discovery::has_slices(&client).await.unwrap(), None);
+    }
+    // Who may act as nobody is told so at once.
+    let client = actor(&world, &[]).await;
+    let error = discovery::version(&client).await.unwrap_err();
+    assert!(error.to_string().contains("cannot impersonate"), "{error}");
+    assert!(discovery::refuses_impersonation(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_found_where_discovery_is_kept_from_the_user() {
+    let world = World::new(Options::default()).await;
+    let rules = [("get", "services"), ("list", "endpointslices")];
+    let client = actor(&world, &rules).await;
+    let catalog = world.catalog(client).await;
+    let target = "web:80".parse().unwrap();
+    // Pods may not be listed, so slices have to say which there are: v1 Endpoints may not be read.
+    let Resolution::Pods(found) = catalog.learn(&target).await else {
+        panic!("not found");
+    };
+    assert_eq!(found.pods.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

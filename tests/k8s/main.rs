@@ -5,7 +5,9 @@
 mod catalog;
 mod client;
 mod credentials;
+mod forward;
 mod oidc;
+mod patience;
 mod redirect;
 mod relay;
 #[path = "../common/relays.rs"]

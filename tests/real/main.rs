@@ -13,6 +13,7 @@ mod doctor;
 #[path = "../common/done.rs"]
 mod done;
 mod engines;
+mod families;
 mod faults;
 mod forms;
 mod garbage;
@@ -25,6 +26,7 @@ mod listed;
 mod logins;
 mod manifests;
 mod names;
+mod narrow;
 mod outages;
 mod peer;
 mod portforward;

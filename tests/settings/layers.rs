@@ -109,6 +109,13 @@ fn what_is_wrong_is_named_with_its_place() {
             "may not say \"host-loopback\"",
         ),
         ("as = \"root\"", "1:1", "may not say \"as\""),
+        ("label = [\"team\"]", "1:9", "is no label KEY=VALUE"),
+        ("memory-limit = \"much\"", "1:16", "is no quantity"),
+        (
+            "toleration = [\"a:Never\"]",
+            "1:14",
+            "none of NoSchedule, PreferNoSchedule, NoExecute",
+        ),
     ] {
         let home = Home::new();
         let file = home.write("project/.kdev.toml", content);

@@ -272,6 +272,20 @@ impl SimCluster {
             .map(|object| Value::clone(&object))
     }
 
+    /// Has `check` refuse objects of these resources (`pods`, `deployments`, …) that are created or
+    /// changed from now on, with its own words, as a ValidatingAdmissionPolicy of this name does.
+    pub fn add_policy<F>(&self, name: &str, resources: &[&str], check: F)
+    where
+        F: Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.world.policies.add(name, resources, check);
+    }
+
+    /// Removes such a policy.
+    pub fn remove_policy(&self, name: &str) {
+        self.world.policies.remove(name);
+    }
+
     /// Adds or replaces a user.
     pub fn add_user(&self, user: User) {
         self.world.rbac.add(user);

@@ -1,13 +1,19 @@
-//! The controllers of Deployments and ReplicaSets, and the one that deletes what lost its owner.
-//! A pod counts as available as soon as it is ready: `minReadySeconds` is not waited for.
+//! The controllers of Deployments, ReplicaSets and quotas, and the one that deletes what lost its
+//! owner. A pod counts as available as soon as it is ready: `minReadySeconds` is not waited for.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
+use tokio::time::Instant;
+
+use crate::clock;
 use crate::http::Failure;
-use crate::resources::{DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES};
+use crate::quota;
+use crate::resources::{DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, SERVICES};
 use crate::store::Key;
 use crate::world::World;
 
@@ -18,29 +24,54 @@ const HASH: &str = "pod-template-hash";
 /// Longest pod name's random end, in the alphabet of real ones.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Works whenever something changes.
+/// How long a ReplicaSet waits that could not make a pod, for the first time and at most; twice as long
+/// with each failure.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(1000);
+
+/// ReplicaSets that could not make a pod, by UID.
+type Failing = HashMap<String, Failed>;
+
+/// How that went.
+struct Failed {
+    /// What of it would make it try at once, were it another.
+    looks: String,
+    times: u32,
+    again: Instant,
+    /// What it said the first time, which stays its condition until it succeeds.
+    condition: Value,
+}
+
+/// Works whenever something changes, and when a ReplicaSet tries again.
 pub(crate) async fn run(world: Arc<World>) {
     let mut moved = world.store.subscribe();
+    let mut failing = Failing::new();
     loop {
         moved.borrow_and_update();
-        work(&world);
-        if moved.changed().await.is_err() {
-            return;
+        work(&world, &mut failing);
+        let again = failing.values().map(|failed| failed.again).min();
+        let again = again.unwrap_or_else(|| Instant::now() + LONGEST_BACK_OFF);
+        tokio::select! {
+            changed = moved.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(again) => {}
         }
     }
 }
 
-fn work(world: &Arc<World>) {
+fn work(world: &Arc<World>, failing: &mut Failing) {
     let _held = world.hold();
+    let (_, sets) = world.store.list(REPLICA_SETS.plural, None);
+    failing.retain(|uid, _| sets.iter().any(|set| set["metadata"]["uid"] == **uid));
     let (_, deployments) = world.store.list(DEPLOYMENTS.plural, None);
     for deployment in &deployments {
         match deployment["metadata"]["deletionTimestamp"].is_string() {
             true => finish(world, deployment),
-            false => roll(world, deployment),
+            false => roll(world, deployment, failing),
         }
     }
     collect(world);
     collect_services(world);
+    quota::count(&world.store);
 }
 
 /// A Deployment that is deleted with all that it owns: it goes last.
@@ -103,7 +134,7 @@ fn collect_services(world: &World) {
 }
 
 /// One step towards what the Deployment says, and its status.
-fn roll(world: &Arc<World>, deployment: &Value) {
+fn roll(world: &Arc<World>, deployment: &Value, failing: &mut Failing) {
     let spec = &deployment["spec"];
     let wanted = number(&spec["replicas"]).unwrap_or(1);
     let strategy = &spec["strategy"]["rollingUpdate"];
@@ -119,13 +150,45 @@ fn roll(world: &Arc<World>, deployment: &Value) {
             false => old.extend(pods),
         }
     }
-    let mut failure = None;
-    while new.len() < wanted && new.len() + old.len() < wanted + surge {
-        match make_pod(world, &newest) {
-            Ok(pod) => new.push(pod),
-            Err(refused) => {
-                failure = Some(refused);
-                break;
+    let uid = text(&newest["metadata"]["uid"]).to_owned();
+    let annotations = &newest["metadata"]["annotations"];
+    let looks = format!("{annotations} {wanted} {} {}", new.len(), old.len());
+    let room = (wanted + surge).saturating_sub(new.len() + old.len());
+    let short = wanted.saturating_sub(new.len()).min(room);
+    let waits = failing
+        .get(&uid)
+        .is_some_and(|failed| failed.looks == looks && Instant::now() < failed.again);
+    if short == 0 {
+        failing.remove(&uid);
+    } else if !waits {
+        let mut refused = None;
+        while refused.is_none() && new.len() < wanted && new.len() + old.len() < wanted + surge {
+            match make_pod(world, &newest) {
+                Ok(pod) => new.push(pod),
+                Err(failure) => refused = Some(failure),
+            }
+        }
+        match refused {
+            None => drop(failing.remove(&uid)),
+            Some(refused) => {
+                let message = refused.status()["message"].clone();
+                tell_failed(world, &newest, text(&message));
+                let first = || Failed {
+                    looks: String::new(),
+                    times: 0,
+                    again: Instant::now(),
+                    condition: json!({
+                        "type": "ReplicaFailure",
+                        "status": "True",
+                        "reason": "FailedCreate",
+                        "message": message,
+                    }),
+                };
+                let failed = failing.entry(uid.clone()).or_insert_with(first);
+                let pause = FIRST_BACK_OFF * 2_u32.saturating_pow(failed.times.min(20));
+                failed.times += 1;
+                failed.again = Instant::now() + pause.min(LONGEST_BACK_OFF);
+                failed.looks = format!("{annotations} {wanted} {} {}", new.len(), old.len());
             }
         }
     }
@@ -155,15 +218,8 @@ fn roll(world: &Arc<World>, deployment: &Value) {
     }
     let mut set = newest;
     let (all, up) = (new.len() + old.len(), ready(&new) + ready(&old));
-    let refused = failure.map(|failure| {
-        json!({
-            "type": "ReplicaFailure",
-            "status": "True",
-            "reason": "FailedCreate",
-            "message": failure.status()["message"],
-        })
-    });
-    let conditions: Vec<&Value> = refused.iter().collect();
+    let refused = failing.get(&uid).map(|failed| &failed.condition);
+    let conditions: Vec<&Value> = refused.into_iter().collect();
     set["status"] =
         json!({"replicas": new.len(), "readyReplicas": ready(&new), "conditions": conditions});
     world.store.put(key(REPLICA_SETS.plural, &set), set);
@@ -230,6 +286,33 @@ fn make_pod(world: &Arc<World>, set: &Value) -> Result<Value, Failure> {
         &set["spec"]["template"],
         reference(set),
     )
+}
+
+/// The event of a ReplicaSet that could not make a pod; the same again is counted.
+fn tell_failed(world: &World, set: &Value, message: &str) {
+    let (metadata, message) = (&set["metadata"], format!("Error creating: {message}"));
+    let namespace = text(&metadata["namespace"]);
+    let name = format!("{}.{}", text(&metadata["name"]), name_part(&message, 16));
+    let before = world.store.get(EVENTS.plural, namespace, &name);
+    let count = before.map_or(0, |before| before["count"].as_u64().unwrap_or_default());
+    let event = json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace},
+        "type": "Warning",
+        "reason": "FailedCreate",
+        "message": message,
+        "count": count + 1,
+        "lastTimestamp": clock::now(),
+        "involvedObject": {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "name": metadata["name"],
+            "namespace": namespace,
+            "uid": metadata["uid"],
+        },
+    });
+    world.store.put(key(EVENTS.plural, &event), event);
 }
 
 fn end_pod(world: &World, pod: &Value) {

@@ -15,6 +15,7 @@ pub struct Faults {
     api: watch::Sender<Api>,
     nodes: watch::Sender<Nodes>,
     truncate: Mutex<Option<usize>>,
+    turning: Mutex<Vec<TurnAway>>,
     injected: broadcast::Sender<Bytes>,
 }
 
@@ -45,6 +46,19 @@ pub(crate) struct Nodes {
     pub(crate) missing: Option<String>,
 }
 
+/// Requests that the API server turns away before it looks at them: it asks to come back later.
+#[derive(Clone, Debug)]
+pub struct TurnAway {
+    /// The status: 429 (priority and fairness, or a server that is about to stop) or 503.
+    pub code: u16,
+    /// What `Retry-After` says, in seconds; without it there is no such header.
+    pub retry_after: Option<u64>,
+    /// Only requests with this in their path; all with the empty one.
+    pub path: String,
+    /// How many requests; the ones after that pass.
+    pub count: u64,
+}
+
 impl Faults {
     pub(crate) fn new() -> Self {
         Self {
@@ -52,6 +66,7 @@ impl Faults {
             api: watch::Sender::default(),
             nodes: watch::Sender::default(),
             truncate: Mutex::new(None),
+            turning: Mutex::default(),
             injected: broadcast::Sender::new(INJECTED),
         }
     }
@@ -97,6 +112,11 @@ impl Faults {
             .send_modify(|api| api.refusing = failure.map(owned));
     }
 
+    /// Turns requests away, in addition to what was asked for before.
+    pub fn turn_away(&self, what: TurnAway) {
+        locked(&self.turning).push(what);
+    }
+
     /// Answers lists that name a resource version or continue another with 410. For running
     /// watches see [`SimCluster::expire_watches`](crate::SimCluster::expire_watches).
     pub fn gone_lists(&self, on: bool) {
@@ -138,6 +158,7 @@ impl Faults {
         self.api.send_replace(Api::default());
         self.nodes.send_replace(Nodes::default());
         *self.truncating() = None;
+        locked(&self.turning).clear();
     }
 
     pub(crate) fn path(&self) -> watch::Receiver<Path> {
@@ -171,9 +192,22 @@ impl Faults {
         self.injected.subscribe()
     }
 
-    fn truncating(&self) -> MutexGuard<'_, Option<usize>> {
-        self.truncate.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The status and `Retry-After` for a request that is turned away.
+    pub(crate) fn turns_away(&self, path: &str) -> Option<(u16, Option<u64>)> {
+        let mut turning = locked(&self.turning);
+        let fits = |what: &&mut TurnAway| what.count > 0 && path.contains(&what.path);
+        let what = turning.iter_mut().find(fits)?;
+        what.count -= 1;
+        Some((what.code, what.retry_after))
     }
+
+    fn truncating(&self) -> MutexGuard<'_, Option<usize>> {
+        locked(&self.truncate)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn owned((status, message): (u16, &str)) -> (u16, String) {

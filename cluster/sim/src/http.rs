@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::Frame;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -62,6 +62,23 @@ pub(crate) fn document(code: StatusCode, value: &Value) -> Answer {
 /// An answer in plain text, as handlers outside of the API machinery give it.
 pub(crate) fn text(code: StatusCode, text: &str) -> Answer {
     typed(code, "text/plain; charset=utf-8", text.to_owned())
+}
+
+/// A request that is turned away before anybody looked at it, in plain text as the filters before
+/// the API machinery write it.
+pub(crate) fn turned_away(code: u16, retry_after: Option<u64>) -> Answer {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
+    let words = match code {
+        StatusCode::TOO_MANY_REQUESTS => "Too many requests, please try again later.\n",
+        _ => "The apiserver is shutting down, please try again later.\n",
+    };
+    let mut answer = text(code, words);
+    if let Some(seconds) = retry_after {
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    answer
 }
 
 /// What is no path of this server.

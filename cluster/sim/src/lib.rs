@@ -11,7 +11,7 @@
 //! controller   Deployments: ReplicaSets, pods, what is deleted with its owner
 //! kubelet      pods of Deployments from their template to running programs   program   those programs
 //! proxy        Services at an address of this machine, for programs that dial by themselves
-//! made         what such a pod looks like    quota   what is refused    fields   who set which field
+//! made         what such a pod looks like    quota, policy   what is refused    fields   who set which field
 //! world        the state and its changes    node   pods at work    store   objects, changes
 //! endpoints    what selectors amount to                         rbac     users and rules
 //! shop         a ready-made small shop for the demo and for tests     crowd  a large cluster
@@ -34,6 +34,7 @@ mod made;
 mod node;
 mod options;
 mod pod;
+mod policy;
 mod portforward;
 mod program;
 mod proxy;
@@ -52,7 +53,7 @@ mod world;
 pub use self::cluster::SimCluster;
 pub use self::counters::{Counts, Form, PodCounts};
 pub use self::families::Families;
-pub use self::faults::Faults;
+pub use self::faults::{Faults, TurnAway};
 pub use self::options::{Habits, Options};
 pub use self::pod::{Phase, Pod};
 pub use self::program::{Container, Exit};

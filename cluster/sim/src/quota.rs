@@ -67,6 +67,34 @@ pub(crate) fn admit(store: &Store, resource: &Resource, object: &Value) -> Resul
     Ok(())
 }
 
+/// Counts objects and pods into the quotas' status, as their controller does; what containers ask for
+/// is not counted.
+pub(crate) fn count(store: &Store) {
+    let (_, quotas) = store.list(QUOTAS.plural, None);
+    for quota in &quotas {
+        let mut counted = Value::clone(quota);
+        let field = |name: &str| quota["metadata"][name].as_str().unwrap_or_default();
+        let (namespace, name) = (field("namespace"), field("name"));
+        let hard = quota["spec"]["hard"].as_object().into_iter().flatten();
+        for (key, limit) in hard {
+            let resource = key.strip_prefix("count/").unwrap_or(key);
+            let plural = resource.split('.').next().unwrap_or_default();
+            if DEMANDS.iter().any(|(demanded, _)| demanded == key) || plural == "requests" {
+                continue;
+            }
+            let used = store.list(plural, Some(namespace)).1.len();
+            counted["status"]["hard"][key] = limit.clone();
+            counted["status"]["used"][key] = json!(used.to_string());
+        }
+        let key = (
+            QUOTAS.plural.to_owned(),
+            namespace.to_owned(),
+            name.to_owned(),
+        );
+        store.put(key, counted);
+    }
+}
+
 fn said_by_all(pod: &Value, path: &[&str; 2]) -> bool {
     let kinds = ["initContainers", "containers"];
     let mut containers = kinds

@@ -61,7 +61,12 @@ impl Rule {
             Self::new(&write, &["pods/portforward", "pods/exec"]).namespace(namespace),
             Self::new(
                 &write,
-                &["deployments", "replicasets", "poddisruptionbudgets"],
+                &[
+                    "deployments",
+                    "replicasets",
+                    "poddisruptionbudgets",
+                    "networkpolicies",
+                ],
             )
             .namespace(namespace),
             Self::new(&READ, &["endpoints", "endpointslices", "namespaces"]).namespace(namespace),
@@ -78,6 +83,7 @@ impl Rule {
             "configmaps",
             "endpoints",
             "endpointslices",
+            "networkpolicies",
         ];
         vec![
             Self::new(&READ, &resources).namespace(namespace),

@@ -47,7 +47,7 @@ pub(crate) static PODS: Resource = Resource {
     kind: "Pod",
     short: &["po"],
     categories: &["all"],
-    verbs: &["delete", "get", "list", "watch"],
+    verbs: &["create", "delete", "get", "list", "watch"],
     subresources: &[Subresource {
         name: "portforward",
         kind: "PodPortForwardOptions",
@@ -152,6 +152,7 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
     kind: "ReplicaSet",
     short: &["rs"],
     categories: &["all"],
+    verbs: &["get", "list", "patch", "watch"],
     ..CORE
 };
 
@@ -161,6 +162,16 @@ pub(crate) static BUDGETS: Resource = Resource {
     singular: "poddisruptionbudget",
     kind: "PodDisruptionBudget",
     short: &["pdb"],
+    verbs: WRITE,
+    ..CORE
+};
+
+pub(crate) static NETWORK_POLICIES: Resource = Resource {
+    group: "networking.k8s.io",
+    plural: "networkpolicies",
+    singular: "networkpolicy",
+    kind: "NetworkPolicy",
+    short: &["netpol"],
     verbs: WRITE,
     ..CORE
 };
@@ -257,6 +268,7 @@ pub(crate) fn all(options: &Options) -> Vec<&'static Resource> {
         &SERVICES,
         &DEPLOYMENTS,
         &REPLICA_SETS,
+        &NETWORK_POLICIES,
         budgets,
         slices,
         &ACCESS_REVIEWS,

@@ -17,6 +17,7 @@ use crate::made::Made;
 use crate::node::{DialError, Running};
 use crate::options::{Habits, Options};
 use crate::pod::{Phase, Pod};
+use crate::policy::Policies;
 use crate::program::Programs;
 use crate::quota;
 use crate::rbac::Rbac;
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) node: Tasks,
     /// What runs in the pods of Deployments.
     pub(crate) programs: Programs,
+    /// What refuses writes.
+    pub(crate) policies: Policies,
     habits: RwLock<Habits>,
     /// Held by whoever reads an object to write it back. Taken before `state`.
     writes: Mutex<()>,
@@ -62,6 +65,7 @@ impl World {
             counters: Counters::default(),
             node: Tasks::default(),
             programs: Programs::default(),
+            policies: Policies::default(),
             writes: Mutex::default(),
             state: Mutex::default(),
         }
@@ -155,7 +159,9 @@ impl World {
             pod = pod.label(key, value.as_str().unwrap_or_default());
         }
         pod.made = Some(Made::new(template, owner));
-        quota::admit(&self.store, &PODS, &pod.object("", "", None))?;
+        let shown = pod.object("", "", None);
+        self.policies.admit(&PODS, &shown)?;
+        quota::admit(&self.store, &PODS, &shown)?;
         self.add_pod(pod);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let shown = self.store.get(PODS.plural, &namespace, &name);

@@ -5,22 +5,21 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::check::Check;
-use super::{millis, within};
+use super::check::{Check, Status};
+use super::{millis, shorten, within};
 use crate::dial::{DialError, PodPort};
-use crate::k8s::portforward::{Form, PING_LIMIT, Probe, ProbeError, probe, ready_pods};
-use crate::k8s::{Client, ClientError, UpgradeError, access};
+use crate::k8s::portforward::{
+    Form, MAX_DENIED, PING_LIMIT, Probe, ProbeError, named_pods, probe, ready_pods,
+};
+use crate::k8s::{Client, ClientError, UpgradeError};
 use crate::task::Tasks;
 
 /// How long finding a pod may take.
 const FIND_LIMIT: Duration = Duration::from_secs(3);
 /// How long one form may take: the API server connects to the node meanwhile.
 const LIMIT: Duration = Duration::from_secs(6);
-/// Pods that are tried: the first may be on a node that is gone.
+/// Pods that are tried where something fails: the first may be on a node that is gone.
 const PODS: usize = 2;
-
-/// Characters that are shown of a refusal in nobody's known words.
-const MAX_REASON: usize = 160;
 
 const ID: &str = "port-forward";
 const TITLE: &str = "port-forward";
@@ -29,33 +28,94 @@ pub(super) fn skipped(why: &str) -> Check {
     Check::skipped(ID, TITLE, why).needed()
 }
 
-/// Tries every form on a ready pod of the client's namespace.
-pub(super) async fn checks(client: &Client, until: Instant, tasks: &Tasks) -> Vec<Check> {
+/// What came of trying.
+pub(super) struct Forwarded {
+    pub(super) checks: Vec<Check>,
+    /// Whether some form works on some pod; unknown where none was tried.
+    pub(super) works: Option<bool>,
+}
+
+impl Forwarded {
+    fn untried(check: Check) -> Self {
+        Self {
+            checks: vec![check],
+            works: None,
+        }
+    }
+}
+
+/// Tries every form on ready pods of the client's namespace, until one works.
+pub(super) async fn checks(client: &Client, until: Instant, tasks: &Tasks) -> Forwarded {
     let namespace = client.namespace();
-    let found = within(FIND_LIMIT, until, ready_pods(client, namespace, PODS)).await;
-    let pods = match found {
+    let found = within(FIND_LIMIT, until, ready_pods(client, namespace)).await;
+    let mut pods = match found {
         Ok(Ok(pods)) => pods,
         Ok(Err(ClientError::Status { code: 403, .. })) => {
-            return vec![skipped(&format!(
+            return Forwarded::untried(skipped(&format!(
                 "without list pods in {namespace} there is no pod to try it on"
-            ))];
+            )));
         }
-        Ok(Err(error)) => return vec![skipped(&format!("no pod to try it on: {error}"))],
-        Err(_) => return vec![skipped("no pod to try it on: the API server is too slow")],
+        Ok(Err(error)) => {
+            return Forwarded::untried(skipped(&format!("no pod to try it on: {error}")));
+        }
+        Err(_) => {
+            let why = "no pod to try it on: the API server is too slow";
+            return Forwarded::untried(skipped(why));
+        }
     };
     if pods.is_empty() {
-        return vec![no_pod(client, until).await];
+        return Forwarded::untried(no_pod(client, until).await);
     }
-    let mut last = None;
-    for pod in &pods {
-        let tried = try_all(client, pod, until, tasks).await;
-        let check = judge(pod, &tried);
+    let mut denied: Vec<String> = Vec::new();
+    let mut failed = Vec::new();
+    for next in 0..pods.len() {
+        let tried = try_all(client, &pods[next], until, tasks).await;
+        let check = judge(&pods[next], &tried);
         if !check.is_fatal() {
-            return vec![check];
+            return Forwarded {
+                checks: vec![not_all(check, &denied)],
+                works: Some(true),
+            };
         }
-        last.get_or_insert(check);
+        if !any(&tried, is_denied) {
+            failed.push(check);
+            if failed.len() == PODS {
+                break;
+            }
+            continue;
+        }
+        denied.push(pods[next].pod.name.clone());
+        failed.push(check);
+        if denied.len() == MAX_DENIED {
+            break;
+        }
+        if denied.len() == 1 {
+            // A Role may name the pods that are allowed.
+            let named = named_pods(client, namespace).await;
+            pods[next + 1..].sort_by_key(|pod| !named.contains(&pod.pod.name));
+        }
     }
-    last.into_iter().collect()
+    failed.truncate(1);
+    Forwarded {
+        checks: failed,
+        works: Some(false),
+    }
+}
+
+/// The check of a pod that works, where others are forbidden.
+fn not_all(mut check: Check, denied: &[String]) -> Check {
+    if denied.is_empty() {
+        return check;
+    }
+    check.detail = format!("{}; not allowed on {}", check.detail, denied.join(", "));
+    if check.status == Status::Ok {
+        check.status = Status::Warn;
+        return check.fix(
+            "kdev takes the pods that are allowed; for all of them, ask for pods/portforward in a \
+             rule without resourceNames",
+        );
+    }
+    check
 }
 
 type Tried = (Form, Result<Probe, ProbeError>);
@@ -133,7 +193,7 @@ fn reason(form: Form, error: &ProbeError, namespace: &str) -> String {
     match error {
         ProbeError::Upgrade(UpgradeError::Status {
             code: 403, message, ..
-        }) => match access::denied(message, form.verb(), "pods/portforward", namespace) {
+        }) => match form.denied(message, namespace) {
             DialError::Denied { verb, resource, .. } => format!("{verb} {resource} is not allowed"),
             other => other.to_string(),
         },
@@ -141,25 +201,25 @@ fn reason(form: Form, error: &ProbeError, namespace: &str) -> String {
             UpgradeError::Bare { code: 400, .. } | UpgradeError::Status { code: 400, .. },
         ) if form == Form::Tunnel => "this server does not have it (1.31 and later do)".to_owned(),
         // What no Kubernetes says may be a page of HTML.
-        error => match error.to_string().char_indices().nth(MAX_REASON) {
-            Some((end, _)) => format!("{}…", &error.to_string()[..end]),
-            None => error.to_string(),
-        },
+        error => shorten(&error.to_string()),
     }
+}
+
+fn any(tried: &[Tried], fits: impl Fn(&ProbeError) -> bool) -> bool {
+    let mut errors = tried.iter().filter_map(|(_, r)| r.as_ref().err());
+    errors.any(fits)
+}
+
+/// Whether the user lacks a right.
+fn is_denied(error: &ProbeError) -> bool {
+    matches!(
+        error,
+        ProbeError::Upgrade(UpgradeError::Status { code: 403, .. })
+    )
 }
 
 /// What would help, by the commonest reasons.
 fn fix(tried: &[Tried]) -> &'static str {
-    let any = |fits: fn(&ProbeError) -> bool| {
-        let mut errors = tried.iter().filter_map(|(_, r)| r.as_ref().err());
-        errors.any(fits)
-    };
-    let is_denied = |e: &ProbeError| {
-        matches!(
-            e,
-            ProbeError::Upgrade(UpgradeError::Status { code: 403, .. })
-        )
-    };
     let is_node = |e: &ProbeError| {
         matches!(
             e,
@@ -168,9 +228,9 @@ fn fix(tried: &[Tried]) -> &'static str {
             )
         )
     };
-    if any(is_denied) {
+    if any(tried, is_denied) {
         "get the rights on pods/portforward that are missing"
-    } else if any(is_node) {
+    } else if any(tried, is_node) {
         "the API server does not reach the pod's node: `kubectl get nodes` shows whether it is \
          ready; whoever runs the cluster can mend it"
     } else {

@@ -42,6 +42,14 @@ use crate::task::Tasks;
 /// the user is not counted: it has limits of its own.
 pub const CLUSTER_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long one question waits where the API server asks for patience: less than any check takes, so
+/// that the check says what is wrong.
+const BUSY_LIMIT: Duration = Duration::from_secs(4);
+
+/// Characters that are shown of a refusal in nobody's known words: a line of an API server about
+/// another server, addresses and all.
+const MAX_REASON: usize = 300;
+
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 
@@ -104,28 +112,26 @@ async fn cluster(
     let Reached {
         client,
         identity,
+        minor,
         until,
     } = reached;
     // Alone, since what else is sent would lengthen it.
     let round_trip = speed::round_trip(&client, until).await;
-    let permissions = async {
-        let found = permissions::checks(&client, identity.as_ref(), until).await;
-        board.put(Section::Permissions, found.checks);
-        found.role
-    };
-    let forms = async {
-        let checks = forms::checks(&client, until, tasks).await;
-        board.put(Section::PortForward, checks);
-    };
+    let permissions = permissions::ask(&client, until);
+    let forms = forms::checks(&client, until, tasks);
     let relay = async {
         board.put(Section::Relay, relay::checks(&client, until).await);
     };
-    let (role, (), ()) = tokio::join!(permissions, forms, relay);
+    let (asked, forms, ()) = tokio::join!(permissions, forms, relay);
+    // What was tried says more about a right than its name does.
+    let found = asked.judge(&client, identity.as_ref(), minor, forms.works);
+    board.put(Section::Permissions, found.checks);
+    board.put(Section::PortForward, forms.checks);
     board.put(
         Section::Speed,
         vec![speed::check(&client, round_trip, until).await],
     );
-    role
+    found.role
 }
 
 /// Waits for `work` until its own `limit` or the end of it all, whichever comes first.
@@ -145,5 +151,37 @@ fn millis(time: Duration) -> String {
         format!("{ms:.1} ms")
     } else {
         format!("{ms:.0} ms")
+    }
+}
+
+/// The beginning of `text`, whole words, marked where something is left out.
+fn shorten(text: &str) -> String {
+    let Some((end, _)) = text.char_indices().nth(MAX_REASON) else {
+        return text.to_owned();
+    };
+    let cut = &text[..end];
+    let words = cut.rsplit_once(char::is_whitespace);
+    let words = words.map_or(cut, |(words, _)| words.trim_end());
+    format!("{words} …")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_ends_with_a_word_and_says_so() {
+        assert_eq!(
+            shorten("connect: connection refused"),
+            "connect: connection refused"
+        );
+        let words = "word ".repeat(100);
+        let shown = shorten(&words);
+        assert!(
+            shown.ends_with("word …") && shown.chars().count() <= MAX_REASON + 2,
+            "{shown}"
+        );
+        let one = "é".repeat(2 * MAX_REASON);
+        assert_eq!(shorten(&one), format!("{} …", "é".repeat(MAX_REASON)));
     }
 }

@@ -1,5 +1,6 @@
 //! What the user may do: each right by its verb and resource, asked of the API server.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,11 +8,15 @@ use tokio::time::Instant;
 use super::check::Check;
 use super::within;
 use crate::k8s::access::{self, Permission, Verdict};
+use crate::k8s::discovery::{self, refuses_impersonation};
 use crate::k8s::identity::Identity;
-use crate::k8s::{Client, ClientError, discovery};
+use crate::k8s::portforward::named_pods;
+use crate::k8s::{Client, ClientError};
 
 /// How long the dozen questions may take, eight at a time.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Names of pods that are shown of a rule.
+const SHOWN_PODS: usize = 5;
 
 /// A right and what it is for.
 struct Right {
@@ -19,7 +24,24 @@ struct Right {
     needed: bool,
     /// What goes without it, as the end of a sentence.
     without: &'static str,
+    /// Verbs on the same resource that make up for it, where all of them are allowed.
+    instead: &'static [&'static str],
 }
+
+/// The first server that asks for `create` on port-forward whatever the method.
+const CREATE_ALONE: u32 = 35;
+
+/// What was asked about rights, and answered.
+pub(super) struct Asked(Option<Answers>);
+
+struct Answers {
+    rights: Vec<(Right, Answer)>,
+    cluster_wide: Vec<Answer>,
+    /// The only pods that may be forwarded to, where a rule names them.
+    pods: BTreeSet<String>,
+}
+
+type Answer = Result<Verdict, ClientError>;
 
 /// What was found about rights.
 pub(super) struct Found {
@@ -33,39 +55,118 @@ pub(super) fn skipped(why: &str) -> Check {
 }
 
 /// Asks for each right in the client's namespace.
-pub(super) async fn checks(client: &Client, identity: Option<&Identity>, until: Instant) -> Found {
+pub(super) async fn ask(client: &Client, until: Instant) -> Asked {
+    let namespace = client.namespace();
     let asked = within(LIMIT, until, async {
-        let slices = discovery::has_slices(client).await.unwrap_or(true);
-        let rights = rights(client.namespace(), slices);
+        let slices = discovery::has_slices(client).await.ok().flatten();
+        let rights = rights(namespace, slices.unwrap_or(true));
         let everywhere = everywhere();
         let questions = rights.iter().map(|r| r.permission.clone());
         let questions = questions.chain(everywhere).collect();
-        (rights, access::review(client, questions).await)
-    });
-    let Ok((rights, mut answers)) = asked.await else {
-        let why = format!("the API server did not answer within {} s", LIMIT.as_secs());
-        let check = Check::warn("permissions", "permissions", why).needed();
-        return Found {
-            checks: vec![check.fix("try again; the other checks say how slow the way is")],
-            role: None,
+        let mut answers = access::review(client, questions).await;
+        let cluster_wide = answers.split_off(rights.len());
+        let rights: Vec<_> = rights.into_iter().zip(answers).collect();
+        let denied = |(right, answer): &(Right, Answer)| is_forward(right) && is_denied(answer);
+        let pods = match rights.iter().any(denied) {
+            true => named_pods(client, namespace).await,
+            false => BTreeSet::new(),
         };
-    };
-    let cluster_wide = answers.split_off(rights.len());
-    let mut missing = false;
-    let mut checks: Vec<Check> = rights
-        .iter()
-        .zip(&answers)
-        .map(|(right, answer)| {
-            missing |= right.needed && matches!(answer, Ok(verdict) if !verdict.allowed);
-            judge(right, answer)
-        })
-        .collect();
-    checks.push(judge_everywhere(&cluster_wide));
-    let subject = subject(identity);
-    Found {
-        checks,
-        role: missing.then(|| role(client.namespace(), &subject)),
+        Answers {
+            rights,
+            cluster_wide,
+            pods,
+        }
+    });
+    Asked(asked.await.ok())
+}
+
+impl Asked {
+    /// Judges each right, by what the server needs and whether port-forward works.
+    pub(super) fn judge(
+        self,
+        client: &Client,
+        identity: Option<&Identity>,
+        minor: Option<u32>,
+        forwards: Option<bool>,
+    ) -> Found {
+        let Some(answers) = self.0 else {
+            let why = format!("the API server did not answer within {} s", LIMIT.as_secs());
+            let check = Check::warn("permissions", "permissions", why).needed();
+            return Found {
+                checks: vec![check.fix("try again; the other checks say how slow the way is")],
+                role: None,
+            };
+        };
+        let mut checks: Vec<Check> = unanswered(&answers.rights).into_iter().collect();
+        let known = answers.rights.iter();
+        checks.extend(known.filter_map(|(right, answer)| {
+            let verdict = answer.as_ref().ok()?;
+            let made_up = answers.made_up(right, minor, forwards);
+            Some(judge(right, verdict, made_up, &answers.pods))
+        }));
+        checks.extend(judge_everywhere(&answers.cluster_wide));
+        let missing = checks.iter().any(Check::is_fatal);
+        let subject = subject(identity);
+        Found {
+            checks,
+            role: missing.then(|| role(client.namespace(), &subject)),
+        }
     }
+}
+
+impl Answers {
+    fn allows(&self, resource: &str, verb: &str) -> bool {
+        self.rights.iter().any(|(right, answer)| {
+            right.permission.full_resource() == resource
+                && right.permission.verb == verb
+                && answer.as_ref().is_ok_and(|verdict| verdict.allowed)
+        })
+    }
+
+    /// Whether kdev does without `right`, by others or as was seen.
+    fn made_up(&self, right: &Right, minor: Option<u32>, forwards: Option<bool>) -> bool {
+        let resource = right.permission.full_resource();
+        let all = |verbs: &[&str]| {
+            !verbs.is_empty() && verbs.iter().all(|verb| self.allows(&resource, verb))
+        };
+        let old = minor.is_some_and(|minor| minor < CREATE_ALONE);
+        all(right.instead)
+            || is_forward(right)
+                && (forwards == Some(true) || old && (all(&["get"]) || all(&["create"])))
+    }
+}
+
+fn is_forward(right: &Right) -> bool {
+    right.permission.subresource == "portforward"
+}
+
+fn is_denied(answer: &Answer) -> bool {
+    answer.as_ref().is_ok_and(|verdict| !verdict.allowed)
+}
+
+/// The rights that could not be asked about: most often all of them, for one reason.
+fn unanswered(rights: &[(Right, Answer)]) -> Option<Check> {
+    let failed = || rights.iter().filter(|(_, answer)| answer.is_err());
+    let error = failed().find_map(|(_, answer)| answer.as_ref().err())?;
+    let which = match failed().count() == rights.len() {
+        true => String::new(),
+        false => {
+            let names = failed().map(|(right, _)| {
+                format!("{} {}", right.permission.verb, named(&right.permission))
+            });
+            format!("{} ", names.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let detail = format!("{which}could not be asked about: {error}");
+    let check = Check::warn("permissions", "permissions", detail).needed();
+    Some(check.fix(match error {
+        error if refuses_impersonation(error) => {
+            "the other checks say what works; to see each right, ask for the verb \
+             impersonate-on:user-info:create on selfsubjectaccessreviews.authorization.k8s.io"
+        }
+        ClientError::Busy { .. } => "try again later; the other checks say what works",
+        _ => "the other checks say what works",
+    }))
 }
 
 fn rights(namespace: &str, slices: bool) -> Vec<Right> {
@@ -73,6 +174,13 @@ fn rights(namespace: &str, slices: bool) -> Vec<Right> {
         permission: Permission::core(verb, resource, namespace),
         needed,
         without,
+        instead: match (verb, resource) {
+            ("get", "pods") => &["list", "watch"],
+            ("get", "services") => &["list"],
+            ("list", "services") => &["get"],
+            ("get", "pods/portforward") => &["create"],
+            _ => &[],
+        },
     };
     let mut all = vec![
         right(
@@ -98,7 +206,7 @@ fn rights(namespace: &str, slices: bool) -> Vec<Right> {
             true,
             "get",
             "pods/portforward",
-            "servers may refuse port-forward in a WebSocket, which is asked for by GET",
+            "no port-forward in a WebSocket, which is asked for by GET and passes more proxies",
         ),
         right(
             true,
@@ -153,7 +261,7 @@ fn named(permission: &Permission) -> String {
     }
 }
 
-fn judge(right: &Right, answer: &Result<Verdict, ClientError>) -> Check {
+fn judge(right: &Right, verdict: &Verdict, made_up: bool, pods: &BTreeSet<String>) -> Check {
     let Permission {
         verb,
         group,
@@ -161,34 +269,41 @@ fn judge(right: &Right, answer: &Result<Verdict, ClientError>) -> Check {
         ..
     } = &right.permission;
     let resource = named(&right.permission);
-    let id = format!("permission.{verb}.{}", right.permission.full_resource());
+    let bare = right.permission.full_resource();
+    let id = format!("permission.{verb}.{bare}");
     let title = format!("{verb} {resource} in {namespace}");
-    let check = match answer {
-        Ok(verdict) if verdict.allowed => Check::ok(&id, &title, "allowed"),
-        Ok(verdict) => {
-            let reason = match verdict.reason.as_str() {
-                "" => String::new(),
-                reason => format!(" ({reason})"),
-            };
-            let detail = format!("not allowed{reason}: {}", right.without);
-            let check = if right.needed {
-                Check::fail(&id, &title, detail)
-            } else {
-                Check::warn(&id, &title, detail)
-            };
-            let bare = right.permission.full_resource();
-            check.fix(format!(
-                "ask whoever runs the cluster for this rule in a Role of {namespace}: \
-                 {{apiGroups: [{group:?}], resources: [{bare:?}], verbs: [{verb:?}]}}"
-            ))
-        }
-        Err(error) => Check::warn(&id, &title, format!("could not be asked: {error}")),
+    if verdict.allowed {
+        let check = Check::ok(&id, &title, "allowed");
+        return if right.needed { check.needed() } else { check };
+    }
+    let reason = match verdict.reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
     };
-    if right.needed { check.needed() } else { check }
+    let rule = format!(
+        "ask whoever runs the cluster for this rule in a Role of {namespace}: \
+         {{apiGroups: [{group:?}], resources: [{bare:?}], verbs: [{verb:?}]}}"
+    );
+    if is_forward(right) && !pods.is_empty() {
+        let names: Vec<&str> = pods.iter().map(String::as_str).take(SHOWN_PODS).collect();
+        let more = if pods.len() > SHOWN_PODS { ", …" } else { "" };
+        let detail = format!("allowed on these pods only: {}{more}", names.join(", "));
+        return Check::warn(&id, &title, detail).fix(rule);
+    }
+    let detail = format!("not allowed{reason}: {}", right.without);
+    let check = match right.needed && !made_up {
+        true => Check::fail(&id, &title, detail),
+        false => Check::warn(&id, &title, detail),
+    };
+    check.fix(rule)
 }
 
 /// Nothing that anybody needs: it is only said what there is.
-fn judge_everywhere(answers: &[Result<Verdict, ClientError>]) -> Check {
+fn judge_everywhere(answers: &[Answer]) -> Option<Check> {
+    if answers.iter().all(Result::is_err) {
+        // As for the rights before, which say why.
+        return None;
+    }
     let missing: Vec<String> = answers
         .iter()
         .filter_map(|answer| match answer {
@@ -211,7 +326,7 @@ fn judge_everywhere(answers: &[Result<Verdict, ClientError>]) -> Check {
         )
     };
     let title = "list and watch pods and services in all namespaces";
-    Check::ok("permission.cluster-wide", title, detail)
+    Some(Check::ok("permission.cluster-wide", title, detail))
 }
 
 /// Who the Role is bound to, as YAML.

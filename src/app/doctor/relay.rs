@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::check::Check;
-use super::{millis, within};
+use super::{millis, shorten, within};
 use crate::dial::DialError;
 use crate::k8s::install::NAME;
 use crate::k8s::portforward::{KnownForm, PortForward};
@@ -19,8 +19,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 const TRY_LIMIT: Duration = Duration::from_secs(6);
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
-/// Characters that are shown of a refusal.
-const MAX_REASON: usize = 160;
 
 const RELAY: (&str, &str) = ("relay", "relay");
 const SECRET: (&str, &str) = ("relay.secret", "secret of the relay");
@@ -43,6 +41,21 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
         Ok(Err(error)) => return vec![skipped(&error.to_string())],
         Err(_) => return vec![skipped("the API server is too slow")],
     };
+    let ready: Vec<_> = pods.iter().filter(|pod| pod.ready).collect();
+    let short = pods.is_empty() || ready.len() < pods.len();
+    let standing = match short {
+        true => {
+            let asked = within(ASK_LIMIT, until, relay::standing(client)).await;
+            asked.ok().flatten()
+        }
+        false => None,
+    };
+    if pods.is_empty()
+        && let Some(standing) = &standing
+    {
+        let detail = format!("in namespace {namespace} it is {standing}");
+        return vec![Check::warn(RELAY.0, RELAY.1, detail).fix(relay::again(namespace))];
+    }
     if pods.is_empty() {
         let detail = format!(
             "none in namespace {namespace}, and none needed: kdev forwards ports of pods; \
@@ -50,12 +63,14 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
         );
         return vec![Check::ok(RELAY.0, RELAY.1, detail)];
     }
-    let ready: Vec<_> = pods.iter().filter(|pod| pod.ready).collect();
-    let detail = format!(
+    let mut detail = format!(
         "{} of {} pods ready in {namespace}",
         ready.len(),
         pods.len()
     );
+    if let Some(standing) = standing.filter(|standing| standing.why.is_some()) {
+        detail = format!("in namespace {namespace} it is {standing}");
+    }
     let mut checks = vec![match ready.len() == pods.len() {
         true => Check::ok(RELAY.0, RELAY.1, detail),
         false => Check::warn(RELAY.0, RELAY.1, detail).fix(relay::describe(namespace)),
@@ -149,11 +164,4 @@ fn judge(pod: &str, tried: &[Tried]) -> Check {
         .fix("they work together as far as both go; `kdev upgrade` brings the relay to kdev's");
     }
     Check::ok(TUNNEL.0, TUNNEL.1, format!("{detail}; version {program}"))
-}
-
-fn shorten(why: &str) -> &str {
-    match why.char_indices().nth(MAX_REASON) {
-        Some((end, _)) => &why[..end],
-        None => why,
-    }
 }

@@ -11,11 +11,12 @@ pub(super) use self::explain::proxy_fix;
 use self::explain::{failure, span};
 use super::board::{Board, Section};
 use super::check::Check;
-use super::{CLUSTER_LIMIT, within};
+use super::{BUSY_LIMIT, CLUSTER_LIMIT, within};
 use crate::k8s::access::{self, Permission};
+use crate::k8s::discovery::{self, Version, refuses_impersonation};
 use crate::k8s::identity::{ANONYMOUS, Identity, whoami};
 use crate::k8s::kubeconfig::{Environment, Loaded};
-use crate::k8s::{Client, ClientError, KubeOptions, discovery};
+use crate::k8s::{Client, ClientError, KubeOptions};
 use crate::task::Tasks;
 
 /// How long the first answer may take, TLS included.
@@ -33,6 +34,8 @@ pub(super) struct Reached {
     pub(super) client: Client,
     /// Who the user is, where the server says it.
     pub(super) identity: Option<Identity>,
+    /// The minor number of its version, where it tells it.
+    pub(super) minor: Option<u32>,
     /// When all questions to the cluster must have ended.
     pub(super) until: Instant,
 }
@@ -74,11 +77,13 @@ pub(super) async fn reach(
             return Err("the credentials cannot be used");
         }
     };
+    let client = client.patient_for(BUSY_LIMIT);
     let until = Instant::now() + CLUSTER_LIMIT;
     let answer = within(ANSWER_LIMIT, until, discovery::version(&client)).await;
     let answer = answer.unwrap_or_else(|_| Err(silent(&client)));
     let reached = match &answer {
-        Ok(version) => format!("{} at {connected}", version.git_version),
+        Ok(Some(version)) => format!("{} at {connected}", version.git_version),
+        Ok(None) => format!("{connected}; it does not tell its version to this user"),
         // It is there, and speaks Kubernetes.
         Err(ClientError::Unauthorized { .. } | ClientError::Status { code: 403, .. }) => connected,
         Err(error) if is_login(error) => {
@@ -97,8 +102,12 @@ pub(super) async fn reach(
         Section::ApiServer,
         vec![Check::ok(SERVER.0, SERVER.1, reached).needed()],
     );
+    let version = answer.as_ref().ok().and_then(Option::as_ref);
+    let minor = version.and_then(Version::minor);
     let login = match answer {
         Err(error @ ClientError::Unauthorized { .. }) => Err(error),
+        // Who may not act as somebody else may do nothing in their name.
+        Err(error) if refuses_impersonation(&error) => Err(error),
         _ => within(ANSWER_LIMIT, until, log_in(&client))
             .await
             .unwrap_or_else(|_| Err(silent(&client))),
@@ -127,14 +136,18 @@ pub(super) async fn reach(
     Ok(Reached {
         client,
         identity: result?,
+        minor,
         until,
     })
 }
 
-/// Asks who the user is. Servers that cannot say are asked what only somebody may ask.
+/// Asks who the user is. Servers that cannot say are asked what only somebody may ask. One that
+/// answers neither question to this user knows them all the same.
 async fn log_in(client: &Client) -> Result<Option<Identity>, ClientError> {
-    if let Some(identity) = whoami(client).await? {
-        return Ok(Some(identity));
+    match whoami(client).await {
+        Ok(Some(identity)) => return Ok(Some(identity)),
+        Err(error) if !is_answer(&error) => return Err(error),
+        Ok(None) | Err(_) => {}
     }
     let any = Permission::core("get", "pods", client.namespace());
     match access::review(client, vec![any]).await.pop() {
@@ -144,10 +157,14 @@ async fn log_in(client: &Client) -> Result<Option<Identity>, ClientError> {
             username: ANONYMOUS.to_owned(),
             groups: Vec::new(),
         })),
-        // A server that keeps reviews from its users knows them all the same.
-        Some(Err(error)) if error.code() != Some(403) => Err(error),
+        Some(Err(error)) if !is_answer(&error) => Err(error),
         _ => Ok(None),
     }
+}
+
+/// Whether an API server that knows the user said it.
+fn is_answer(error: &ClientError) -> bool {
+    matches!(error, ClientError::Status { .. } | ClientError::Busy { .. })
 }
 
 fn accepted(identity: Option<&Identity>, loaded: &Loaded) -> String {

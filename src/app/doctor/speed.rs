@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::check::Check;
 use super::{millis, within};
-use crate::k8s::{Client, measure};
+use crate::k8s::{Client, ClientError, measure};
 
 /// How many small requests the round trip is the median of.
 const SAMPLES: usize = 5;
@@ -26,14 +26,28 @@ pub(super) fn skipped(why: &str) -> Check {
     Check::skipped(ID, TITLE, why)
 }
 
-/// The round trip; `None` where it could not be measured in time.
-pub(super) async fn round_trip(client: &Client, until: Instant) -> Option<Duration> {
+/// The round trip, or why it was not measured.
+pub(super) type RoundTrip = Result<Duration, Unmeasured>;
+
+/// Why there is no round trip.
+pub(super) enum Unmeasured {
+    /// The way is slow.
+    Slow,
+    /// It broke.
+    Broken(ClientError),
+}
+
+pub(super) async fn round_trip(client: &Client, until: Instant) -> RoundTrip {
     let measured = measure::round_trip(client, SAMPLES);
-    within(ROUND_TRIP_LIMIT, until, measured).await.ok()?.ok()
+    match within(ROUND_TRIP_LIMIT, until, measured).await {
+        Ok(Ok(round_trip)) => Ok(round_trip),
+        Ok(Err(error)) => Err(Unmeasured::Broken(error)),
+        Err(_) => Err(Unmeasured::Slow),
+    }
 }
 
 /// Measures throughput as well.
-pub(super) async fn check(client: &Client, round_trip: Option<Duration>, until: Instant) -> Check {
+pub(super) async fn check(client: &Client, round_trip: RoundTrip, until: Instant) -> Check {
     let download = measure::download(client, DOWNLOAD_LIMIT);
     let download = within(BEGIN_LIMIT + DOWNLOAD_LIMIT, until, download).await;
     let throughput = match download {
@@ -46,11 +60,14 @@ pub(super) async fn check(client: &Client, round_trip: Option<Duration>, until: 
             )
         }
         Ok(Ok(_)) => "throughput not measured: the API server has nothing large".to_owned(),
+        Ok(Err(ClientError::Status { code: 403, .. })) => {
+            "throughput not measured: what is large enough is kept from this user".to_owned()
+        }
         Ok(Err(error)) => format!("throughput not measured: {error}"),
         Err(_) => "throughput not measured: the API server is too slow".to_owned(),
     };
     match round_trip {
-        Some(round_trip) => Check::ok(
+        Ok(round_trip) => Check::ok(
             ID,
             TITLE,
             format!(
@@ -58,7 +75,12 @@ pub(super) async fn check(client: &Client, round_trip: Option<Duration>, until: 
                 millis(round_trip)
             ),
         ),
-        None => Check::warn(
+        Err(Unmeasured::Broken(error)) => Check::warn(
+            ID,
+            TITLE,
+            format!("round trip not measured: {error}; {throughput}"),
+        ),
+        Err(Unmeasured::Slow) => Check::warn(
             ID,
             TITLE,
             format!(

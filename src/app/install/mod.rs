@@ -1,5 +1,6 @@
 //! `kdev install`, `kdev upgrade`, `kdev uninstall`: the relay in one namespace.
 
+mod after;
 mod binaries;
 mod remove;
 
@@ -11,13 +12,19 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::binaries::Provided;
+use crate::app::signals::Ending;
 use crate::config::Config;
 use crate::k8s::install::change::{self, Action, Done};
-use crate::k8s::install::limits;
 use crate::k8s::install::manifest::Manifest;
+use crate::k8s::install::netpolicy::{Choice, POLICIES};
 use crate::k8s::install::rollout::Progress;
+use crate::k8s::install::room::{self, Needs};
 use crate::k8s::install::settings::{Settings, Source};
-use crate::k8s::install::site::{Found, Site};
+use crate::k8s::install::site::{Found, InstallError, Site};
+use crate::k8s::install::trial::{Refusal, advice, told};
+use crate::k8s::install::undo::Made;
+use crate::k8s::install::{limits, shape};
+use crate::k8s::netpolicy::advice::let_callers_in;
 use crate::k8s::{Client, discovery};
 use crate::task::Tasks;
 
@@ -36,10 +43,17 @@ pub struct Request {
     pub deny: Option<Vec<String>>,
     /// Whether it also takes tunnels by `pods/proxy`.
     pub pods_proxy: Option<bool>,
+    /// Whether a NetworkPolicy lets callers of intercepted Services in.
+    pub network_policy: Option<Choice>,
+    /// What policies of the cluster ask for.
+    pub shape: shape::Asked,
     /// Files with the program.
     pub binaries: Vec<PathBuf>,
-    /// Goes back to an older version, and takes over what others changed.
+    /// Goes back to an older version, takes over what others changed, and goes on where the dry run
+    /// of a pod is refused.
     pub force: bool,
+    /// Leaves what was made where a later step fails.
+    pub keep: bool,
     /// Only where it is installed already.
     pub upgrade: bool,
     /// How long the pods may take.
@@ -53,6 +67,17 @@ pub enum Event<'a> {
     Object(&'a Done),
     /// Pods came, or did not.
     Pods(&'a Progress),
+    /// Something that the user should know.
+    Note(String),
+}
+
+/// How it ended, where nothing failed.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All is there.
+    Installed(Installed),
+    /// This signal came.
+    Interrupted(u8),
 }
 
 /// What came of it.
@@ -78,6 +103,7 @@ pub struct Plan {
     found: Found,
     version: String,
     objects: Vec<Value>,
+    priority_class: String,
     notes: Vec<String>,
     _tasks: Tasks,
 }
@@ -122,7 +148,11 @@ impl Plan {
                 site.namespace
             );
         }
-        let resources = limits::resources(&found.quotas, &found.ranges);
+        if let Some(why) = settings.shape.contradiction() {
+            bail!("{why}");
+        }
+        let resources = limits::resources(&found.quotas, &found.ranges, &settings.shape);
+        let priority_class = settings.shape.priority_class.clone();
         let manifest = Manifest {
             namespace: site.namespace.clone(),
             settings,
@@ -133,15 +163,87 @@ impl Plan {
             budgets: found.budgets,
             keys: found.keys(),
         };
-        let objects = change::objects(&manifest, &found)?;
+        if let Some(service) = found.taken_in(&manifest) {
+            bail!(
+                "with these labels Service {service} would select the relay's pods and send its \
+                 callers there; choose other values"
+            );
+        }
+        let mut objects = change::objects(&manifest, &found)?;
+        let mut notes = resources.notes;
+        let is_policy = |object: &Value| object["kind"] == POLICIES.kind;
+        if objects.iter().any(is_policy) {
+            let verbs = ["create", "patch"];
+            let verbs = verbs.map(|verb| POLICIES.permission(verb, &site.namespace));
+            match site.permit(verbs.into()).await {
+                Err(error @ InstallError::Denied { .. })
+                    if manifest.settings.network_policy == Choice::Auto =>
+                {
+                    objects.retain(|object| !is_policy(object));
+                    notes.push(format!(
+                        "{error}; without it {}",
+                        let_callers_in(&site.namespace)
+                    ));
+                }
+                permitted => permitted?,
+            }
+        }
+        site.permit(change::marking_permissions(&site, &objects, &found))
+            .await?;
         Ok(Self {
             site,
             found,
             version,
             objects,
-            notes: resources.notes,
+            priority_class,
+            notes,
             _tasks: tasks,
         })
+    }
+
+    /// Asks the API server for all of it, and for a pod, without any of it being done. Gives what
+    /// the user should know.
+    ///
+    /// # Errors
+    /// What would be refused, and the flags that comply.
+    pub async fn rehearse(&self, request: &Request) -> anyhow::Result<Vec<String>> {
+        let (found, force) = (&self.found, request.force);
+        let trial = self.site.rehearse(&self.objects, found, force).await?;
+        let mut notes = Vec::new();
+        let mut refusals = trial.objects;
+        match trial.pod_refused {
+            Some(pod) if force => notes.push(format!(
+                "the dry run of a pod was refused, and --force goes on:{}",
+                told(&[pod])
+            )),
+            pod => refusals.extend(pod),
+        }
+        let needs = Needs {
+            objects: found.new_among(&self.objects).collect(),
+            pods: found.more_pods(trial.deployment.as_ref()),
+            pod: trial.pod.as_ref(),
+            priority_class: &self.priority_class,
+        };
+        let short = room::shortages(&found.quotas, &needs);
+        // What one object alone exceeds was said by the API server.
+        let short = short.into_iter().filter(|short: &Refusal| {
+            let said = |refusal: &Refusal| short.what.contains(&refusal.what);
+            !refusals.iter().any(said)
+        });
+        let short: Vec<Refusal> = short.collect();
+        let of_quota = |refusal: &Refusal| refusal.message.contains("exceeded quota");
+        let all: Vec<Refusal> = refusals.into_iter().chain(short).collect();
+        if all.is_empty() {
+            return Ok(notes);
+        }
+        let fix = match all.iter().all(of_quota) {
+            true => "ask for a larger quota, pass --replicas 1, or choose another namespace \
+                     (an --image needs no ConfigMaps)"
+                .to_owned(),
+            false => advice(&all),
+        };
+        let what = told(&all);
+        Err(InstallError::Foreseen { what, fix }.into())
     }
 
     /// The objects, exactly as they would be sent.
@@ -156,47 +258,86 @@ impl Plan {
         &self.notes
     }
 
-    /// Does it, and waits until the pods are ready.
+    /// Does it, and waits until the pods are ready. Where a step fails, what this run has made is
+    /// taken back, or told to stay.
     ///
     /// # Errors
-    /// When an object is refused or a pod does not start. What was done stays: the same again
-    /// goes on from there.
+    /// When an object is refused or a pod does not start.
     pub async fn carry_out(
         self,
         request: &Request,
         tell: &mut (dyn FnMut(Event<'_>) + Send),
-    ) -> anyhow::Result<Installed> {
-        let mut objects = Vec::new();
-        let mut done = |done: Done| {
-            tell(Event::Object(&done));
-            objects.push(done);
+    ) -> anyhow::Result<Outcome> {
+        let mut ending = Ending::listen()?;
+        let mut done = Progressed::default();
+        let ended = tokio::select! {
+            ended = self.attempt(request, &mut done, tell) => ended,
+            number = ending.next() => {
+                self.say_what_stays("it was broken off", &done, tell);
+                return Ok(Outcome::Interrupted(number));
+            }
         };
-        self.site
-            .put(&self.objects, &self.found, request.force, &mut done)
-            .await?;
-        let mut pods = |progress: &Progress| tell(Event::Pods(progress));
-        let ready = self.site.rolled_out(request.timeout, &mut pods).await?;
+        match ended {
+            Ok(ready) => Ok(Outcome::Installed(Installed {
+                namespace: self.site.namespace.clone(),
+                was: self.found.version().map(str::to_owned),
+                version: self.version,
+                ready,
+                changed: done.all.iter().any(|done| done.action != Action::Unchanged),
+                objects: done.all,
+            })),
+            Err(error) => {
+                self.after(&error, &done, request, tell).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request,
+        so_far: &mut Progressed,
+        tell: &mut (dyn FnMut(Event<'_>) + Send),
+    ) -> Result<u64, InstallError> {
+        let Progressed { all, made } = so_far;
+        let before = self.site.before().await;
         let mut done = |done: Done| {
             tell(Event::Object(&done));
-            objects.push(done);
+            all.push(done);
+        };
+        let (objects, found) = (&self.objects, &self.found);
+        let put = self
+            .site
+            .put(objects, found, request.force, made, &mut done);
+        let deployment = put.await?;
+        let was = self.found.deployment.as_ref();
+        let before = self.site.renewed(before, was, &deployment).await?;
+        let mut pods = |progress: &Progress| tell(Event::Pods(progress));
+        let limit = request.timeout;
+        let ready = self.site.rolled_out(limit, &before, &mut pods).await?;
+        let mut done = |done: Done| {
+            tell(Event::Object(&done));
+            all.push(done);
         };
         // Not before: until the last old pod is gone, one that is made anew reads them.
         self.site.sweep(&self.objects, &mut done).await?;
-        Ok(Installed {
-            namespace: self.site.namespace.clone(),
-            was: self.found.version().map(str::to_owned),
-            version: self.version,
-            ready,
-            changed: objects.iter().any(|done| done.action != Action::Unchanged),
-            objects,
-        })
+        Ok(ready)
     }
+}
+
+/// How far it came.
+#[derive(Default)]
+struct Progressed {
+    /// What became of each object.
+    all: Vec<Done>,
+    /// Those that are new.
+    made: Vec<Made>,
 }
 
 async fn connect(config: &Config) -> anyhow::Result<(Site, Tasks)> {
     let tasks = Tasks::new();
     let client = Client::connect_in(config.kube.clone(), config.environment(), &tasks).await?;
-    // Anybody may ask for the version: tells a broken way from a missing permission.
+    // Tells a broken way from a missing permission.
     discovery::version(&client).await?;
     let namespace = client.namespace().to_owned();
     Ok((Site { client, namespace }, tasks))
@@ -220,6 +361,10 @@ fn settings(request: &Request, found: &Found) -> anyhow::Result<Settings> {
     if let Some(pods_proxy) = request.pods_proxy {
         settings.pods_proxy = pods_proxy;
     }
+    if let Some(network_policy) = request.network_policy {
+        settings.network_policy = network_policy;
+    }
+    request.shape.over(&mut settings.shape);
     if matches!(settings.source, Source::Image(_)) && !request.binaries.is_empty() {
         bail!("--relay-binary is for a --base-image; an --image has the program");
     }

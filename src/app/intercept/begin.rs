@@ -1,6 +1,7 @@
 //! How an intercept begins.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail};
@@ -10,13 +11,14 @@ use super::live::Live;
 use super::seen::seen;
 use super::{Asked, Begun, Event, Teller, Terms};
 use crate::addr::{Host, Target};
-use crate::dial::{Answer, Dial as _, DialRelay as _, Laptop};
+use crate::dial::{Answer, Dial as _, DialError, DialRelay as _, Laptop};
 use crate::intercept::record::{judge, overlapping, record};
 use crate::intercept::reverse::{Reverse, Standing};
 use crate::intercept::{OnRecord, Redirect as _, RedirectError, Redirected as _, Wanted};
 use crate::k8s::Client;
+use crate::k8s::netpolicy::advice::let_callers_in;
 use crate::k8s::redirect::list::{Intercepted, Scope, ServicePort, list, ports};
-use crate::k8s::redirect::{Redirector, drain};
+use crate::k8s::redirect::{Guard, Redirector, drain};
 use crate::rule::control::Tell;
 use crate::rule::{AppProtocol, Claim};
 use crate::task::Tasks;
@@ -29,6 +31,8 @@ const GHOST: Duration = Duration::from_secs(4);
 const GHOST_LOOK: Duration = Duration::from_millis(400);
 /// How long the cluster may take until the Service's address leads to the relay.
 const LANDED: Duration = Duration::from_secs(6);
+/// How long nobody may get through meanwhile. Callers are served again at once then.
+const SHUT: Duration = Duration::from_millis(1500);
 /// Pause between two looks.
 const LANDED_LOOK: Duration = Duration::from_millis(50);
 /// How long the app may take to show that it listens.
@@ -68,7 +72,19 @@ impl Site {
                 port.port
             );
         };
-        if let Err(why) = self.landed(service, port.port, landing).await {
+        if let Err(missed) = self.landed(service, port.port, landing).await {
+            let label = match port.name.as_str() {
+                "" => format!("port {} of {service}", port.port),
+                name => format!("port {name} ({}) of {service}", port.port),
+            };
+            let why = format!("connections to {label} did not arrive at the relay: {missed}");
+            if guard.relays_are_like_callers() {
+                self.undo(&mut guard).await;
+                bail!(
+                    "{why}; the Service has its own pods again; {}; --force intercepts it all the same",
+                    let_callers_in(self.client.namespace())
+                );
+            }
             self.note(why);
         }
         let down = down(&asked.app).await;
@@ -82,9 +98,7 @@ impl Site {
         standing.claim.fallback |= starting;
         let by = Some(self.owner.clone());
         if let Err(why) = self.reverse.attach(standing.clone(), by).await {
-            if let Err(error) = guard.restore().await {
-                tracing::warn!(%error, "the claim stays until `kdev restore`");
-            }
+            self.undo(&mut guard).await;
             bail!("the relay does not take the intercept: {why}");
         }
         let others = self.others(service).await.map(|found| found.claims);
@@ -102,6 +116,13 @@ impl Site {
             self.drain(guard.origin());
         }
         Ok(Live::new(asked.clone(), standing, guard, starting))
+    }
+
+    /// Gives back what did not become an intercept.
+    async fn undo(&self, guard: &mut Guard) {
+        if let Err(error) = guard.restore().await {
+            tracing::warn!(%error, "the claim stays until `kdev restore`");
+        }
     }
 
     fn claim(&self, port: &ServicePort) -> Claim {
@@ -126,7 +147,8 @@ impl Site {
         service: &str,
         port: &ServicePort,
         claim: &Claim,
-    ) -> anyhow::Result<crate::k8s::redirect::Guard> {
+    ) -> anyhow::Result<Guard> {
+        let tell = self.tell.clone();
         let until = Instant::now() + GHOST;
         loop {
             let others = self.others(service).await;
@@ -137,8 +159,11 @@ impl Site {
             let lives = seen.into_iter().map(|(id, seen)| (id, seen.life)).collect();
             let own = others.iter().flat_map(|found| &found.claims);
             let own = own.filter(|other| other.owner == claim.owner).count() > 0;
+            let tell = tell.clone();
             let wanted = Wanted {
                 service: service.to_owned(),
+                port: port.port,
+                say: Arc::new(move |text| tell(Event::Note(text))),
                 claim: record(port.port, claim),
                 judge: judge(port.port, claim.clone(), lives, self.terms.take_over),
                 force: self.terms.force,
@@ -176,27 +201,39 @@ impl Site {
         all.into_iter().find(|found| found.service == service)
     }
 
-    /// Waits until a connection to the Service's own address arrives at the relay.
+    /// Waits until a connection to the Service's own address arrives at the relay; says what became of
+    /// those that did not.
     async fn landed(&self, service: &str, port: u16, landing: u16) -> Result<(), String> {
         let Some(relay) = &self.relay else {
             return Ok(());
         };
         let target = Target::new(Host::Name(service.into()), port);
         let before = self.accepted(landing).await;
-        let until = Instant::now() + LANDED;
-        while Instant::now() < until {
+        let began = Instant::now();
+        let mut connected = began;
+        loop {
             let dial = relay.dial_relay(&target, Answer::Awaited);
-            drop(timeout(APP, dial).await);
+            let outcome = timeout(APP, dial).await;
+            // A caller's counts as well.
             if self.accepted(landing).await > before {
                 return Ok(());
             }
+            let why = match outcome {
+                Ok(Ok(_)) => {
+                    connected = Instant::now();
+                    "they still went to its pods".to_owned()
+                }
+                // The relay's rules are not for callers.
+                Ok(Err(DialError::Forbidden { .. })) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("{target} did not answer"),
+            };
+            // While they go to its pods nobody misses anything.
+            if connected.elapsed() >= SHUT || began.elapsed() >= LANDED {
+                return Err(why);
+            }
             sleep(LANDED_LOOK).await;
         }
-        Err(format!(
-            "connections to Service {service} did not arrive at the relay within {} s, so some \
-             nodes of the cluster may still send them to its pods",
-            LANDED.as_secs()
-        ))
     }
 
     async fn accepted(&self, landing: u16) -> u64 {

@@ -223,6 +223,11 @@ impl Driver {
                     self.decide(place, fate);
                 }
             }
+            reverse::Event::Unreached { port } => {
+                for live in &mut self.lives {
+                    live.doubt(port);
+                }
+            }
             reverse::Event::Away => self.say(
                 "the way to the relay is lost; your requests wait for it for 2 s, then get a 503"
                     .to_owned(),

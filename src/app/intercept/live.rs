@@ -72,6 +72,11 @@ impl Live {
         }
     }
 
+    /// The relay says that it does not reach the original pods of what arrives on `landing`.
+    pub(super) fn doubt(&mut self, landing: u16) {
+        self.guard.doubt(landing);
+    }
+
     /// Waits for the next thing that somebody else did. Dropping the future loses nothing.
     pub(super) async fn changed(&mut self) -> Change {
         self.guard.changed().await
@@ -98,6 +103,10 @@ impl Live {
             Change::RightsGone => {
                 self.let_go(site).await;
                 Fate::Over("you may not read it any more, and so not keep it".to_owned())
+            }
+            Change::CutOff(why) => {
+                let which = self.release(site).await;
+                Fate::Over(format!("{why}; {which}"))
             }
             Change::RelayGone => {
                 let which = self.release(site).await;

@@ -134,10 +134,10 @@ impl Intercepts {
             events,
         );
         let namespace = client.namespace();
-        let ask = through_tunnels(client, pods, namespace);
+        let ways = through_tunnels(client, pods, namespace);
         let site = Site {
             client: client.clone(),
-            redirector: Redirector::new(client, namespace, ask, background),
+            redirector: Redirector::marking(client, namespace, ways, &config.shape, background),
             reverse,
             relay: session.relay.clone(),
             owner: owner(config),
@@ -148,7 +148,13 @@ impl Intercepts {
         };
         if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
             site.reverse.close(Duration::ZERO).await;
-            return Err(error.into());
+            // Pods that run and are not ready refuse tunnels; why they are not says more.
+            let standing = relay::standing(client).await;
+            let unready = standing.filter(|standing| standing.ready == 0);
+            return Err(match unready {
+                Some(standing) => relay::unready(namespace, &standing).into(),
+                None => error.into(),
+            });
         }
         let driver = Driver::begin(site, &plan.asked, heard).await?;
         let (tasks, (stop, stopped), (ended, done)) =

@@ -208,6 +208,7 @@ fn hear(shared: &Shared, waiting: &mut VecDeque<Waits>, tell: Tell) {
                 shared.tell(Event::Ousted { id, by });
             }
         }
+        Tell::Unreached { port } => shared.tell(Event::Unreached { port }),
         // A newer relay says what this kdev has not asked for.
         Tell::Other => {}
         tell => match (waiting.pop_front(), tell) {

@@ -65,6 +65,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A replica does not reach the original pods of a port.
+    Unreached {
+        /// The relay's port.
+        port: u16,
+    },
     /// The last tunnel was lost.
     Away,
     /// There is one again.

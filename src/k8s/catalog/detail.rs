@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Catalog;
 use super::members::Members;
 use super::name::Query;
+use super::pod::Pod;
 use super::shared::{FeedState, Kind};
-use super::store::{Pod, ServiceKind, Store, TargetPort};
+use super::store::{ServiceKind, Store, TargetPort};
 use crate::addr::{Namespaced, Protocol};
 
 /// A Service.

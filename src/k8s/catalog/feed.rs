@@ -37,6 +37,17 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// A watch that ended sooner than this counts as a failure, or a broken proxy would make a storm.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
+impl FeedKey {
+    /// Where it is listed and watched.
+    fn path(&self) -> String {
+        let plural = self.kind.plural();
+        match &self.scope {
+            None => format!("/api/v1/{plural}"),
+            Some(namespace) => format!("/api/v1/namespaces/{namespace}/{plural}"),
+        }
+    }
+}
+
 /// A kind of object that a feed keeps.
 pub(super) trait Resource: Object + Sync {
     /// Which.

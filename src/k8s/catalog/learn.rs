@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
 
+use super::address;
 use super::feed::escaped;
 use super::lookup::{self, Found};
-use super::members::{self, Members};
+use super::members::Members;
 use super::name::{Query, What};
-use super::object::{Page, RawPod, RawService};
+use super::object::{Page, RawEndpoints, RawPod, RawService};
 use super::records;
 use super::shared::Shared;
-use super::store::{Owner, Store};
+use super::store::Store;
 use crate::addr::{ClusterName, Namespaced};
 use crate::dial::{DialError, Resolution, Wanted};
 use crate::dns::{self, Subject};
@@ -23,6 +24,9 @@ use crate::k8s::client::ClientError;
 /// How long a question may take: longer than any healthy API server, shorter than an app's own
 /// connect timeout.
 pub(super) const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request for it waits in addition where the API server asks for patience: longer than its
+/// busy moments, and with the dial itself as long as programs wait for a connection.
+pub(super) const LEARN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long an answer is good where the user may not watch. A pod that went away is noticed by
 /// the dial that fails.
 const KNOWN_TTL: Duration = Duration::from_secs(3);
@@ -43,8 +47,10 @@ pub(super) enum Answer {
 
 /// What was learned about one thing.
 pub(super) struct Learned {
-    store: Store,
+    pub(super) store: Store,
     members: Option<Result<Members, DialError>>,
+    /// The names of an address that somebody gave it.
+    pub(super) names: Vec<String>,
     outcome: Outcome,
     at: Instant,
 }
@@ -115,9 +121,13 @@ impl Learned {
                 records::of(&self.store, Some(&members.named), subject)
                     .unwrap_or(dns::Found::Absent)
             }
-            (Outcome::Known, None) => {
-                records::of(&self.store, None, subject).unwrap_or(dns::Found::Absent)
-            }
+            (Outcome::Known, None) => match (subject, records::of(&self.store, None, subject)) {
+                (Subject::Namespace(_), _) => dns::Found::Namespace,
+                (Subject::Address(_), None) if !self.names.is_empty() => {
+                    dns::Found::Owner(self.names.clone())
+                }
+                (_, found) => found.unwrap_or(dns::Found::Absent),
+            },
         }
     }
 
@@ -125,6 +135,7 @@ impl Learned {
         Self {
             store: Store::default(),
             members: None,
+            names: Vec::new(),
             outcome,
             at: Instant::now(),
         }
@@ -143,24 +154,21 @@ pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
                 endpoint(shared, service, host, &mut learned).await
             }
             What::Name(ClusterName::PodIp { namespace, ip }) => {
-                address(shared, namespace, *ip, &mut learned).await
+                address::address(shared, namespace, *ip, &mut learned).await
             }
             What::Ip(ip) => {
                 let namespace = shared.client.namespace();
-                address(shared, namespace, *ip, &mut learned).await
+                address::address(shared, namespace, *ip, &mut learned).await
             }
+            What::Reverse(ip) => address::reverse(shared, *ip, &mut learned).await,
+            What::Namespace(name) => exists(shared, name).await,
         }
     };
-    let result = match tokio::time::timeout(LEARN_TIMEOUT, asking).await {
+    // Longer than one request's patience, whose last try may still succeed.
+    let client = shared.client.patient_for(LEARN_PATIENCE + LEARN_TIMEOUT);
+    let result = match client.within(LEARN_TIMEOUT, asking).await {
         Ok(result) => result,
-        Err(_) => Err(DialError::Cluster {
-            reason: format!(
-                "the API server {} did not answer within {} s",
-                shared.client.server(),
-                LEARN_TIMEOUT.as_secs()
-            ),
-            fix: String::new(),
-        }),
+        Err(late) => Err(late.into()),
     };
     learned.outcome = match result {
         Ok(true) => Outcome::Known,
@@ -181,7 +189,7 @@ fn is_ours(shared: &Arc<Shared>, query: &Query) -> bool {
             name.namespace == shared.client.namespace() || shared.knows(&name.namespace)
         }
         // `github.com` could be one of a headless Service `com` of the context's namespace too.
-        What::Name(_) | What::Ip(_) => false,
+        What::Name(_) | What::Ip(_) | What::Reverse(_) | What::Namespace(_) => false,
     }
 }
 
@@ -191,14 +199,14 @@ async fn service(
     learned: &mut Learned,
 ) -> Result<bool, DialError> {
     let base = format!("/api/v1/namespaces/{}/services", name.namespace);
-    let got: Result<RawService, _> = shared.client.get(&format!("{base}/{}", name.name)).await;
+    let got: Result<RawService, _> = shared.asking.get(&format!("{base}/{}", name.name)).await;
     let raw = match got {
         Ok(raw) => raw,
         Err(error) if error.code() == Some(404) => return Ok(false),
         Err(error) if error.code() == Some(403) => {
             // Who may list but not get is as well informed.
             let list = format!("{base}?fieldSelector=metadata.name%3D{}", name.name);
-            match shared.client.get::<Page<RawService>>(&list).await {
+            match shared.asking.get::<Page<RawService>>(&list).await {
                 Ok(mut page) => match page.items.pop() {
                     Some(raw) => raw,
                     None => return Ok(false),
@@ -215,7 +223,7 @@ async fn service(
 }
 
 /// Learns which pods a Service means: by its selector, else from its EndpointSlices.
-async fn pods_of(
+pub(super) async fn pods_of(
     shared: &Arc<Shared>,
     raw: &RawService,
     learned: &mut Learned,
@@ -225,7 +233,7 @@ async fn pods_of(
         return Ok(());
     }
     if raw.spec.selector.is_empty() {
-        learned.members = Some(members::ask(shared, &name).await);
+        learned.members = Some(endpoints(shared, &name).await);
         return Ok(());
     }
     let terms = raw.spec.selector.iter().map(|(k, v)| format!("{k}={v}"));
@@ -234,7 +242,7 @@ async fn pods_of(
         "/api/v1/namespaces/{}/pods?labelSelector={terms}",
         name.namespace
     );
-    match shared.client.get::<Page<RawPod>>(&path).await {
+    match shared.asking.get::<Page<RawPod>>(&path).await {
         Ok(page) => {
             for pod in &page.items {
                 learned.store.apply_pod(pod);
@@ -243,11 +251,42 @@ async fn pods_of(
         }
         Err(error) if error.code() == Some(403) => {
             // EndpointSlices name the pods too; what is missing first is what the user is told.
-            let members = members::ask(shared, &name).await;
+            let members = endpoints(shared, &name).await;
             let missing = denied(error, "list", "pods", &name.namespace);
             learned.members = Some(members.map_err(|_| missing));
             Ok(())
         }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the server has EndpointSlices.
+pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1";
+/// The label that names a slice's Service.
+pub(super) const SERVICE: &str = "kubernetes.io/service-name";
+
+/// Asks for a Service's endpoints.
+async fn endpoints(shared: &Shared, name: &Namespaced) -> Result<Members, DialError> {
+    let Namespaced { namespace, name } = name;
+    let mut refused = None;
+    if shared.has_slices().await {
+        let selector = escaped(&format!("{SERVICE}={name}"));
+        let path =
+            format!("{SLICES}/namespaces/{namespace}/endpointslices?labelSelector={selector}");
+        match shared.asking.get::<Page<RawEndpoints>>(&path).await {
+            Ok(page) => return Ok(Members::of(page.items)),
+            Err(error) if matches!(error.code(), Some(403 | 404)) => refused = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let path = format!("/api/v1/namespaces/{namespace}/endpoints/{name}");
+    match shared.asking.get::<RawEndpoints>(&path).await {
+        Ok(endpoints) => Ok(Members::of(vec![endpoints])),
+        Err(error) if error.code() == Some(404) => Ok(Members::default()),
+        Err(error) if error.code() == Some(403) => Err(match refused {
+            Some(slices) => denied(slices, "list", "endpointslices.discovery.k8s.io", namespace),
+            None => denied(error, "get", "endpoints", namespace),
+        }),
         Err(error) => Err(error.into()),
     }
 }
@@ -265,7 +304,7 @@ async fn endpoint(
     if let Some(Err(_)) = learned.members {
         // Neither pods nor endpoints can be listed; one pod may still be had.
         let path = format!("/api/v1/namespaces/{}/pods/{host}", name.namespace);
-        if let Ok(raw) = shared.client.get::<RawPod>(&path).await {
+        if let Ok(raw) = shared.asking.get::<RawPod>(&path).await {
             learned.store.apply_pod(&raw);
             learned.members = None;
         }
@@ -273,57 +312,14 @@ async fn endpoint(
     Ok(true)
 }
 
-/// An address can be asked for only where the user may list: in one namespace.
-async fn address(
-    shared: &Arc<Shared>,
-    namespace: &str,
-    ip: std::net::IpAddr,
-    learned: &mut Learned,
-) -> Result<bool, DialError> {
-    // Both kinds, whichever the snapshot has: what it lacks is why it was asked at all, and a
-    // Service's address needs its pods too.
-    let path = format!("/api/v1/namespaces/{namespace}/services?limit=500");
-    if let Some(page) = listed::<RawService>(shared, &path).await {
-        for raw in &page.items {
-            learned.store.apply_service(raw);
-            if let Some(Owner::Service(..)) = learned.store.owner(ip) {
-                pods_of(shared, raw, learned).await?;
-                return Ok(true);
-            }
-        }
+/// Whether a namespace exists.
+async fn exists(shared: &Arc<Shared>, name: &str) -> Result<bool, DialError> {
+    let path = format!("/api/v1/namespaces/{name}");
+    match shared.asking.get::<IgnoredAny>(&path).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some(404) => Ok(false),
+        Err(error) => Err(denied(error, "get", "namespaces", name)),
     }
-    let selector = escaped(&format!("status.podIP={ip}"));
-    let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector={selector}");
-    if let Some(page) = listed::<RawPod>(shared, &path).await {
-        for raw in &page.items {
-            learned.store.apply_pod(raw);
-        }
-    }
-    Ok(learned.store.owner(ip).is_some())
-}
-
-/// Attempts at a list before an address counts as nobody's.
-const LIST_ATTEMPTS: u32 = 3;
-/// Pause between them.
-const LIST_PAUSE: Duration = Duration::from_millis(100);
-
-/// A list, or `None` where it cannot be had. What passes, such as a connection that the API server
-/// closed while it was being used again, is tried again: an address that is taken for nobody's is
-/// dialled from the laptop, which is the wrong network.
-async fn listed<T: DeserializeOwned>(shared: &Shared, path: &str) -> Option<Page<T>> {
-    for attempt in 1..=LIST_ATTEMPTS {
-        match shared.client.get::<Page<T>>(path).await {
-            Ok(page) => return Some(page),
-            Err(error) => {
-                tracing::debug!(path, attempt, %error, "list failed");
-                if !error.is_passing() {
-                    return None;
-                }
-                tokio::time::sleep(LIST_PAUSE).await;
-            }
-        }
-    }
-    None
 }
 
 pub(super) fn denied(error: ClientError, verb: &str, resource: &str, namespace: &str) -> DialError {

@@ -4,8 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::failure::{Seen, describe, no_ready_pod, other_protocol, unreachable};
 use super::name::{Query, What};
-use super::store::{Namespace, Owner, Pod, Service, ServiceKind, ServicePort, Store, TargetPort};
+use super::pod::Pod;
+use super::store::{Namespace, Owner, Service, ServiceKind, ServicePort, Store, TargetPort};
 use crate::addr::{ClusterName, Host, Namespaced, Protocol, Target, undashed};
 use crate::dial::{DialError, Endpoints, Inside, PodPort, Resolution, Wanted};
 
@@ -28,6 +30,8 @@ pub(super) fn find(store: &Store, query: &Query, wanted: Wanted<'_>) -> Found {
         }
         What::Name(ClusterName::Srv { service, port }) => of_srv(store, service, port, wanted),
         What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => of_ip(store, *ip, wanted),
+        // Nobody dials these.
+        What::Reverse(_) | What::Namespace(_) => Found::Absent,
     }
 }
 
@@ -40,7 +44,7 @@ fn of_ip(store: &Store, ip: IpAddr, wanted: Wanted<'_>) -> Found {
         Some(Owner::Pod(namespace, name)) => {
             let pod = store.namespace(namespace).and_then(|n| n.pods.get(name));
             match pod {
-                Some(pod) => Found::Is(one_pod(namespace, name, pod, wanted)),
+                Some(pod) => Found::Is(one_pod(namespace, name, pod, &pod.ips, wanted)),
                 None => Found::Absent,
             }
         }
@@ -65,13 +69,26 @@ fn of_endpoint(store: &Store, name: &Namespaced, host: &str, wanted: Wanted<'_>)
     let by_ip = || {
         let ip = undashed(host)?;
         let mut members = namespace.selected(&service.selector);
-        members.find(|(_, pod)| pod.ips.contains(&ip))
+        members.find(|(_, pod)| service.addresses(pod).any(|own| own == ip))
     };
     let Some((pod_name, pod)) = by_host.or_else(by_ip) else {
         return Found::Absent;
     };
-    if pod.over || pod.takes_traffic(service.publish_not_ready) {
-        return Found::Is(one_pod(&name.namespace, pod_name, pod, wanted));
+    if pod.over || service.takes(pod) {
+        let ips: Vec<IpAddr> = service.addresses(pod).collect();
+        return Found::Is(one_pod(&name.namespace, pod_name, pod, &ips, wanted));
+    }
+    if pod.takes_traffic(service.publish_not_ready) {
+        return Found::Is(unreachable(
+            wanted,
+            format!(
+                "pod {pod_name} in namespace {} has no {} address, so it has no name under {}",
+                name.namespace,
+                service.families,
+                describe(name)
+            ),
+            "",
+        ));
     }
     Found::Is(unreachable(
         wanted,
@@ -116,7 +133,14 @@ pub(super) fn service<'a>(
     Some((namespace, namespace.services.get(name.name.as_str())?))
 }
 
-fn one_pod(namespace: &str, name: &str, pod: &Pod, wanted: Wanted<'_>) -> Resolution {
+/// A pod, by one of `ips`, which are those of its addresses that the name stands for.
+fn one_pod(
+    namespace: &str,
+    name: &str,
+    pod: &Pod,
+    ips: &[IpAddr],
+    wanted: Wanted<'_>,
+) -> Resolution {
     if pod.over {
         return unreachable(
             wanted,
@@ -131,7 +155,7 @@ fn one_pod(namespace: &str, name: &str, pod: &Pod, wanted: Wanted<'_>) -> Resolu
         declared,
         pods: vec![pod_port(namespace, name, pod, port)],
         inside: Inside {
-            targets: one_of(&pod.ips, wanted, port).into_iter().collect(),
+            targets: one_of(ips, wanted, port).into_iter().collect(),
             known: declared && pod.ready,
         },
     })
@@ -159,12 +183,14 @@ fn of_selector(
     name: &Namespaced,
     wanted: Wanted<'_>,
 ) -> Resolution {
-    let mut all = 0_usize;
+    let mut seen = Seen::default();
     let mut ready: Vec<(&Arc<str>, &Pod)> = Vec::new();
     for (pod_name, pod) in namespace.selected(&service.selector) {
-        all += 1;
-        if pod.takes_traffic(service.publish_not_ready) {
+        seen.all += 1;
+        if service.takes(pod) {
             ready.push((pod_name, pod));
+        } else if pod.takes_traffic(service.publish_not_ready) {
+            seen.of_other_family += 1;
         }
     }
     let port = wanted.target.port;
@@ -176,7 +202,7 @@ fn of_selector(
         Err(other) => return other_protocol(name, other, wanted),
     };
     if ready.is_empty() {
-        return no_ready_pod(name, service, all, wanted);
+        return no_ready_pod(name, service, &seen, wanted);
     }
     let mut pods = Vec::with_capacity(ready.len());
     let mut targets: Vec<Target> = own_target(service, &route, wanted).into_iter().collect();
@@ -190,12 +216,13 @@ fn of_selector(
         };
         pods.push(pod_port(&name.namespace, pod_name, pod, port));
         if !route.own {
-            targets.extend(one_of(&pod.ips, wanted, port));
+            let ips: Vec<IpAddr> = service.addresses(pod).collect();
+            targets.extend(one_of(&ips, wanted, port));
         }
     }
     if pods.is_empty() {
         let TargetPort::Name(port) = &route.to else {
-            return no_ready_pod(name, service, all, wanted);
+            return no_ready_pod(name, service, &seen, wanted);
         };
         return unreachable(
             wanted,
@@ -276,13 +303,14 @@ pub(super) fn own_target(service: &Service, route: &Route, wanted: Wanted<'_>) -
     one_of(ips, wanted, wanted.target.port)
 }
 
-/// One of the addresses that something has: the one that was asked for, else the first, whose
-/// family is the one that the cluster prefers.
+/// One of the addresses that something has: the one that was asked for, also as a label with
+/// dashes, else the first, whose family is the one that the Service or the cluster prefers.
 pub(super) fn one_of(ips: &[IpAddr], wanted: Wanted<'_>, port: u16) -> Option<Target> {
-    let asked = match wanted.target.host {
-        Host::Ip(ip) => ips.iter().find(|own| **own == ip),
-        Host::Name(_) => None,
+    let asked = match &wanted.target.host {
+        Host::Ip(ip) => Some(*ip),
+        Host::Name(name) => name.split('.').next().and_then(undashed),
     };
+    let asked = ips.iter().find(|own| Some(**own) == asked);
     let ip = asked.or_else(|| ips.first())?;
     Some(Target::new((*ip).into(), port))
 }
@@ -306,7 +334,7 @@ pub(super) fn unseen(
             }
             _ => None,
         },
-        What::Name(_) => None,
+        What::Name(_) | What::Reverse(_) | What::Namespace(_) => None,
     };
     let target = name.and_then(|name| {
         let (_, service) = service(store, name)?;
@@ -322,61 +350,6 @@ pub(super) fn unseen(
         },
         None => Resolution::Failed(error.clone()),
     }
-}
-
-/// The answer for a port that is declared, but not for the protocol that is wanted.
-pub(super) fn other_protocol(
-    name: &Namespaced,
-    declared: Protocol,
-    wanted: Wanted<'_>,
-) -> Resolution {
-    unreachable(
-        wanted,
-        format!(
-            "port {} of {} is {}, and not {}",
-            wanted.target.port,
-            describe(name),
-            declared.name(),
-            wanted.protocol.name()
-        ),
-        "",
-    )
-}
-
-fn no_ready_pod(
-    name: &Namespaced,
-    service: &Service,
-    all: usize,
-    wanted: Wanted<'_>,
-) -> Resolution {
-    let count = match all {
-        0 => "no pod matches its selector".to_owned(),
-        1 => "1 pod, not ready".to_owned(),
-        n => format!("{n} pods, none ready"),
-    };
-    let mut terms: Vec<&str> = service.selector.iter().map(|term| &**term).collect();
-    terms.sort_unstable();
-    unreachable(
-        wanted,
-        format!("{} has no ready pod ({count})", describe(name)),
-        &format!(
-            "`kubectl get pods -n {} -l {}` shows them",
-            name.namespace,
-            terms.join(",")
-        ),
-    )
-}
-
-pub(super) fn describe(name: &Namespaced) -> String {
-    format!("Service {} in namespace {}", name.name, name.namespace)
-}
-
-pub(super) fn unreachable(wanted: Wanted<'_>, reason: String, fix: &str) -> Resolution {
-    Resolution::Failed(DialError::Unreachable {
-        target: wanted.target.to_string(),
-        reason,
-        fix: fix.to_owned(),
-    })
 }
 
 fn pod_port(namespace: &str, name: &str, pod: &Pod, port: u16) -> PodPort {

@@ -6,15 +6,12 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::detail::PodDetail;
-use super::feed::escaped;
-use super::learn::{Answer, denied};
-use super::lookup::{self, Route, describe, unreachable};
+use super::failure::{describe, other_protocol, unreachable};
+use super::learn::Answer;
+use super::lookup::{self, Route};
 use super::name::{Query, What};
-use super::object::{
-    Address, EndpointPort, Page, RawEndpoints, SliceEndpoint, TargetRef, addresses,
-};
-use super::shared::Shared;
-use super::store::{Owner, Store, TargetPort};
+use super::object::{Address, EndpointPort, RawEndpoints, SliceEndpoint, TargetRef, addresses};
+use super::store::{Owner, Service, Store, TargetPort};
 use crate::addr::{ClusterName, Namespaced, Protocol, undashed};
 use crate::dial::{DialError, Endpoints, Inside, NEEDS_RELAY, PodPort, Resolution, Wanted};
 use crate::dns::{Endpoint, Port};
@@ -63,10 +60,10 @@ struct RawEndpoint {
 impl RawEndpoint {
     fn of_slice(raw: SliceEndpoint) -> Self {
         Self {
+            ready: raw.is_ready(),
             target: raw.target_ref,
             host: raw.hostname,
             ips: addresses("", raw.addresses.iter().map(String::as_str)),
-            ready: raw.conditions.ready.unwrap_or(true),
         }
     }
 
@@ -80,40 +77,11 @@ impl RawEndpoint {
     }
 }
 
-/// Asks for a Service's endpoints.
-pub(super) async fn ask(shared: &Shared, name: &Namespaced) -> Result<Members, DialError> {
-    let Namespaced { namespace, name } = name;
-    let mut refused = None;
-    if shared.has_slices().await {
-        let selector = escaped(&format!("kubernetes.io/service-name={name}"));
-        let path = format!(
-            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={selector}"
-        );
-        match shared.client.get::<Page<RawEndpoints>>(&path).await {
-            Ok(page) => return Ok(Members::of(page.items)),
-            Err(error) if matches!(error.code(), Some(403 | 404)) => refused = Some(error),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let path = format!("/api/v1/namespaces/{namespace}/endpoints/{name}");
-    match shared.client.get::<RawEndpoints>(&path).await {
-        Ok(endpoints) => Ok(Members::of(vec![endpoints])),
-        Err(error) if error.code() == Some(404) => Ok(Members::default()),
-        Err(error) if error.code() == Some(403) => Err(match refused {
-            Some(slices) => denied(slices, "list", "endpointslices.discovery.k8s.io", namespace),
-            None => denied(error, "get", "endpoints", namespace),
-        }),
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn named(host: &str, ips: Vec<IpAddr>, ports: &[EndpointPort]) -> Endpoint {
-    let ports = ports.iter().filter_map(|port| {
-        Some(Port {
-            name: port.name.as_str().into(),
-            protocol: Protocol::of(&port.protocol),
-            number: port.port?,
-        })
+    let ports = ports.iter().map(|port| Port {
+        name: port.name.as_str().into(),
+        protocol: Protocol::of(&port.protocol),
+        number: port.port,
     });
     Endpoint {
         host: (!host.is_empty()).then(|| host.into()),
@@ -146,7 +114,7 @@ impl Members {
     /// Notes the addresses with their names.
     fn name(&mut self, object: &RawEndpoints) {
         let slice = object.endpoints.iter();
-        let slice = slice.filter(|e| e.conditions.ready.unwrap_or(true));
+        let slice = slice.filter(|e| e.is_ready());
         for endpoint in slice {
             let ips = endpoint.addresses.iter().filter_map(|ip| ip.parse().ok());
             self.named
@@ -216,7 +184,9 @@ impl Members {
                 }
                 _ => Answer::Absent,
             },
-            What::Name(ClusterName::Srv { .. }) => Answer::Absent,
+            What::Name(ClusterName::Srv { .. }) | What::Reverse(_) | What::Namespace(_) => {
+                Answer::Absent
+            }
         }
     }
 
@@ -228,9 +198,9 @@ impl Members {
         host: &str,
         wanted: Wanted<'_>,
     ) -> Answer {
-        if store.service(name).is_none() {
+        let Some(service) = store.service(name) else {
             return Answer::Absent;
-        }
+        };
         let port = wanted.target.port;
         let ip = undashed(host);
         let is = |h: &str, ips: &[IpAddr]| *h == *host || ip.is_some_and(|ip| ips.contains(&ip));
@@ -238,7 +208,7 @@ impl Members {
             targets: lookup::one_of(ips, wanted, port).into_iter().collect(),
             known: ready && group.has(port, wanted.protocol),
         };
-        for group in &self.groups {
+        for group in self.by_family(service) {
             if let Some(foreign) = group.foreign.iter().find(|f| is(&f.host, &f.ips)) {
                 return Answer::Is(Resolution::Inside {
                     inside: inside(group, foreign.ready, &foreign.ips),
@@ -269,16 +239,15 @@ impl Members {
         let numbered = || self.groups.iter().any(|g| g.has(port, wanted.protocol));
         let route = match lookup::route(service, wanted, numbered) {
             Ok(route) => route,
-            Err(other) => return Answer::Is(lookup::other_protocol(name, other, wanted)),
+            Err(other) => return Answer::Is(other_protocol(name, other, wanted)),
         };
         let mut seen = HashSet::new();
         let (mut pods, mut targets) = (Vec::new(), Vec::new());
-        for group in &self.groups {
+        for group in self.by_family(service) {
             let Some(port) = group.port(&route, wanted.protocol) else {
                 continue;
             };
             for member in group.pods.iter().filter(|m| m.ready) {
-                // A pod with two addresses is in two slices.
                 if seen.insert(&member.pod) {
                     pods.push(member.port(port));
                     targets.extend(lookup::one_of(&member.ips, wanted, port));
@@ -312,6 +281,18 @@ impl Members {
                 inside,
             })
         })
+    }
+
+    /// The groups, those of the Service's preferred family first: a pod or a host with two
+    /// addresses is in two.
+    fn by_family(&self, service: &Service) -> Vec<&Group> {
+        let rank = |group: &&Group| {
+            let ip = group.first_ip();
+            ip.map_or(0, |ip| service.families.rank(ip).unwrap_or(usize::MAX))
+        };
+        let mut groups: Vec<&Group> = self.groups.iter().collect();
+        groups.sort_by_key(rank);
+        groups
     }
 
     /// The pods, each once, as a listing shows them.
@@ -361,6 +342,13 @@ fn not_pods(wanted: Wanted<'_>, reason: String) -> DialError {
 }
 
 impl Group {
+    /// An address of an endpoint; all are of one family.
+    fn first_ip(&self) -> Option<IpAddr> {
+        let pods = self.pods.iter().flat_map(|pod| &pod.ips);
+        let foreign = self.foreign.iter().flat_map(|foreign| &foreign.ips);
+        pods.chain(foreign).next().copied()
+    }
+
     /// Whether its endpoints have a port of this number.
     fn has(&self, port: u16, protocol: Protocol) -> bool {
         let mut ports = self.ports.iter();

@@ -34,7 +34,10 @@ pub(super) fn not_found(store: &Store, query: &Query, wanted: Wanted<'_>) -> Res
                     .to_owned()
             }
         }
-        What::Name(ClusterName::PodIp { .. }) | What::Ip(_) => String::new(),
+        What::Name(ClusterName::PodIp { .. })
+        | What::Ip(_)
+        | What::Reverse(_)
+        | What::Namespace(_) => String::new(),
     };
     Resolution::Failed(DialError::NotFound {
         what: query.to_string(),

@@ -7,7 +7,10 @@
 //! asked for where pods cannot be listed and for Services without a selector. What may not be
 //! watched is asked for when it is dialled.
 
+mod address;
 mod detail;
+mod failure;
+mod family;
 mod feed;
 mod learn;
 mod lookup;
@@ -15,6 +18,7 @@ mod members;
 mod missing;
 mod name;
 mod object;
+mod pod;
 mod records;
 mod shared;
 mod store;
@@ -139,8 +143,7 @@ impl Catalog {
                         let tcp = service.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
                         let ready = || {
                             let pods = content.selected(&service.selector);
-                            pods.filter(|(_, p)| p.takes_traffic(service.publish_not_ready))
-                                .count()
+                            pods.filter(|(_, pod)| service.takes(pod)).count()
                         };
                         ServiceInfo {
                             name: Namespaced::new(&**namespace, &**name),

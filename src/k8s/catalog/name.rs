@@ -19,6 +19,10 @@ pub(super) enum What {
     Name(ClusterName),
     /// A Service or a pod by its address.
     Ip(IpAddr),
+    /// The names of an address.
+    Reverse(IpAddr),
+    /// Whether a namespace exists.
+    Namespace(String),
 }
 
 impl Query {
@@ -31,10 +35,26 @@ impl Query {
     }
 
     /// A Service or a pod by its address.
-    pub(super) fn address(ip: IpAddr) -> Self {
+    fn address(ip: IpAddr) -> Self {
         Self {
             what: What::Ip(ip),
             certain: false,
+        }
+    }
+
+    /// The names of an address.
+    pub(super) fn reverse(ip: IpAddr) -> Self {
+        Self {
+            what: What::Reverse(ip),
+            certain: false,
+        }
+    }
+
+    /// Whether a namespace exists.
+    pub(super) fn existence(namespace: &str) -> Self {
+        Self {
+            what: What::Namespace(namespace.to_owned()),
+            certain: true,
         }
     }
 
@@ -79,7 +99,10 @@ impl Query {
                 | ClusterName::Endpoint { service, .. }
                 | ClusterName::Srv { service, .. },
             ) => Some(service),
-            What::Name(ClusterName::PodIp { .. }) | What::Ip(_) => None,
+            What::Name(ClusterName::PodIp { .. })
+            | What::Ip(_)
+            | What::Reverse(_)
+            | What::Namespace(_) => None,
         }
     }
 
@@ -87,7 +110,7 @@ impl Query {
     pub(super) fn ip(&self) -> Option<IpAddr> {
         match self.what {
             What::Ip(ip) | What::Name(ClusterName::PodIp { ip, .. }) => Some(ip),
-            What::Name(_) => None,
+            What::Name(_) | What::Reverse(_) | What::Namespace(_) => None,
         }
     }
 }
@@ -97,6 +120,8 @@ impl fmt::Display for Query {
         match &self.what {
             What::Name(name) => name.fmt(f),
             What::Ip(ip) => write!(f, "address {ip}"),
+            What::Reverse(ip) => write!(f, "names of {ip}"),
+            What::Namespace(name) => write!(f, "namespace {name}"),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct ServiceSpec {
     pub(super) cluster_ip: String,
     #[serde(rename = "clusterIPs", deserialize_with = "null_is_default")]
     pub(super) cluster_ips: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) ip_families: Vec<String>,
     pub(super) external_name: String,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) selector: HashMap<String, String>,
@@ -155,6 +157,13 @@ pub(super) struct SliceEndpoint {
     pub(super) hostname: String,
     pub(super) conditions: SliceConditions,
     pub(super) target_ref: Option<TargetRef>,
+}
+
+impl SliceEndpoint {
+    /// Whether traffic may go there.
+    pub(super) fn is_ready(&self) -> bool {
+        self.conditions.ready.unwrap_or(true)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Catalog;
-use super::learn::LEARN_TIMEOUT;
+use super::learn::{LEARN_TIMEOUT, Learned};
 use super::name::Query;
+use super::pod::Pod;
 use super::shared::Kind;
-use super::store::{Namespace, Owner, Pod, Service, ServiceKind, Store, TargetPort};
+use super::store::{Namespace, Owner, Service, ServiceKind, Store, TargetPort};
 use crate::addr::Namespaced;
 use crate::dns::{self, Endpoint, Found, Port, Subject, Zone};
 
@@ -24,11 +25,9 @@ impl Zone for Catalog {
         let found = self.shared.read_with(|store, is_live| {
             let home = self.shared.client.namespace();
             match subject {
+                Subject::Namespace(name) if name == home => Found::Namespace,
                 // One that nothing is seen of may be empty, or hidden.
-                Subject::Namespace(name) if name == home || !is_live(Kind::Services, name) => {
-                    Found::Namespace
-                }
-                Subject::Namespace(_) => of(store, None, subject).unwrap_or(Found::Absent),
+                Subject::Namespace(_) => of(store, None, subject).unwrap_or(Found::Unknown),
                 Subject::Service(name) | Subject::Endpoint(name, _) => {
                     match of(store, None, subject) {
                         Some(found) if !needs_pods(store, subject) => found,
@@ -41,18 +40,12 @@ impl Zone for Catalog {
                         _ => Found::Unknown,
                     }
                 }
-                Subject::Address(_) => match of(store, None, subject) {
-                    Some(found) => found,
-                    None if is_live(Kind::Services, home) && is_live(Kind::Pods, home) => {
-                        Found::Absent
-                    }
-                    None => Found::Unknown,
-                },
+                Subject::Address(_) => of(store, None, subject).unwrap_or(Found::Unknown),
             }
         });
         match found {
-            Found::Unknown => match query(subject).and_then(|q| self.shared.answered(&q)) {
-                Some(learned) => learned.records(subject),
+            Found::Unknown => match self.shared.answered(&query(subject)) {
+                Some(learned) => self.learned(&learned, subject),
                 None => Found::Unknown,
             },
             found => found,
@@ -72,20 +65,37 @@ impl Zone for Catalog {
                 found => return found,
             }
         }
-        let Some(query) = query(subject) else {
-            return Found::Absent;
-        };
-        let learned = Arc::clone(&self.shared).ask(&query).await;
-        learned.records(subject)
+        let learned = Arc::clone(&self.shared).ask(&query(subject)).await;
+        self.learned(&learned, subject)
+    }
+}
+
+impl Catalog {
+    /// What was learned of a subject.
+    fn learned(&self, learned: &Learned, subject: &Subject) -> Found {
+        match (learned.records(subject), subject) {
+            // Who may see all Services and none in there does not have to see namespaces.
+            (Found::Failed(_), Subject::Namespace(name)) => {
+                let is_empty = self
+                    .shared
+                    .read_with(|_, is_live| is_live(Kind::Services, name));
+                if is_empty {
+                    Found::Absent
+                } else {
+                    Found::Namespace
+                }
+            }
+            (found, _) => found,
+        }
     }
 }
 
 /// What the API server is asked for, to learn of a subject.
-fn query(subject: &Subject) -> Option<Query> {
+fn query(subject: &Subject) -> Query {
     match subject {
-        Subject::Service(name) | Subject::Endpoint(name, _) => Some(Query::service(name.clone())),
-        Subject::Address(ip) => Some(Query::address(*ip)),
-        Subject::Namespace(_) => None,
+        Subject::Service(name) | Subject::Endpoint(name, _) => Query::service(name.clone()),
+        Subject::Address(ip) => Query::reverse(*ip),
+        Subject::Namespace(name) => Query::existence(name),
     }
 }
 
@@ -126,9 +136,8 @@ pub(super) fn of(
                     Some(endpoints) => endpoints.to_vec(),
                     None if service.selector.is_empty() => return None,
                     None => {
-                        let pods =
-                            taking(namespace, service).map(|pod| endpoint(name, service, pod));
-                        pods.collect()
+                        let pods = published(namespace, service);
+                        pods.map(|pod| endpoint(name, service, pod)).collect()
                     }
                 }),
             };
@@ -142,8 +151,10 @@ pub(super) fn of(
                     return Some(Found::Absent);
                 }
                 Some(endpoints) => {
-                    let is_it = |e: &&Endpoint| is_named(e, host);
-                    endpoints.iter().filter(is_it).cloned().collect()
+                    let endpoints = endpoints.iter();
+                    endpoints
+                        .filter_map(|endpoint| part(endpoint, host))
+                        .collect()
                 }
                 None if service.selector.is_empty() => return None,
                 None => named(store, namespace, name, service, host),
@@ -154,38 +165,48 @@ pub(super) fn of(
                 Found::Service(dns::Service::Headless(found))
             })
         }
-        Subject::Address(ip) => Some(Found::Owner(names(store, *ip)?)),
+        Subject::Address(ip) => names(store, *ip).map(Found::Owner),
     }
 }
 
-/// The names of an address.
+/// The names of an address: a Service's own, or those that its pods have as endpoints, whatever
+/// the kind of their Services.
 fn names(store: &Store, ip: IpAddr) -> Option<Vec<String>> {
-    match store.owner(ip)? {
-        Owner::Service(namespace, name) => Some(vec![format!("{name}.{namespace}.svc")]),
-        Owner::Pod(namespace, name) => {
-            let content = store.namespace(namespace)?;
-            let pod = content.pods.get(name)?;
-            let services = content.headless_of(pod);
-            let services = services.filter(|(_, s)| pod.takes_traffic(s.publish_not_ready));
-            let names = services.map(|(service, _)| {
-                let host = match pod.host(service) {
-                    Some(host) => host.to_string(),
-                    None => dns::dashed(ip),
-                };
-                format!("{host}.{service}.{namespace}.svc")
-            });
-            Some(names.collect())
-        }
+    let owner = store.owner(ip);
+    if let Some(Owner::Service(namespace, name)) = owner {
+        return Some(vec![format!("{name}.{namespace}.svc")]);
     }
+    let mut names = Vec::new();
+    for (namespace, pod) in store.pods_at(ip) {
+        let Some(content) = store.namespace(namespace) else {
+            continue;
+        };
+        let services = content.services_of(pod);
+        let services = services.filter(|(_, service)| is_endpoint(service, pod, ip));
+        names.extend(services.map(|(service, _)| {
+            let host = pod
+                .host(service)
+                .map_or_else(|| dns::dashed(ip), ToString::to_string);
+            format!("{host}.{service}.{namespace}.svc")
+        }));
+    }
+    names.sort_unstable();
+    names.dedup();
+    // A node may well have a name that others know.
+    (owner.is_some() || !names.is_empty()).then_some(names)
 }
 
-/// The pods that take the traffic of a Service.
-fn taking<'a>(namespace: &'a Namespace, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
+fn is_endpoint(service: &Service, pod: &Pod, ip: IpAddr) -> bool {
+    service.publishes(pod) && service.addresses(pod).any(|own| own == ip)
+}
+
+/// The endpoints of a Service that DNS has.
+fn published<'a>(namespace: &'a Namespace, service: &'a Service) -> impl Iterator<Item = &'a Pod> {
     let pods = namespace.selected(&service.selector).map(|(_, pod)| pod);
-    pods.filter(|pod| pod.takes_traffic(service.publish_not_ready))
+    pods.filter(|pod| service.publishes(pod))
 }
 
-/// The endpoints of a Service that bear a host name, or the address that it is.
+/// The endpoints of a Service that bear a host name, or, without one, the address that it is.
 fn named(
     store: &Store,
     namespace: &Namespace,
@@ -193,23 +214,17 @@ fn named(
     service: &Service,
     host: &str,
 ) -> Vec<Endpoint> {
-    let is_its = |pod: &&Pod| {
-        pod.is_selected(&service.selector) && pod.takes_traffic(service.publish_not_ready)
-    };
+    let is_its = |pod: &&Pod| pod.is_selected(&service.selector) && service.publishes(pod);
     let by_host = namespace.by_host(host).map(|(_, pod)| pod).filter(is_its);
     let by_host = by_host.filter(|pod| pod.host(&name.name).is_some_and(|h| **h == *host));
     let mut found: Vec<Endpoint> = by_host.map(|pod| endpoint(name, service, pod)).collect();
-    if found.is_empty()
-        && let Some(ip) = dns::undashed(host)
-    {
-        let pod = match store.owner(ip) {
-            Some(Owner::Pod(ns, pod)) if **ns == *name.namespace => namespace.pods.get(pod),
-            // On the node's network an address has no owner.
-            None => taking(namespace, service).find(|pod| pod.ips.contains(&ip)),
-            _ => None,
-        };
-        let pod = pod.filter(is_its);
-        found.extend(pod.map(|pod| Endpoint {
+    let ip = dns::undashed(host).filter(|ip| dns::dashed(*ip) == host);
+    if let Some(ip) = ip {
+        let pods = store.pods_at(ip).filter(|(ns, _)| *ns == name.namespace);
+        let pods = pods.map(|(_, pod)| pod).filter(is_its);
+        let nameless = pods.filter(|pod| pod.host(&name.name).is_none());
+        let at_ip = nameless.filter(|pod| is_endpoint(service, pod, ip));
+        found.extend(at_ip.map(|pod| Endpoint {
             ips: vec![ip],
             ..endpoint(name, service, pod)
         }));
@@ -217,10 +232,18 @@ fn named(
     found
 }
 
-fn is_named(endpoint: &Endpoint, host: &str) -> bool {
+/// The part of a written endpoint that goes by `host`.
+fn part(endpoint: &Endpoint, host: &str) -> Option<Endpoint> {
     match &endpoint.host {
-        Some(own) => **own == *host,
-        None => endpoint.ips.iter().any(|ip| dns::dashed(*ip) == host),
+        Some(own) => (**own == *host).then(|| endpoint.clone()),
+        None => {
+            let ips = endpoint.ips.iter().copied();
+            let ips: Vec<IpAddr> = ips.filter(|ip| dns::dashed(*ip) == host).collect();
+            (!ips.is_empty()).then(|| Endpoint {
+                ips,
+                ..endpoint.clone()
+            })
+        }
     }
 }
 
@@ -229,33 +252,33 @@ fn own_ports(service: &Service) -> Vec<Port> {
     let ports = ports.map(|port| Port {
         name: port.name.clone(),
         protocol: port.protocol,
-        number: port.port,
+        number: Some(port.port),
     });
     ports.collect()
 }
 
-/// A pod as an endpoint of a Service: with the numbers that the ports have in it.
+/// A pod as an endpoint of a Service: with the addresses of the Service's families, and with the
+/// numbers that the ports have in it.
 fn endpoint(name: &Namespaced, service: &Service, pod: &Pod) -> Endpoint {
     let ports = service.ports.iter().filter_map(|port| {
         let number = match &port.target {
             TargetPort::Number(number) => *number,
             TargetPort::Name(target) => {
                 let mut declared = pod.ports.iter();
-                let is_it = |p: &&super::store::PodPortSpec| {
-                    p.protocol == port.protocol && p.name == *target
-                };
+                let is_it =
+                    |p: &&super::pod::PodPortSpec| p.protocol == port.protocol && p.name == *target;
                 declared.find(is_it)?.port
             }
         };
         Some(Port {
             name: port.name.clone(),
             protocol: port.protocol,
-            number,
+            number: Some(number),
         })
     });
     Endpoint {
         host: pod.host(&name.name).cloned(),
-        ips: pod.ips.to_vec(),
+        ips: service.addresses(pod).collect(),
         ports: ports.collect(),
     }
 }

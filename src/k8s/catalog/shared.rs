@@ -8,15 +8,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared as SharedFuture, WeakShared};
 use tokio::sync::{OnceCell, watch};
 
+use super::address::Written;
 use super::feed;
-use super::learn::{self, Answer, Learned};
+use super::learn::{self, Answer, LEARN_PATIENCE, Learned};
 use super::lookup::{self, Found};
 use super::name::{Query, What};
 use super::object::{RawPod, RawService};
 use super::store::{Owner, Store};
 use crate::addr::{ClusterDomain, ClusterName};
 use crate::dial::{Resolution, Wanted};
-use crate::k8s::client::Client;
+use crate::k8s::client::{Client, ClientError};
 use crate::k8s::discovery;
 use crate::task::Tasks;
 
@@ -28,11 +29,14 @@ const FORBIDDEN_RECHECK: Duration = Duration::from_secs(60);
 /// What all handles of a catalog share.
 pub(super) struct Shared {
     pub(super) client: Client,
+    /// The same for what a dial waits for.
+    pub(super) asking: Client,
     pub(super) domain: ClusterDomain,
     pub(super) tasks: Tasks,
     state: RwLock<State>,
     learned: Mutex<HashMap<Query, Asked>>,
     slices: OnceCell<bool>,
+    pub(super) written: Written,
     changed: watch::Sender<u64>,
 }
 
@@ -69,16 +73,6 @@ impl Kind {
 pub(super) struct FeedKey {
     pub(super) kind: Kind,
     pub(super) scope: Option<Arc<str>>,
-}
-
-impl FeedKey {
-    pub(super) fn path(&self) -> String {
-        let plural = self.kind.plural();
-        match &self.scope {
-            None => format!("/api/v1/{plural}"),
-            Some(namespace) => format!("/api/v1/namespaces/{namespace}/{plural}"),
-        }
-    }
 }
 
 /// How a feed is doing.
@@ -212,12 +206,14 @@ impl Shared {
     /// Nothing is known, nothing is watched.
     pub(super) fn new(client: Client, domain: ClusterDomain, tasks: &Tasks) -> Self {
         Self {
+            asking: client.patient_for(LEARN_PATIENCE),
             client,
             domain,
             tasks: tasks.clone(),
             state: RwLock::default(),
             learned: Mutex::default(),
             slices: OnceCell::new(),
+            written: Written::default(),
             changed: watch::Sender::new(0),
         }
     }
@@ -265,9 +261,13 @@ impl Shared {
         })
     }
 
-    /// Whether the server has discovery.k8s.io/v1; asked once.
+    /// Whether the server has discovery.k8s.io/v1; asked once. Where it does not say, it is asked
+    /// for slices, as every server of today has them.
     pub(super) async fn has_slices(&self) -> bool {
-        let ask = || async { discovery::has_slices(&self.client).await };
+        let ask = || async {
+            let known = discovery::has_slices(&self.asking).await?;
+            Ok::<bool, ClientError>(known.unwrap_or(true))
+        };
         // A failure is no answer: the next question asks again.
         self.slices.get_or_try_init(ask).await.is_ok_and(|has| *has)
     }

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::family::Families;
 use super::object::{IntOrString, RawPod, RawService, addresses};
+use super::pod::Pod;
 use super::texts::{Index, Texts, add, take};
 use crate::addr::{Namespaced, Protocol};
 
@@ -23,6 +25,8 @@ pub(super) struct Service {
     pub(super) publish_not_ready: bool,
     /// Its cluster addresses, of each family one at most; none for a headless one.
     pub(super) ips: Box<[IpAddr]>,
+    /// Which of its pods' addresses are endpoints.
+    pub(super) families: Families,
 }
 
 /// How a Service gets its traffic.
@@ -50,73 +54,6 @@ pub(super) enum TargetPort {
     Name(Arc<str>),
 }
 
-/// A pod.
-#[derive(Debug)]
-pub(super) struct Pod {
-    pub(super) uid: Box<str>,
-    pub(super) ports: Box<[PodPortSpec]>,
-    /// Its `Ready` condition.
-    pub(super) ready: bool,
-    /// It was asked to end.
-    pub(super) terminating: bool,
-    /// Its containers have ended and will not come back.
-    pub(super) over: bool,
-    /// Its host name and the headless Service that it has this name under, where the pod sets
-    /// both: StatefulSets do.
-    pub(super) subdomain: Option<(Arc<str>, Arc<str>)>,
-    /// Its addresses are the node's, which mean the node.
-    pub(super) host_network: bool,
-    /// Its addresses, of each family one at most; none before it has one, and once it is over,
-    /// when it has given them back.
-    pub(super) ips: Box<[IpAddr]>,
-    labels: Box<[Label]>,
-}
-
-/// A port that a pod's containers declare.
-#[derive(Debug)]
-pub(super) struct PodPortSpec {
-    pub(super) name: Arc<str>,
-    pub(super) port: u16,
-    pub(super) protocol: Protocol,
-}
-
-impl Pod {
-    /// Whether a Service with this selector means it.
-    pub(super) fn is_selected(&self, selector: &[Label]) -> bool {
-        selector.iter().all(|label| self.labels.contains(label))
-    }
-
-    /// Its name in DNS under a Service.
-    pub(super) fn host(&self, service: &str) -> Option<&Arc<str>> {
-        let (host, subdomain) = self.subdomain.as_ref()?;
-        (**subdomain == *service).then_some(host)
-    }
-
-    /// Whether a Service sends traffic to it.
-    pub(super) fn takes_traffic(&self, publish_not_ready: bool) -> bool {
-        !self.ips.is_empty() && !self.terminating && (self.ready || publish_not_ready)
-    }
-
-    /// The addresses that nothing else has.
-    fn own_ips(&self) -> &[IpAddr] {
-        if self.host_network { &[] } else { &self.ips }
-    }
-
-    /// Whether it declares the port.
-    pub(super) fn declares(&self, port: u16, protocol: Protocol) -> bool {
-        let mut ports = self.ports.iter();
-        ports.any(|p| p.protocol == protocol && p.port == port)
-    }
-
-    /// The number of the port that it declares under `name`.
-    pub(super) fn named(&self, name: &str, protocol: Protocol) -> Option<u16> {
-        let mut ports = self.ports.iter();
-        ports
-            .find(|p| p.protocol == protocol && &*p.name == name)
-            .map(|port| port.port)
-    }
-}
-
 /// Whose address it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -140,8 +77,8 @@ pub(super) struct Namespace {
     by_label: Index,
     /// Pods by the host names that DNS knows them by.
     by_host: Index,
-    /// Headless Services by one term of their selectors.
-    headless: Index,
+    /// Services by one term of their selectors.
+    selecting: Index,
 }
 
 impl Namespace {
@@ -166,14 +103,14 @@ impl Namespace {
         names.filter_map(|name| self.pods.get_key_value(name))
     }
 
-    /// The headless Services that select a pod.
-    pub(super) fn headless_of<'a>(
+    /// The Services that select a pod.
+    pub(super) fn services_of<'a>(
         &'a self,
         pod: &'a Pod,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a Service)> {
         let labels = pod.labels.iter();
         let names = labels
-            .filter_map(|label| self.headless.get(label))
+            .filter_map(|label| self.selecting.get(label))
             .flatten();
         names
             .filter_map(|name| self.services.get_key_value(name))
@@ -186,6 +123,8 @@ impl Namespace {
 pub(super) struct Store {
     pub(super) namespaces: HashMap<Arc<str>, Namespace>,
     by_ip: HashMap<IpAddr, Owner>,
+    /// The pods on the network of the node that has an address.
+    by_node: HashMap<IpAddr, HashSet<Key>>,
     texts: Texts,
 }
 
@@ -207,6 +146,22 @@ impl Store {
         self.by_ip.get(&ip)
     }
 
+    /// The pods that have `ip`: its owner, or those on the network of its node.
+    pub(super) fn pods_at(&self, ip: IpAddr) -> impl Iterator<Item = (&str, &Pod)> {
+        let own = match self.owner(ip) {
+            Some(Owner::Pod(namespace, name)) => Some((namespace, name)),
+            _ => None,
+        };
+        let shared = self.by_node.get(&ip).into_iter().flatten();
+        let pods = own
+            .into_iter()
+            .chain(shared.map(|(namespace, name)| (namespace, name)));
+        pods.filter_map(|(namespace, name)| {
+            let pod = self.namespace(namespace)?.pods.get(name)?;
+            Some((&**namespace, pod))
+        })
+    }
+
     /// Takes a Service in its new form.
     pub(super) fn apply_service(&mut self, raw: &RawService) -> Key {
         let texts = &mut self.texts;
@@ -221,7 +176,7 @@ impl Store {
         let key = (namespace.clone(), name.clone());
         let entry = self.namespaces.entry(namespace).or_default();
         if let Some(label) = service.indexed_by() {
-            add(&mut entry.headless, label, &name);
+            add(&mut entry.selecting, label, &name);
         }
         entry.services.insert(name, service);
         key
@@ -234,7 +189,7 @@ impl Store {
         };
         if let Some((name, old)) = entry.services.remove_entry(name) {
             if let Some(label) = old.indexed_by() {
-                take(&mut entry.headless, label, &name);
+                take(&mut entry.selecting, label, &name);
             }
             for ip in &old.ips {
                 let by_ip = &mut self.by_ip;
@@ -260,6 +215,9 @@ impl Store {
             self.by_ip.insert(*ip, owner);
         }
         let key = (namespace.clone(), name.clone());
+        for ip in pod.node_ips() {
+            self.by_node.entry(*ip).or_default().insert(key.clone());
+        }
         let entry = self.namespaces.entry(namespace).or_default();
         for label in &pod.labels {
             add(&mut entry.by_label, label, &name);
@@ -285,6 +243,14 @@ impl Store {
         if let Some((host, _)) = &old.subdomain {
             take(&mut entry.by_host, host, name);
         }
+        for ip in old.node_ips() {
+            if let Some(pods) = self.by_node.get_mut(ip) {
+                pods.retain(|(ns, n)| **ns != *namespace || **n != *name);
+                if pods.is_empty() {
+                    self.by_node.remove(ip);
+                }
+            }
+        }
         for ip in old.own_ips() {
             let by_ip = &mut self.by_ip;
             let owner = by_ip.get(ip);
@@ -296,10 +262,27 @@ impl Store {
 }
 
 impl Service {
-    /// The term under which a headless Service is found from its pods.
+    /// Those of a pod's addresses that are endpoints, the preferred one first.
+    pub(super) fn addresses<'a>(&self, pod: &'a Pod) -> impl Iterator<Item = IpAddr> + use<'a> {
+        self.families.of(&pod.ips)
+    }
+
+    /// Whether it sends traffic to a pod.
+    pub(super) fn takes(&self, pod: &Pod) -> bool {
+        pod.takes_traffic(self.publish_not_ready) && self.addresses(pod).next().is_some()
+    }
+
+    /// Whether a pod is an endpoint that DNS has: with `publishNotReadyAddresses` also one that
+    /// is about to end (`podToEndpoint` of k8s.io/endpointslice).
+    pub(super) fn publishes(&self, pod: &Pod) -> bool {
+        let ready = self.publish_not_ready || pod.takes_traffic(false);
+        ready && self.addresses(pod).next().is_some()
+    }
+
+    /// The term under which a Service is found from its pods.
     fn indexed_by(&self) -> Option<&Label> {
-        let headless = self.kind == ServiceKind::Headless;
-        headless.then(|| self.selector.first()).flatten()
+        let has_endpoints = !matches!(self.kind, ServiceKind::External(_));
+        has_endpoints.then(|| self.selector.first()).flatten()
     }
 
     fn new(raw: &RawService, texts: &mut Texts) -> Self {
@@ -325,47 +308,17 @@ impl Service {
             protocol: Protocol::of(&port.protocol),
         });
         let ports = ports.collect();
+        let ips = addresses(
+            &spec.cluster_ip,
+            spec.cluster_ips.iter().map(String::as_str),
+        );
         Self {
             kind,
             ports,
             selector: texts.labels(&spec.selector),
             publish_not_ready: spec.publish_not_ready_addresses,
-            ips: addresses(
-                &spec.cluster_ip,
-                spec.cluster_ips.iter().map(String::as_str),
-            ),
-        }
-    }
-}
-
-impl Pod {
-    fn new(raw: &RawPod, texts: &mut Texts) -> Self {
-        let (spec, status) = (&raw.spec, &raw.status);
-        // Init containers that restart always are sidecars: they run beside the others.
-        let sidecars = spec.init_containers.iter();
-        let sidecars = sidecars.filter(|c| c.restart_policy == "Always");
-        let ports = spec.containers.iter().chain(sidecars);
-        let ports = ports.flat_map(|c| &c.ports).map(|port| PodPortSpec {
-            name: texts.get(&port.name),
-            port: port.container_port,
-            protocol: Protocol::of(&port.protocol),
-        });
-        let ports = ports.collect();
-        let over = matches!(status.phase.as_str(), "Succeeded" | "Failed");
-        let many = status.pod_ips.iter().map(|ip| ip.ip.as_str());
-        let ips = addresses(&status.pod_ip, many);
-        let mut conditions = status.conditions.iter();
-        Self {
-            uid: raw.metadata.uid.as_str().into(),
-            ports,
-            ready: conditions.any(|c| c.kind == "Ready" && c.status == "True"),
-            terminating: raw.metadata.deletion_timestamp.is_some(),
-            over,
-            subdomain: (!spec.hostname.is_empty() && !spec.subdomain.is_empty())
-                .then(|| (spec.hostname.as_str().into(), texts.get(&spec.subdomain))),
-            host_network: spec.host_network,
-            ips: if over { Box::default() } else { ips },
-            labels: texts.labels(&raw.metadata.labels),
+            families: Families::new(&spec.ip_families, &ips),
+            ips,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -81,6 +82,21 @@ pub enum ClientError {
         /// The API server's words.
         message: String,
     },
+    /// The API server asked to wait, for longer than kdev does.
+    #[error(
+        "the API server {server} is too busy ({code}): kdev waited {} s, and it asks for {} s more; try again later, or ask whoever runs the cluster about its limits for this user",
+        .waited.as_secs(), .asked.as_secs()
+    )]
+    Busy {
+        /// Its address.
+        server: String,
+        /// The HTTP status.
+        code: u16,
+        /// How long it was waited.
+        waited: Duration,
+        /// The last `Retry-After`.
+        asked: Duration,
+    },
     /// The answer is not what Kubernetes would say.
     #[error("the answer of {server} is not understood: {reason}")]
     Answer {
@@ -96,17 +112,23 @@ impl ClientError {
     #[must_use]
     pub fn code(&self) -> Option<u16> {
         match self {
-            Self::Status { code, .. } => Some(*code),
+            Self::Status { code, .. } | Self::Busy { code, .. } => Some(*code),
             Self::Unauthorized { .. } => Some(401),
             _ => None,
         }
+    }
+
+    /// Whether the API server itself forbids it, rather than something before it.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Status { code: 403, reason, .. } if reason == "Forbidden")
     }
 
     /// Whether trying again soon may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Answer { .. } => true,
+            Self::Unreachable { .. } | Self::Answer { .. } | Self::Busy { .. } => true,
             Self::Proxy { error, .. } => !error.is_login(),
             Self::Login(error) => error.is_passing(),
             Self::Status { code, .. } => *code == 429 || *code >= 500,

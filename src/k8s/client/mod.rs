@@ -5,7 +5,9 @@
 //! credentials end, and at once, for all that wait together, when the API server answers 401.
 
 mod error;
+mod exchange;
 mod generation;
+mod patience;
 mod refused;
 mod request;
 mod stack;
@@ -20,18 +22,21 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use kube::client::Body;
 
 pub use error::ClientError;
+pub use patience::{PATIENCE, UNSAID};
 pub use stack::CONNECT_TIMEOUT;
 pub use upgrade::{UPGRADE_TIMEOUT, Upgrade, UpgradeError};
 
 pub(crate) use error::Status;
 
+use self::exchange::Kind;
 use self::generation::{Freshness, Generation};
+use self::patience::Held;
 use self::refused::Refused;
-use self::starting::{Starting, is_denial};
+use self::starting::Starting;
 use super::kubeconfig::{Environment, KubeOptions};
 use super::oidc;
 use crate::task::Tasks;
@@ -42,9 +47,6 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Credentials are not renewed more often than this: a plugin that hands out what the API server
 /// refuses must not run for every request.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
-/// First pause before a server that has just started is asked again, and the longest one.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 type Renewal = Shared<BoxFuture<'static, Result<Arc<Generation>, ClientError>>>;
 
@@ -52,6 +54,8 @@ type Renewal = Shared<BoxFuture<'static, Result<Arc<Generation>, ClientError>>>;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// How long a request waits in all where the API server asks for patience.
+    patience: Duration,
 }
 
 struct Inner {
@@ -62,6 +66,7 @@ struct Inner {
     renewing: Mutex<Renewing>,
     refused: Refused,
     starting: Starting,
+    held: Held,
     /// The tokens of a login by OpenID Connect.
     logins: oidc::Session,
     /// Whether a plugin may use the terminal.
@@ -108,23 +113,6 @@ struct Renewing {
     last: Option<(Instant, Option<ClientError>)>,
     /// The reason that the user was told.
     said: Option<String>,
-}
-
-/// Which of a generation's clients a request takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Request,
-    Upgrade,
-}
-
-impl Kind {
-    /// How long the API server may take to begin its answer, connecting included.
-    fn limit(self) -> Duration {
-        match self {
-            Self::Request => RESPONSE_TIMEOUT,
-            Self::Upgrade => UPGRADE_TIMEOUT,
-        }
-    }
 }
 
 impl fmt::Debug for Client {
@@ -193,10 +181,12 @@ impl Client {
                 renewing: Mutex::default(),
                 refused: Refused::new(),
                 starting: Starting::default(),
+                held: Held::default(),
                 logins,
                 may_ask: AtomicBool::new(may_ask),
                 tasks: tasks.clone(),
             }),
+            patience: PATIENCE,
         })
     }
 
@@ -239,84 +229,15 @@ impl Client {
 
     /// Sends a request with a URI relative to the API server. A 401 is answered once with fresh
     /// credentials, where the body can be sent again, and so is a 403 of a server that has just
-    /// started, for as long as it may not have read its roles; any other status is returned as it
-    /// came.
+    /// started, for as long as it may not have read its roles. A server that asks for patience by
+    /// `Retry-After` gets it, up to [`PATIENCE`] unless [`Client::patient_for`] says otherwise. Any
+    /// other status is returned as it came.
     ///
     /// # Errors
-    /// When there are no good credentials, or no answer within [`RESPONSE_TIMEOUT`].
+    /// When there are no good credentials, no answer within [`RESPONSE_TIMEOUT`], or no patience
+    /// left.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, ClientError> {
         self.exchange(request, Kind::Request).await
-    }
-
-    /// The limits are the API server's: what waits for a login waits as long as that may take.
-    async fn exchange(
-        &self,
-        mut request: Request<Body>,
-        kind: Kind,
-    ) -> Result<Response<Body>, ClientError> {
-        let mut renewed = None;
-        let mut pause = FIRST_PAUSE;
-        let response = loop {
-            let generation = match &renewed {
-                Some(renewed) => Arc::clone(renewed),
-                None => self.generation().await?,
-            };
-            let again = copy(&request);
-            let sent = Instant::now();
-            let response = self.send_as(&generation, request, kind).await?;
-            let Some(again) = again else {
-                break response;
-            };
-            if response.status() == StatusCode::UNAUTHORIZED && renewed.is_none() {
-                let Some(renewal) = self.renew(&generation) else {
-                    break response;
-                };
-                let fresh = renewal.await;
-                renewed = Some(fresh.inspect_err(|error| self.inner.refused.by_server(error))?);
-            } else if is_denial(&response) && self.inner.starting.explains(sent) {
-                tracing::debug!(uri = %again.uri(), "denied by a server that may have just started");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            } else {
-                break response;
-            }
-            request = again;
-        };
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let error = self.unauthorized("Unauthorized".to_owned());
-            self.inner.refused.by_server(&error);
-        } else {
-            self.inner.refused.accepted();
-        }
-        Ok(response)
-    }
-
-    async fn send_as(
-        &self,
-        generation: &Generation,
-        request: Request<Body>,
-        kind: Kind,
-    ) -> Result<Response<Body>, ClientError> {
-        let client = match kind {
-            Kind::Request => &generation.stack.requests,
-            Kind::Upgrade => &generation.stack.upgrades,
-        };
-        let about = &self.inner.about;
-        let limit = kind.limit();
-        let namespaced = request.uri().path().contains("/namespaces/");
-        let answer = match tokio::time::timeout(limit, client.send(request)).await {
-            Ok(sent) => sent.map_err(|e| error::classify(&e, &about.context, &about.way())),
-            Err(_) => Err(ClientError::Unreachable {
-                server: about.way(),
-                reason: format!("no answer within {} s", limit.as_secs()),
-            }),
-        };
-        match &answer {
-            Ok(response) => self.inner.starting.answered(namespaced, response.status()),
-            Err(ClientError::Unreachable { .. }) => self.inner.starting.away(),
-            Err(_) => {}
-        }
-        answer
     }
 
     /// Credentials that are good now.
@@ -419,16 +340,4 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The same request once more, where its body can be had twice.
-fn copy(request: &Request<Body>) -> Option<Request<Body>> {
-    let body = request.body().try_clone()?;
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.version_mut() = request.version();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
 }

@@ -95,9 +95,31 @@ impl Client {
         path: &str,
         object: &impl Serialize,
     ) -> Result<T, ClientError> {
+        self.apply_told(path, object)
+            .await
+            .map(|(object, _)| object)
+    }
+
+    /// As [`Client::apply`]; also tells whether the object is new.
+    ///
+    /// # Errors
+    /// As [`Client::apply`].
+    pub async fn apply_told<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &impl Serialize,
+    ) -> Result<(T, bool), ClientError> {
         // JSON is YAML, and no server before 1.34 takes an apply patch by any other name.
         let form = "application/apply-patch+yaml";
-        self.change(Method::PATCH, path, form, object).await
+        let json = serde_json::to_vec(object).map_err(|e| self.not_understood(&e))?;
+        let call = Call {
+            method: Method::PATCH,
+            path,
+            accept: JSON,
+            form,
+        };
+        let (status, body) = self.call_told(call, Body::from(json)).await?;
+        Ok((self.decode(&body)?, status == StatusCode::CREATED))
     }
 
     /// Changes what is at `path` by a merge patch (RFC 7386), as the `fieldManager` in its query.
@@ -150,6 +172,14 @@ impl Client {
     }
 
     async fn call(&self, call: Call<'_>, body: Body) -> Result<Vec<u8>, ClientError> {
+        self.call_told(call, body).await.map(|(_, body)| body)
+    }
+
+    async fn call_told(
+        &self,
+        call: Call<'_>,
+        body: Body,
+    ) -> Result<(StatusCode, Vec<u8>), ClientError> {
         let request = Request::builder()
             .method(call.method)
             .uri(call.path)
@@ -158,7 +188,8 @@ impl Client {
             .body(body)
             .map_err(|e| self.not_understood(&e))?;
         let response = self.send(request).await?;
-        self.body(response).await
+        let status = response.status();
+        Ok((status, self.body(response).await?))
     }
 
     /// The body of a success, or the failure that `response` is.

@@ -9,8 +9,9 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
 
+use super::Client;
 use super::error::{ClientError, Status};
-use super::{Client, Kind};
+use super::exchange::Kind;
 
 /// How long the answer to an upgrade may take, connecting included, and its body if it is a
 /// refusal; a login that is waited for does not count. The API server connects to
@@ -52,6 +53,9 @@ pub enum UpgradeError {
         /// The first line of the answer's body; may be empty.
         text: String,
     },
+    /// The API server asked to wait, for longer than kdev does.
+    #[error("{0}")]
+    Busy(String),
     /// The way to the API server is broken.
     #[error("{0}")]
     Network(String),
@@ -80,6 +84,7 @@ impl From<ClientError> for UpgradeError {
                 reason,
                 message,
             },
+            ClientError::Busy { .. } => Self::Busy(error.to_string()),
             ClientError::Unreachable { .. }
             | ClientError::Proxy { .. }
             | ClientError::Certificate { .. }
@@ -96,7 +101,7 @@ impl From<ClientError> for UpgradeError {
 impl Client {
     /// Sends a request that asks for an upgrade, on a connection of its own. The URI is relative
     /// to the API server (`/api/v1/…`); credentials, proxy and impersonation are added. A 401 is
-    /// answered once with fresh credentials.
+    /// answered once with fresh credentials; a server that asks for patience gets some seconds.
     ///
     /// Dropping the future closes the connection.
     ///

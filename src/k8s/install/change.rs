@@ -6,11 +6,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::manifest::Manifest;
+use super::netpolicy::{self, POLICIES};
+use super::shape::pairs;
 use super::site::{
     BUDGETS, CONFIG_MAPS, DEPLOYMENTS, Found, InstallError, Kind, PODS, REPLICA_SETS, SECRETS,
     Site, name_of,
 };
-use super::{INTERCEPT_SECRET, MANAGER, NAME, VERSION_ANNOTATION};
+use super::trial::{Refusal, advice, refusal};
+use super::undo::Made;
+use super::{INTERCEPT_SECRET, MANAGER, NAME};
 use crate::k8s::ClientError;
 use crate::k8s::access::Permission;
 
@@ -91,13 +95,76 @@ pub fn objects(manifest: &Manifest, found: &Found) -> Result<Vec<Value>, Install
     }
     all.extend(manifest.parts());
     all.extend(manifest.budget());
+    all.extend(manifest.network_policy(&found.policies));
     all.push(manifest.deployment());
     Ok(all)
 }
 
+/// The permissions that it takes to give labels and annotations to what is there; none where all is
+/// as it should be.
+#[must_use]
+pub fn marking_permissions(site: &Site, objects: &[Value], found: &Found) -> Vec<Permission> {
+    let mut all: Vec<Permission> = Vec::new();
+    for (kind, object) in objects
+        .iter()
+        .filter_map(|object| Some((kept(object)?, object)))
+    {
+        let there = found.kept(kind, name_of(object));
+        let patch = kind.permission("patch", &site.namespace);
+        if there.is_some_and(|there| marks(there, object, found).is_some()) && !all.contains(&patch)
+        {
+            all.push(patch);
+        }
+    }
+    all
+}
+
+/// The kind of an object that is created once and then only labelled.
+fn kept(object: &Value) -> Option<&'static Kind> {
+    let kinds = [&SECRETS, &CONFIG_MAPS].into_iter();
+    kinds.into_iter().find(|kind| object["kind"] == kind.kind)
+}
+
+/// The patch that gives `there` the labels and annotations of `object`, and takes off those that the
+/// user had chosen before; none where there is nothing to change.
+fn marks(there: &Value, object: &Value, found: &Found) -> Option<Value> {
+    let before = found.settings().unwrap_or_default().shape;
+    let mut patch = json!({});
+    for (field, chosen) in [
+        ("labels", &before.labels),
+        ("annotations", &before.annotations),
+    ] {
+        let (has, wanted) = (
+            pairs(&there["metadata"][field]),
+            pairs(&object["metadata"][field]),
+        );
+        let gone = chosen
+            .keys()
+            .filter(|key| has.contains_key(*key) && !wanted.contains_key(*key));
+        for key in gone {
+            patch["metadata"][field][key] = Value::Null;
+        }
+        for (key, value) in wanted
+            .iter()
+            .filter(|(key, value)| has.get(*key) != Some(value))
+        {
+            patch["metadata"][field][key] = json!(value);
+        }
+    }
+    (patch != json!({})).then_some(patch)
+}
+
+/// What became of an object, or would.
+pub(super) struct Sent {
+    pub(super) kind: &'static Kind,
+    pub(super) action: Action,
+    pub(super) object: Value,
+}
+
 impl Site {
     /// Puts `objects` there, in their order: what pods need comes before the pods. Can be
-    /// repeated from any point where it was broken off.
+    /// repeated from any point where it was broken off. What is new is added to `made`. Gives the
+    /// Deployment as it is then.
     ///
     /// # Errors
     /// When the API server refuses one. What came before it stays.
@@ -106,10 +173,24 @@ impl Site {
         objects: &[Value],
         found: &Found,
         force: bool,
+        made: &mut Vec<Made>,
         done: &mut (dyn FnMut(Done) + Send),
-    ) -> Result<(), InstallError> {
+    ) -> Result<Value, InstallError> {
+        let mut deployment = Value::Null;
         for object in objects {
-            done(self.put_one(object, found, force).await?);
+            let sent = self.send(object, found, force, false).await;
+            let sent = sent.map_err(|error| refused(shown(object), error))?;
+            if sent.action == Action::Created {
+                made.push(Made::of(sent.kind, &sent.object));
+            }
+            done(Done {
+                kind: sent.kind.kind,
+                name: name_of(object).to_owned(),
+                action: sent.action,
+            });
+            if *sent.kind == DEPLOYMENTS {
+                deployment = sent.object;
+            }
         }
         // One pod is no budget's to keep.
         let budget = objects.iter().any(|object| object["kind"] == BUDGETS.kind);
@@ -117,35 +198,64 @@ impl Site {
             self.delete(found.budgets, NAME, "Background").await?;
             done(deleted(found.budgets, NAME));
         }
-        Ok(())
+        let policy = objects.iter().any(|object| object["kind"] == POLICIES.kind);
+        if !policy && found.policies.iter().any(netpolicy::is_own) {
+            self.delete(&POLICIES, NAME, "Background").await?;
+            done(deleted(&POLICIES, NAME));
+        }
+        Ok(deployment)
     }
 
-    async fn put_one(
+    /// Sends one object as it is to be; `dry`, without anything being done.
+    pub(super) async fn send(
         &self,
         object: &Value,
         found: &Found,
         force: bool,
-    ) -> Result<Done, InstallError> {
+        dry: bool,
+    ) -> Result<Sent, ClientError> {
         let name = name_of(object);
-        match object["kind"].as_str().unwrap_or_default() {
-            "Secret" => {
-                let secrets = found.secrets.iter().flatten();
-                let there = secrets.into_iter().any(|secret| name_of(secret) == name);
-                self.create(&SECRETS, object, there).await
-            }
-            "ConfigMap" => {
-                let there = found.parts.iter().any(|part| part == name);
-                self.create(&CONFIG_MAPS, object, there).await
-            }
-            "Deployment" => {
-                let there = found.deployment.as_ref();
-                self.apply(&DEPLOYMENTS, object, there, force).await
-            }
-            _ => {
-                let there = found.budget.as_ref();
-                self.apply(found.budgets, object, there, force).await
-            }
+        let dry = if dry { "&dryRun=All" } else { "" };
+        if let Some(kind) = kept(object) {
+            let Some(there) = found.kept(kind, name) else {
+                return self.create(kind, object, dry).await;
+            };
+            let Some(patch) = marks(there, object, found) else {
+                return Ok(Sent {
+                    kind,
+                    action: Action::Unchanged,
+                    object: there.clone(),
+                });
+            };
+            let path = kind.path(&self.namespace, name);
+            let path = format!("{path}?fieldManager={MANAGER}{dry}");
+            return Ok(Sent {
+                kind,
+                action: Action::Changed,
+                object: self.client.merge(&path, &patch).await?,
+            });
         }
+        let (kind, there) = match object["kind"].as_str().unwrap_or_default() {
+            "Deployment" => (&DEPLOYMENTS, found.deployment.as_ref()),
+            "NetworkPolicy" => {
+                let there = found.policies.iter().find(|policy| name_of(policy) == name);
+                (&POLICIES, there)
+            }
+            _ => (found.budgets, found.budget.as_ref()),
+        };
+        let path = kind.path(&self.namespace, name);
+        let path = format!("{path}?fieldManager={MANAGER}&force={force}{dry}");
+        let (applied, created): (Value, bool) = self.client.apply_told(&path, object).await?;
+        let action = match there {
+            _ if created => Action::Created,
+            Some(before) if is_same(before, &applied, object, found) => Action::Unchanged,
+            _ => Action::Changed,
+        };
+        Ok(Sent {
+            kind,
+            action,
+            object: applied,
+        })
     }
 
     /// Creates what never changes; somebody who created the same meanwhile did it as well.
@@ -153,51 +263,21 @@ impl Site {
         &self,
         kind: &'static Kind,
         object: &Value,
-        there: bool,
-    ) -> Result<Done, InstallError> {
-        let name = name_of(object).to_owned();
-        let mut action = Action::Unchanged;
-        if !there {
-            let path = kind.path(&self.namespace, "");
-            let path = format!("{path}?fieldManager={MANAGER}");
-            match self.client.post::<Value>(&path, object).await {
-                Ok(_) => action = Action::Created,
-                Err(ClientError::Status {
-                    code: 409, reason, ..
-                }) if reason == "AlreadyExists" => {}
-                Err(error) => return Err(refused(kind, &name, error)),
-            }
-        }
-        Ok(Done {
-            kind: kind.kind,
-            name,
-            action,
-        })
-    }
-
-    async fn apply(
-        &self,
-        kind: &'static Kind,
-        object: &Value,
-        there: Option<&Value>,
-        force: bool,
-    ) -> Result<Done, InstallError> {
-        let name = name_of(object).to_owned();
-        let path = kind.path(&self.namespace, &name);
-        let path = format!("{path}?fieldManager={MANAGER}&force={force}");
-        let applied: Value = match self.client.apply(&path, object).await {
-            Ok(applied) => applied,
-            Err(error) => return Err(refused(kind, &name, error)),
+        dry: &str,
+    ) -> Result<Sent, ClientError> {
+        let path = kind.path(&self.namespace, "");
+        let path = format!("{path}?fieldManager={MANAGER}{dry}");
+        let (action, object) = match self.client.post::<Value>(&path, object).await {
+            Ok(created) => (Action::Created, created),
+            Err(ClientError::Status {
+                code: 409, reason, ..
+            }) if reason == "AlreadyExists" => (Action::Unchanged, object.clone()),
+            Err(error) => return Err(error),
         };
-        let action = match there {
-            None => Action::Created,
-            Some(before) if is_same(before, &applied) => Action::Unchanged,
-            Some(_) => Action::Changed,
-        };
-        Ok(Done {
-            kind: kind.kind,
-            name,
+        Ok(Sent {
+            kind,
             action,
+            object,
         })
     }
 
@@ -233,6 +313,12 @@ impl Site {
             let names = self.own_names(kind).await?;
             all.extend(names.into_iter().map(|name| (kind, name)));
         }
+        match self.own_names(&POLICIES).await {
+            Ok(names) => all.extend(names.into_iter().map(|name| (&POLICIES, name))),
+            // Who may not look at them has made none.
+            Err(error) if matches!(error.code(), Some(403 | 404)) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(all)
     }
 
@@ -261,7 +347,11 @@ impl Site {
     }
 
     /// Waits until no Deployment and no pod of the relay is left.
-    async fn gone(&self, ends: tokio::time::Instant, limit: Duration) -> Result<(), InstallError> {
+    pub(super) async fn gone(
+        &self,
+        ends: tokio::time::Instant,
+        limit: Duration,
+    ) -> Result<(), InstallError> {
         loop {
             let mut left = Vec::new();
             for kind in [&DEPLOYMENTS, &REPLICA_SETS, &PODS] {
@@ -289,31 +379,47 @@ impl Site {
     }
 
     async fn delete(&self, kind: &Kind, name: &str, how: &str) -> Result<(), InstallError> {
-        let options = json!({
+        let deleted = self.delete_as(kind, name, how, None).await;
+        deleted.map_err(|error| refused(format!("{} {name}", kind.kind), error))
+    }
+
+    /// Deletes an object, with `uid` no other one of its name; one that is gone is as good.
+    pub(super) async fn delete_as(
+        &self,
+        kind: &Kind,
+        name: &str,
+        how: &str,
+        uid: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let mut options = json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": how,
         });
+        if let Some(uid) = uid {
+            options["preconditions"] = json!({"uid": uid});
+        }
         let path = kind.path(&self.namespace, name);
         match self.client.delete(&path, &options).await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some(404) => Ok(()),
-            Err(error) => Err(refused(kind, name, error)),
+            Err(error) => Err(error),
         }
     }
 }
 
 /// Whether an apply changed nothing. The whole object may differ all the same: controllers write
 /// its status and annotations of their own at any time.
-fn is_same(before: &Value, after: &Value) -> bool {
+fn is_same(before: &Value, after: &Value, sent: &Value, found: &Found) -> bool {
+    let chosen = found.settings().unwrap_or_default().shape.annotations;
+    let sent = pairs(&sent["metadata"]["annotations"]);
     let ours = |object: &Value| {
         let metadata = &object["metadata"];
-        [
-            // Counts the changes of the spec.
-            metadata["generation"].clone(),
-            metadata["labels"].clone(),
-            metadata["annotations"][VERSION_ANNOTATION].clone(),
-        ]
+        let keys = sent.keys().chain(chosen.keys());
+        let annotations = keys.map(|key| metadata["annotations"][key].clone());
+        // The generation counts the changes of the spec.
+        let fields = [metadata["generation"].clone(), metadata["labels"].clone()];
+        fields.into_iter().chain(annotations).collect::<Vec<_>>()
     };
     ours(before) == ours(after)
 }
@@ -326,29 +432,29 @@ fn deleted(kind: &Kind, name: &str) -> Done {
     }
 }
 
-fn refused(kind: &Kind, name: &str, error: ClientError) -> InstallError {
-    let what = format!("{} {name}", kind.kind);
-    match error {
-        ClientError::Status {
-            code: 409, message, ..
-        } => InstallError::Conflict { what, message },
-        ClientError::Status {
-            code: 403, message, ..
-        } if message.contains("exceeded quota") => InstallError::Refused {
-            what,
-            message,
-            fix: "ask whoever runs the cluster for a larger quota, or choose another namespace"
-                .to_owned(),
-        },
-        ClientError::Status {
-            code: 403 | 422,
-            message,
-            ..
-        } => InstallError::Refused {
-            what,
-            message,
-            fix: "`kdev install --dry-run` shows what was asked for".to_owned(),
-        },
-        other => other.into(),
+fn shown(object: &Value) -> String {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    format!("{kind} {}", name_of(object))
+}
+
+/// What it means that a request about the object `what` failed.
+pub(super) fn refused(what: String, error: ClientError) -> InstallError {
+    if let ClientError::Status {
+        code: 409, message, ..
+    } = error
+    {
+        return InstallError::Conflict { what, message };
     }
+    let Some(message) = refusal(&error) else {
+        return error.into();
+    };
+    let fix = match message.contains("exceeded quota") {
+        true => "ask whoever runs the cluster for a larger quota, or choose another namespace"
+            .to_owned(),
+        false => advice(&[Refusal {
+            what: what.clone(),
+            message: message.clone(),
+        }]),
+    };
+    InstallError::Refused { what, message, fix }
 }

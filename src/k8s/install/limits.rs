@@ -1,7 +1,9 @@
 //! What the namespace's ResourceQuotas and LimitRanges demand of the relay's containers. Without
-//! them a container gets small requests, a memory limit and no CPU limit.
+//! them a container gets small requests, a memory limit and no CPU limit. What the user chose stands.
 
 use serde_json::{Map, Value, json};
+
+use super::shape::Shape;
 
 /// CPU that a container asks for: an idle relay uses next to none.
 const CPU: &str = "10m";
@@ -17,7 +19,7 @@ const DISK: &str = "16Mi";
 const DISK_LIMIT: &str = "64Mi";
 
 /// Thousandths of a core, byte or whatever a resource is counted in.
-type Milli = i128;
+pub(super) type Milli = i128;
 
 /// What a container's `resources` should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +30,14 @@ pub struct Resources {
     pub notes: Vec<String>,
 }
 
-/// The `resources` of a container, given the namespace's quotas and ranges.
+/// The `resources` of a container, given the namespace's quotas and ranges and what the user chose.
 #[must_use]
-pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
+pub fn resources(quotas: &[Value], ranges: &[Value], shape: &Shape) -> Resources {
+    let quotas: Vec<&Value> = quotas
+        .iter()
+        .map(|quota| &quota["spec"])
+        .filter(|spec| counts_relay(spec, &shape.priority_class))
+        .collect();
     let (mut requests, mut limits, mut notes) = (Map::new(), Map::new(), Vec::new());
     for (name, ask, limit, spare) in [
         ("cpu", Some(CPU), None, CPU_LIMIT),
@@ -39,8 +46,8 @@ pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
     ] {
         let range = Range::of(ranges, name);
         let asked_for = ["requests.", ""].map(|prefix| format!("{prefix}{name}"));
-        let needs_request = asked_for.iter().any(|key| is_counted(quotas, key));
-        let needs_limit = is_counted(quotas, &format!("limits.{name}"));
+        let needs_request = asked_for.iter().any(|key| is_counted(&quotas, key));
+        let needs_limit = is_counted(&quotas, &format!("limits.{name}"));
         let is_counted = needs_request || range.min.is_some();
         let ask = ask.or_else(|| is_counted.then_some(DISK));
         let mut request = ask.and_then(parse).max(range.min);
@@ -64,11 +71,28 @@ pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
             let least = (most * 1000 + ratio - 1) / ratio;
             request = Some(request.map_or(least, |request| request.max(least)));
         }
+        let chosen = |what: &str| shape.size(name, what).and_then(parse);
+        let (own_request, own_limit) = (chosen("request"), chosen("limit"));
+        request = own_request.or(request);
+        most = own_limit.or(most);
+        // The one that was not chosen gives way.
+        if let (Some(asked), Some(limit)) = (request, most)
+            && asked > limit
+        {
+            match own_limit.is_some() {
+                true => request = most,
+                false => most = request,
+            }
+        }
         if name == "memory" && most < parse(MEMORY_LIMIT) {
             let most = most.map(|most| format(name, most)).unwrap_or_default();
+            let who = match own_limit.is_some() {
+                true => format!("--memory-limit is {most}"),
+                false => format!("a LimitRange allows a container no more than {most} of memory"),
+            };
             notes.push(format!(
-                "a LimitRange allows a container no more than {most} of memory; with less than \
-                 {MEMORY_LIMIT} the relay may be killed when many tunnels are busy"
+                "{who}; with less than {MEMORY_LIMIT} the relay may be killed when many tunnels are \
+                 busy"
             ));
         }
         let put = |into: &mut Map<String, Value>, amount: Option<Milli>| {
@@ -78,6 +102,11 @@ pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
         };
         put(&mut requests, request);
         put(&mut limits, most);
+        for (into, what) in [(&mut requests, "request"), (&mut limits, "limit")] {
+            if let Some(text) = shape.size(name, what) {
+                into.insert(name.to_owned(), json!(text));
+            }
+        }
     }
     Resources {
         value: json!({"requests": requests, "limits": limits}),
@@ -85,24 +114,31 @@ pub fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
     }
 }
 
-/// Whether a quota that counts the relay's pods counts `key`, and so demands it of each.
-fn is_counted(quotas: &[Value], key: &str) -> bool {
-    quotas
-        .iter()
-        .map(|quota| &quota["spec"])
-        .filter(|spec| counts_relay(spec))
-        .any(|spec| spec["hard"].get(key).is_some())
+/// Whether one of these quotas counts `key`, and so demands it of each pod.
+fn is_counted(quotas: &[&Value], key: &str) -> bool {
+    quotas.iter().any(|spec| spec["hard"].get(key).is_some())
 }
 
-/// Quotas may be about certain pods only; the relay's have requests, no deadline and no priority.
-fn counts_relay(spec: &Value) -> bool {
+/// Quotas may be about certain pods only; the relay's have requests, no deadline, and the priority
+/// class that the user chose, if any.
+pub(super) fn counts_relay(spec: &Value, priority_class: &str) -> bool {
     let scopes = spec["scopes"].as_array().into_iter().flatten();
     let other = |scope: &Value| scope == "BestEffort" || scope == "Terminating";
     let selected = spec["scopeSelector"]["matchExpressions"].as_array();
     let selected = selected.into_iter().flatten().all(|term| {
         let is = |operator: &str| term["operator"] == operator;
         match term["scopeName"].as_str().unwrap_or_default() {
-            "PriorityClass" | "CrossNamespacePodAffinity" => is("DoesNotExist") || is("NotIn"),
+            "PriorityClass" => {
+                let values = term["values"].as_array().into_iter().flatten();
+                let named = values.into_iter().any(|value| *value == priority_class);
+                match term["operator"].as_str().unwrap_or_default() {
+                    "In" => named,
+                    "NotIn" => !named,
+                    "Exists" => !priority_class.is_empty(),
+                    _ => priority_class.is_empty(),
+                }
+            }
+            "CrossNamespacePodAffinity" => is("DoesNotExist"),
             "BestEffort" | "Terminating" => is("DoesNotExist"),
             _ => true,
         }
@@ -146,7 +182,7 @@ impl Range {
 }
 
 /// A Kubernetes quantity, rounded up to thousandths.
-fn parse(text: &str) -> Option<Milli> {
+pub(super) fn parse(text: &str) -> Option<Milli> {
     let split = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -182,7 +218,7 @@ fn parse(text: &str) -> Option<Milli> {
 }
 
 /// A quantity as people write it.
-fn format(resource: &str, amount: Milli) -> String {
+pub(super) fn format(resource: &str, amount: Milli) -> String {
     let whole = (amount + 999) / 1000;
     if resource == "cpu" {
         return match amount % 1000 {
@@ -209,6 +245,10 @@ mod tests {
         let mut item = rest;
         item["type"] = json!(kind);
         json!({"spec": {"limits": [item]}})
+    }
+
+    fn resources(quotas: &[Value], ranges: &[Value]) -> Resources {
+        super::resources(quotas, ranges, &Shape::default())
     }
 
     fn plain() -> Value {
@@ -292,5 +332,53 @@ mod tests {
         assert_eq!(resources(&[], &[tiny]).value["limits"]["cpu"], "500m");
         let pod = range("Pod", json!({"max": {"cpu": "100m"}}));
         assert_eq!(resources(&[], &[pod]).value["limits"]["cpu"], "100m");
+    }
+
+    #[test]
+    fn what_the_user_chose_stands() {
+        let sized = |sizes: &[(&str, &str)], ranges: &[Value]| {
+            let sizes = sizes.iter();
+            let sizes = sizes.map(|(key, text)| ((*key).to_owned(), (*text).to_owned()));
+            let shape = Shape {
+                sizes: sizes.collect(),
+                ..Shape::default()
+            };
+            super::resources(&[], ranges, &shape)
+        };
+        let both = sized(&[("cpu-request", "0.05"), ("cpu-limit", "500m")], &[]).value;
+        assert_eq!(both["requests"]["cpu"], "0.05");
+        assert_eq!(both["limits"]["cpu"], "500m");
+        // What was not chosen gives way.
+        let large = sized(&[("memory-request", "1Gi")], &[]).value;
+        assert_eq!(large["limits"]["memory"], "1024Mi");
+        let small = sized(&[("memory-limit", "8Mi")], &[]);
+        assert_eq!(small.value["requests"]["memory"], "8Mi");
+        assert!(
+            small.notes[0].contains("--memory-limit is 8Mi"),
+            "{:?}",
+            small.notes
+        );
+        let min = range("Container", json!({"min": {"cpu": "200m"}}));
+        let asked = sized(&[("cpu-request", "50m")], &[min]).value;
+        assert_eq!(
+            asked["requests"]["cpu"], "50m",
+            "the API server says what is wrong"
+        );
+    }
+
+    #[test]
+    fn quotas_of_a_priority_class() {
+        let mut cpu = quota(json!({"limits.cpu": "2"}));
+        cpu["spec"]["scopeSelector"]["matchExpressions"] =
+            json!([{"scopeName": "PriorityClass", "operator": "In", "values": ["low"]}]);
+        let of = |class: &str| {
+            let shape = Shape {
+                priority_class: class.to_owned(),
+                ..Shape::default()
+            };
+            super::resources(std::slice::from_ref(&cpu), &[], &shape).value
+        };
+        assert_eq!(of("low")["limits"]["cpu"], "500m");
+        assert_eq!(of("high"), plain());
     }
 }

@@ -8,9 +8,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::binary::Binary;
+use super::netpolicy;
 use super::settings::{ALLOW, DENY, POD_TUNNEL, Settings, Source};
+use super::shape::SAFE_TO_EVICT;
 use super::site::Kind;
-use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
+use super::{
+    INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, RESOURCES_ANNOTATION,
+    VERSION_ANNOTATION,
+};
 use crate::relay::HTTP_PORT;
 use crate::tunnel::{POD_TUNNEL_PORT, TUNNEL_PORT};
 
@@ -52,11 +57,13 @@ pub struct Manifest {
 
 impl Manifest {
     fn metadata(&self, name: &str) -> Value {
-        json!({
+        let mut metadata = json!({
             "name": name,
             "namespace": self.namespace,
             "labels": {NAME_LABEL: NAME, MANAGER_LABEL: MANAGER},
-        })
+        });
+        self.settings.shape.mark(&mut metadata);
+        metadata
     }
 
     /// A Secret with a new random key.
@@ -110,11 +117,22 @@ impl Manifest {
     #[must_use]
     pub fn deployment(&self) -> Value {
         let mut metadata = self.metadata(NAME);
-        metadata["annotations"] = json!({VERSION_ANNOTATION: self.version});
-        let mut labels = json!({NAME_LABEL: NAME, MANAGER_LABEL: MANAGER});
+        metadata["annotations"][VERSION_ANNOTATION] = json!(self.version);
+        if let Some(sizes) = self.settings.shape.noted_sizes() {
+            metadata["annotations"][RESOURCES_ANNOTATION] = json!(sizes);
+        }
+        if self.settings.network_policy != netpolicy::Choice::Auto {
+            metadata["annotations"][netpolicy::ANNOTATION] =
+                json!(self.settings.network_policy.name());
+        }
+        let mut inner = json!({
+            "labels": {NAME_LABEL: NAME, MANAGER_LABEL: MANAGER},
+            "annotations": {VERSION_ANNOTATION: self.version, SAFE_TO_EVICT: "true"},
+        });
+        self.settings.shape.mark(&mut inner);
         for key in &self.keys {
-            if labels.get(key).is_none() {
-                labels[key] = json!(NAME);
+            if inner["labels"].get(key).is_none() {
+                inner["labels"][key] = json!(NAME);
             }
         }
         json!({
@@ -132,14 +150,7 @@ impl Manifest {
                     "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1},
                 },
                 "template": {
-                    "metadata": {
-                        "labels": labels,
-                        "annotations": {
-                            VERSION_ANNOTATION: self.version,
-                            // An emptyDir would keep autoscalers from ever moving the pod.
-                            "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
-                        },
-                    },
+                    "metadata": inner,
                     "spec": self.pod(),
                 },
             },
@@ -178,6 +189,7 @@ impl Manifest {
                 volumes.push(json!({"name": "parts", "projected": {"sources": sources}}));
             }
         }
+        self.settings.shape.place(&mut pod);
         pod
     }
 
@@ -307,11 +319,11 @@ fn confined() -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::k8s::install::site::BUDGETS;
 
-    fn manifest(source: Source) -> Manifest {
+    pub(in super::super) fn manifest(source: Source) -> Manifest {
         Manifest {
             namespace: "shop".to_owned(),
             settings: Settings {

@@ -2,21 +2,29 @@
 //! they work, and taking them away. The built-in role `edit` is enough for all of it.
 //!
 //! * [`binary`]: the relay's program as it travels where there is no registry to push to
-//! * [`settings`]: what the user chose
+//! * [`settings`]: what the user chose; [`shape`]: what policies of the cluster ask for of it
 //! * [`manifest`]: the objects
-//! * [`limits`]: what the namespace's quotas and limits demand of its pods
+//! * [`netpolicy`]: what lets callers of intercepted Services in
+//! * [`limits`]: what the namespace's quotas and limits demand of its pods; [`room`]: whether there is
+//!   room for them
 //! * [`site`]: the namespace: what is there, what may be done
-//! * [`change`]: applying and deleting
+//! * [`trial`]: asking the API server for all of it without doing it
+//! * [`change`]: applying and deleting; [`undo`]: taking back what a run has made
 //! * [`rollout`]: waiting for pods, and why one does not start
 
 pub mod binary;
 pub mod change;
 pub mod limits;
 pub mod manifest;
+pub mod netpolicy;
 pub mod rollout;
+pub mod room;
 pub mod settings;
+pub mod shape;
 pub mod site;
+pub mod trial;
 mod trouble;
+pub mod undo;
 
 /// The name of the Deployment, its PodDisruptionBudget and the forward Secret.
 pub const NAME: &str = "kdev-relay";
@@ -30,3 +38,5 @@ pub const MANAGER_LABEL: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "kdev";
 /// The Deployment's annotation with the version of the relay's program.
 pub const VERSION_ANNOTATION: &str = "kdev.dev/version";
+/// The Deployment's annotation with the sizes that the user chose.
+pub const RESOURCES_ANNOTATION: &str = "kdev.dev/resources";

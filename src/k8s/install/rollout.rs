@@ -1,8 +1,9 @@
 //! Waiting until the relay's pods are ready, and why they are not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::NAME;
@@ -14,12 +15,23 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a reason that waiting does not change has to stand until it is believed: a quota or an
 /// admission may refuse a pod once while another one ends.
 const BELIEVED: Duration = Duration::from_secs(2);
+/// The same of a ReplicaSet that could make no pod before this run already: what it says stays until
+/// it succeeds, and the API server may know for a second of a policy that is gone.
+const OLD_BELIEVED: Duration = Duration::from_secs(8);
+/// How often such a ReplicaSet is made to try again: by itself it waits up to a quarter of an hour.
+const NUDGE: Duration = Duration::from_secs(1);
 /// How long a pod may be silent before its events are looked at.
 const SILENT: Duration = Duration::from_secs(2);
+/// How long a pod that runs may fail its first probes: a program takes a moment to listen.
+const UNPROBED: Duration = Duration::from_secs(10);
+/// Events that are looked at: of one pod there are a handful.
+const EVENTS_LOOKED_AT: usize = 200;
 /// Lines of its log that are shown of a pod that does not get ready.
 const LOG_LINES: usize = 3;
 /// The annotation by which a Deployment numbers its ReplicaSets.
 const REVISION: &str = "deployment.kubernetes.io/revision";
+/// The annotation by whose change a ReplicaSet is made to try again.
+const NUDGED: &str = "kdev.dev/nudged";
 
 /// How far it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +46,46 @@ pub struct Progress {
     pub trouble: Option<String>,
 }
 
+/// What was there before this run, and says nothing about it.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// UIDs of pods of another template.
+    pods: BTreeSet<String>,
+    /// Versions of events, by UID: one that happens again has another.
+    events: BTreeMap<String, String>,
+    /// The UID of a ReplicaSet that could make no pod.
+    stuck: Option<String>,
+}
+
+/// An installed relay at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Pods that are wanted.
+    pub wanted: u64,
+    /// Pods that are ready.
+    pub ready: u64,
+    /// Why the others are not, as far as it is known.
+    pub why: Option<String>,
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { wanted, ready, why } = self;
+        match (wanted, why) {
+            (0, _) => write!(f, "installed, scaled to no pods"),
+            (_, Some(why)) => write!(f, "installed, {ready} of {wanted} pods ready: {why}"),
+            (_, None) => write!(f, "installed, {ready} of {wanted} pods ready"),
+        }
+    }
+}
+
 /// What one look gave.
 struct Look {
     progress: Progress,
     done: bool,
     trouble: Option<Trouble>,
+    /// The ReplicaSet that makes no pod, where that is the trouble.
+    stuck: Option<Value>,
 }
 
 impl Site {
@@ -49,31 +96,53 @@ impl Site {
     pub async fn rolled_out(
         &self,
         limit: Duration,
+        before: &Before,
         tell: &mut (dyn FnMut(&Progress) + Send),
     ) -> Result<u64, InstallError> {
         let begun = Instant::now();
         let mut told = Progress::default();
         let mut since: Option<Instant> = None;
+        let mut nudged: Option<Instant> = None;
         let mut because = None;
         loop {
-            match self.look_at_pods(begun.elapsed() >= SILENT).await {
+            match self.look_at_pods(begun.elapsed(), before).await {
                 Ok(look) => {
-                    if look.progress != told {
-                        tell(&look.progress);
-                        told = look.progress.clone();
+                    let old = look.stuck.as_ref().filter(|set| {
+                        let uid = set["metadata"]["uid"].as_str();
+                        uid.is_some() && uid == before.stuck.as_deref()
+                    });
+                    if let Some(set) = old
+                        && nudged.is_none_or(|at| at.elapsed() >= NUDGE)
+                    {
+                        self.nudge(set).await;
+                        nudged = Some(Instant::now());
+                    }
+                    let believed = if old.is_some() {
+                        OLD_BELIEVED
+                    } else {
+                        BELIEVED
+                    };
+                    let mut progress = look.progress;
+                    if old.is_some() && begun.elapsed() < believed {
+                        // It may be what an earlier run has left.
+                        progress.trouble = None;
+                    }
+                    if progress != told {
+                        tell(&progress);
+                        told = progress.clone();
                     }
                     if look.done {
-                        return Ok(look.progress.ready);
+                        return Ok(progress.ready);
                     }
                     let lasting = look.trouble.as_ref().is_some_and(|t| t.lasting);
                     since = lasting.then(|| since.unwrap_or_else(Instant::now));
                     because = look.trouble;
                     if let Some(trouble) = &because
-                        && since.is_some_and(|since| since.elapsed() >= BELIEVED)
+                        && since.is_some_and(|since| since.elapsed() >= believed)
                     {
                         return Err(InstallError::Stuck {
                             reason: trouble.text.clone(),
-                            fix: trouble.fix.to_owned(),
+                            fix: trouble.fix.clone(),
                         });
                     }
                 }
@@ -95,7 +164,85 @@ impl Site {
         }
     }
 
-    async fn look_at_pods(&self, events: bool) -> Result<Look, InstallError> {
+    /// What an earlier run has left: to be looked at before anything is changed.
+    pub async fn before(&self) -> Before {
+        let uid = |object: &Value| object["metadata"]["uid"].as_str().map(str::to_owned);
+        let (pods, set) = tokio::join!(self.own(&PODS), self.newest_set());
+        let (pods, set) = (pods.unwrap_or_default(), set.ok().flatten());
+        let events = pods.iter().chain(&set).filter_map(uid);
+        let events = events.map(|uid| async move { self.events_of(&uid).await });
+        let events = futures_util::future::join_all(events).await;
+        let events = events.into_iter().flatten().filter_map(|event| {
+            let version = event["metadata"]["resourceVersion"].as_str()?;
+            Some((uid(&event)?, version.to_owned()))
+        });
+        let stuck = set.filter(|set| trouble::of_set(set).is_some());
+        Before {
+            pods: pods.iter().filter_map(uid).collect(),
+            events: events.collect(),
+            stuck: stuck.as_ref().and_then(uid),
+        }
+    }
+
+    /// Has what an earlier run left behind try again: pods that cannot start are made anew. `was` is
+    /// the Deployment of before; with another template now, its pods go anyway.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn renewed(
+        &self,
+        mut before: Before,
+        was: Option<&Value>,
+        now: &Value,
+    ) -> Result<Before, InstallError> {
+        let same = was.is_some_and(|was| was["spec"]["template"] == now["spec"]["template"]);
+        if !same {
+            return Ok(before);
+        }
+        // Those are this run's pods, too.
+        let known = std::mem::take(&mut before.pods);
+        let stuck = |pod: &Value| {
+            !is_ready(pod)
+                && pod["metadata"]["deletionTimestamp"].is_null()
+                && trouble::of_pod(pod).is_some_and(|trouble| trouble.lasting)
+        };
+        for pod in self.own(&PODS).await?.iter().filter(|pod| stuck(pod)) {
+            let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+            if !known.contains(uid) {
+                continue;
+            }
+            let deleted = self
+                .delete_as(&PODS, name_of(pod), "Background", Some(uid))
+                .await;
+            match deleted {
+                Ok(()) => {
+                    before.pods.insert(uid.to_owned());
+                }
+                // Then it says what it said.
+                Err(error) => tracing::debug!(%error, "a pod that cannot start stays"),
+            }
+        }
+        Ok(before)
+    }
+
+    /// The relay that is installed, as it stands now; none where there is none.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or the user may not look at Deployments.
+    pub async fn standing(&self) -> Result<Option<Standing>, InstallError> {
+        if self.object(&DEPLOYMENTS, NAME).await?.is_none() {
+            return Ok(None);
+        }
+        let look = self.look_at_pods(UNPROBED, &Before::default()).await?;
+        Ok(Some(Standing {
+            wanted: look.progress.wanted,
+            ready: look.progress.ready,
+            why: look.progress.trouble,
+        }))
+    }
+
+    /// One look, `after` what is waited for began.
+    async fn look_at_pods(&self, after: Duration, before: &Before) -> Result<Look, InstallError> {
         let Some(deployment) = self.object(&DEPLOYMENTS, NAME).await? else {
             return Err(InstallError::Stuck {
                 reason: "its Deployment was deleted meanwhile".to_owned(),
@@ -121,6 +268,7 @@ impl Site {
                 && all == wanted
                 && number(&status["readyReplicas"]) == wanted,
             trouble: None,
+            stuck: None,
         };
         if !seen {
             return Ok(look);
@@ -131,10 +279,15 @@ impl Site {
             let Some(set) = &newest else { return true };
             pod["metadata"]["ownerReferences"][0]["uid"] == set["metadata"]["uid"]
         };
+        let of_run = |pod: &&Value| {
+            let uid = pod["metadata"]["uid"].as_str();
+            uid.is_none_or(|uid| !before.pods.contains(uid))
+        };
         let pods = self.own(&PODS).await?;
         let pods: Vec<&Value> = pods
             .iter()
             .filter(of_newest)
+            .filter(of_run)
             .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
             .collect();
         let ready = pods.iter().filter(|pod| is_ready(pod)).count() as u64;
@@ -143,16 +296,37 @@ impl Site {
             return Ok(look);
         }
         let starting = || pods.iter().copied().filter(|pod| !is_ready(pod));
-        look.trouble = starting()
-            .find_map(trouble::of_pod)
-            .or_else(|| newest.as_ref().and_then(trouble::of_set));
-        if look.trouble.is_none() && events {
+        look.trouble = starting().find_map(trouble::of_pod);
+        if look.trouble.is_none()
+            && let Some(set) = newest
+            && let Some(trouble) = trouble::of_set(&set)
+        {
+            // What the set says of itself is as old as its first failure.
+            let news = self.news(&set, before).await;
+            look.trouble = Some(news.map_or(trouble, |event| trouble::of_set_event(&event)));
+            look.stuck = Some(set);
+        }
+        if look.trouble.is_none() && after >= SILENT {
             for pod in starting() {
-                look.trouble = look.trouble.or(self.told_by_events(name_of(pod)).await);
+                let news = self.news(pod, before).await;
+                let news =
+                    news.filter(|event| event["reason"] != trouble::UNHEALTHY || after >= UNPROBED);
+                let told = news.as_ref().and_then(trouble::of_event);
+                look.trouble = look.trouble.or(told);
             }
         }
         look.progress.trouble = look.trouble.as_ref().map(|trouble| trouble.text.clone());
         Ok(look)
+    }
+
+    /// Has the ReplicaSet try again at once; where that is not allowed it tries when it does.
+    async fn nudge(&self, set: &Value) {
+        let path = REPLICA_SETS.path(&self.namespace, name_of(set));
+        let now = format!("{:08x}", rand::random::<u32>());
+        let patch = json!({"metadata": {"annotations": {NUDGED: now}}});
+        if let Err(error) = self.client.merge::<Value>(&path, &patch).await {
+            tracing::debug!(%error, "the ReplicaSet tries again when it does");
+        }
     }
 
     /// The ReplicaSet of the Deployment as it stands; none where those may not be seen.
@@ -182,19 +356,43 @@ impl Site {
         (!lines.is_empty()).then(|| format!("pod {name} says: {}", lines.join(" | ")))
     }
 
-    /// The last warning about a pod, where events may be seen.
-    async fn told_by_events(&self, pod: &str) -> Option<Trouble> {
-        let path = EVENTS.path(&self.namespace, "");
-        let path = format!("{path}?fieldSelector=involvedObject.name%3D{pod}&limit=50");
-        let list: Value = self.client.get(&path).await.ok()?;
-        let events = list["items"].as_array()?;
-        let mut warnings: Vec<&Value> = events
-            .iter()
-            .filter(|event| event["type"] == "Warning")
+    /// The last warning about an object since `before`, where events may be seen.
+    async fn news(&self, object: &Value, before: &Before) -> Option<Value> {
+        let uid = object["metadata"]["uid"].as_str()?;
+        let events = self.events_of(uid).await.into_iter();
+        let is_new = |event: &Value| {
+            let [uid, version] = ["uid", "resourceVersion"].map(|f| event["metadata"][f].as_str());
+            let known = uid.and_then(|uid| before.events.get(uid));
+            known.map(String::as_str) != version
+        };
+        let mut warnings: Vec<Value> = events
+            .filter(|event| event["type"] == "Warning" && is_new(event))
             .collect();
-        warnings.sort_by_key(|event| event["lastTimestamp"].as_str().unwrap_or_default());
-        warnings.last().and_then(|event| trouble::of_event(event))
+        warnings.sort_by_cached_key(when);
+        warnings.pop()
     }
+
+    /// What happened to the object with this UID, where that may be seen.
+    async fn events_of(&self, uid: &str) -> Vec<Value> {
+        let path = EVENTS.path(&self.namespace, "");
+        let path =
+            format!("{path}?fieldSelector=involvedObject.uid%3D{uid}&limit={EVENTS_LOOKED_AT}");
+        let list: Result<Value, _> = self.client.get(&path).await;
+        let items = list.ok().and_then(|list| list["items"].as_array().cloned());
+        items.unwrap_or_default()
+    }
+}
+
+/// When an event happened last, in either form of events.
+fn when(event: &Value) -> String {
+    let times = [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["metadata"]["creationTimestamp"],
+    ];
+    let mut times = times.into_iter().filter_map(Value::as_str);
+    times.next().unwrap_or_default().to_owned()
 }
 
 static EVENTS: Kind = Kind {

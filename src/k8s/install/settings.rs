@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+use super::netpolicy::Choice;
+use super::shape::Shape;
+
 /// The image whose `sh` and `gunzip` unpack the relay, and in which it then runs.
 pub const BASE_IMAGE: &str = "docker.io/library/busybox:stable";
 /// Relay pods: while one is replaced the other serves.
@@ -26,6 +29,10 @@ pub struct Settings {
     pub deny: Vec<String>,
     /// Whether it also takes tunnels on the pod's address, by `pods/proxy`.
     pub pods_proxy: bool,
+    /// Whether a NetworkPolicy lets callers in.
+    pub network_policy: Choice,
+    /// What policies of the cluster ask for.
+    pub shape: Shape,
 }
 
 /// Where the relay's program comes from.
@@ -45,6 +52,8 @@ impl Default for Settings {
             allow: Vec::new(),
             deny: Vec::new(),
             pods_proxy: false,
+            network_policy: Choice::default(),
+            shape: Shape::default(),
         }
     }
 }
@@ -84,6 +93,8 @@ impl Settings {
             allow: rules(ALLOW),
             deny: rules(DENY),
             pods_proxy: !["", "off"].contains(&variable(POD_TUNNEL)),
+            network_policy: Choice::of(deployment),
+            shape: Shape::of(deployment),
         }
     }
 }

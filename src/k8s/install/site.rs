@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::manifest::Manifest;
+use super::netpolicy::POLICIES;
 use super::settings::Settings;
+use super::shape;
 use super::{INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, VERSION_ANNOTATION};
 use crate::k8s::access::{self, Permission};
 use crate::k8s::{Client, ClientError};
@@ -131,6 +134,14 @@ pub enum InstallError {
         /// What to do about it.
         fix: String,
     },
+    /// A dry run shows that it would be refused; nothing was changed.
+    #[error("the cluster would refuse this, so nothing was changed:{what}; {fix}")]
+    Foreseen {
+        /// Which objects, and the API server's words, each on a line.
+        what: String,
+        /// What to do about it.
+        fix: String,
+    },
     /// The pods do not start, for a reason that waiting does not change.
     #[error("the relay does not start: {reason}; {fix}")]
     Stuck {
@@ -175,8 +186,8 @@ pub struct Found {
     pub secrets: [Option<Value>; 2],
     /// The PodDisruptionBudget.
     pub budget: Option<Value>,
-    /// Names of kdev's ConfigMaps.
-    pub parts: Vec<String>,
+    /// What kdev's ConfigMaps carry, without what is in them.
+    pub parts: Vec<Value>,
     /// PodDisruptionBudgets, in the version that the server has.
     pub budgets: &'static Kind,
     /// Whether the cluster gives each namespace a user of its own (OpenShift).
@@ -187,6 +198,8 @@ pub struct Found {
     pub ranges: Vec<Value>,
     /// Services, as far as they may be seen.
     pub services: Vec<Value>,
+    /// NetworkPolicies, as far as they may be seen.
+    pub policies: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -242,12 +255,13 @@ impl Site {
                 self.object(&SECRETS, NAME),
                 self.object(&SECRETS, INTERCEPT_SECRET),
                 self.object(budgets, NAME),
-                self.own_names(&CONFIG_MAPS),
+                self.own_marks(&CONFIG_MAPS),
                 self.has_group("security.openshift.io"),
                 self.visible("resourcequotas"),
                 self.visible("limitranges"),
                 self.visible("services"),
             )?;
+        let policies = self.visible_at(&POLICIES.path(&self.namespace, "")).await?;
         Ok(Found {
             deployment,
             secrets: [forward, intercept],
@@ -258,6 +272,7 @@ impl Site {
             quotas,
             ranges,
             services,
+            policies,
         })
     }
 
@@ -290,8 +305,12 @@ impl Site {
     /// All of a core resource, or none of it where the user may not look: what it demands then
     /// shows when the pods are made.
     async fn visible(&self, plural: &str) -> Result<Vec<Value>, ClientError> {
-        let path = format!("/api/v1/namespaces/{}/{plural}", self.namespace);
-        match self.client.get::<List>(&path).await {
+        self.visible_at(&format!("/api/v1/namespaces/{}/{plural}", self.namespace))
+            .await
+    }
+
+    async fn visible_at(&self, path: &str) -> Result<Vec<Value>, ClientError> {
+        match self.client.get::<List>(path).await {
             Ok(list) => Ok(list.items.unwrap_or_default()),
             Err(error) if matches!(error.code(), Some(403 | 404)) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -317,10 +336,15 @@ impl Site {
         Ok(list.items.unwrap_or_default())
     }
 
-    /// The names of what carries the relay's labels, without what is in it.
-    pub(super) async fn own_names(&self, kind: &Kind) -> Result<Vec<String>, ClientError> {
+    /// The metadata of what carries the relay's labels, without what is in it.
+    pub(super) async fn own_marks(&self, kind: &Kind) -> Result<Vec<Value>, ClientError> {
         let list: List = self.client.metadata(&kind.own(&self.namespace)).await?;
-        let items = list.items.unwrap_or_default();
+        Ok(list.items.unwrap_or_default())
+    }
+
+    /// The names of what carries the relay's labels.
+    pub(super) async fn own_names(&self, kind: &Kind) -> Result<Vec<String>, ClientError> {
+        let items = self.own_marks(kind).await?;
         Ok(items.iter().map(|item| name_of(item).to_owned()).collect())
     }
 }
@@ -381,6 +405,51 @@ impl Found {
             .chain(kept)
             .filter(|key| !HASH_KEYS.contains(&key.as_str()));
         all.take(MOST_KEYS).cloned().collect()
+    }
+
+    /// The Secret or the ConfigMap of this name, where it is there.
+    pub(super) fn kept(&self, kind: &Kind, name: &str) -> Option<&Value> {
+        let named = |object: &&Value| name_of(object) == name;
+        match *kind == SECRETS {
+            true => self.secrets.iter().flatten().find(named),
+            false => self.parts.iter().find(named),
+        }
+    }
+
+    /// Those among `objects` that are not there.
+    pub fn new_among<'a>(&self, objects: &'a [Value]) -> impl Iterator<Item = &'a Value> {
+        objects.iter().filter(|object| {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            match kind {
+                _ if kind == DEPLOYMENTS.kind => self.deployment.is_none(),
+                _ if kind == SECRETS.kind => self.kept(&SECRETS, name_of(object)).is_none(),
+                _ if kind == CONFIG_MAPS.kind => self.kept(&CONFIG_MAPS, name_of(object)).is_none(),
+                _ => self.budget.is_none(),
+            }
+        })
+    }
+
+    /// How many pods come at most on top of those that are there, when the Deployment is as `next`.
+    #[must_use]
+    pub fn more_pods(&self, next: Option<&Value>) -> u64 {
+        let Some(next) = next else { return 0 };
+        let number = |at: &Value| at.as_u64().unwrap_or_default();
+        let wanted = number(&next["spec"]["replicas"]);
+        let Some(now) = &self.deployment else {
+            return wanted;
+        };
+        let there = number(&now["status"]["replicas"]);
+        let rolls = there > 0 && now["spec"]["template"] != next["spec"]["template"];
+        // One new pod comes before an old one goes.
+        wanted.saturating_sub(there) + u64::from(rolls)
+    }
+
+    /// The Service that would select the relay's pods because of labels that the user chose.
+    #[must_use]
+    pub fn taken_in(&self, manifest: &Manifest) -> Option<&str> {
+        let deployment = manifest.deployment();
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        shape::selected_by(&self.services, labels, &manifest.settings.shape.labels)
     }
 
     /// What the user chose at an earlier install.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::site::name_of;
+use super::trial::{Refusal, advice};
 
 /// What keeps a pod from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(super) struct Trouble {
     /// What is wrong, with Kubernetes' reason.
     pub(super) text: String,
     /// What to do about it.
-    pub(super) fix: &'static str,
+    pub(super) fix: String,
     /// Whether waiting does not change it.
     pub(super) lasting: bool,
 }
@@ -18,31 +19,46 @@ pub(super) struct Trouble {
 const FIX_IMAGE: &str =
     "pass an image that the cluster can pull: --base-image with sh and gunzip, or --image";
 const FIX_QUOTA: &str = "ask for a larger quota, pass --replicas 1, or choose another namespace";
-const FIX_ADMISSION: &str =
-    "whoever runs the cluster decides that; `kdev install --dry-run` shows what was asked for";
-const FIX_CRASH: &str = "`kubectl logs` has more, and another --base-image may help";
+const FIX_CRASH: &str =
+    "with --keep the pods stay for `kubectl logs`, and another --base-image may help";
 const FIX_NODE: &str = "a node has to become free, or whoever runs the cluster can say more";
 
 /// Longest text of Kubernetes' that is repeated, in bytes.
 const MAX_TEXT: usize = 600;
 
+/// The reason of an event about a probe that fails.
+pub(super) const UNHEALTHY: &str = "Unhealthy";
+
 /// Why a ReplicaSet has fewer pods than it should.
 pub(super) fn of_set(set: &Value) -> Option<Trouble> {
     let failure = condition(set, "ReplicaFailure", "True")?;
-    let message = failure["message"].as_str().unwrap_or_default();
+    Some(no_pod(text(&failure["reason"]), text(&failure["message"])))
+}
+
+/// The same, from an event about it.
+pub(super) fn of_set_event(event: &Value) -> Trouble {
+    no_pod(text(&event["reason"]), text(&event["message"]))
+}
+
+fn no_pod(reason: &str, message: &str) -> Trouble {
+    // Each try is for a pod of another name: `(combined …): Error creating: pods "x" is forbidden: …`.
+    let last = message.rsplit("Error creating: ").next();
+    let last = last.unwrap_or(message);
+    let message = last
+        .split_once(" is forbidden: ")
+        .map_or(last, |(_, why)| why);
     let fix = match message.contains("quota") {
-        true => FIX_QUOTA,
-        false => FIX_ADMISSION,
+        true => FIX_QUOTA.to_owned(),
+        false => advice(&[Refusal {
+            what: String::new(),
+            message: message.to_owned(),
+        }]),
     };
-    Some(Trouble {
-        text: format!(
-            "no pod can be made ({}): {}",
-            text(&failure["reason"]),
-            short(message)
-        ),
+    Trouble {
+        text: format!("no pod can be made ({reason}): {}", short(message)),
         fix,
         lasting: true,
-    })
+    }
 }
 
 /// Why a pod does not start.
@@ -55,7 +71,7 @@ pub(super) fn of_pod(pod: &Value) -> Option<Trouble> {
                 text(&unscheduled["reason"]),
                 short(text(&unscheduled["message"]))
             ),
-            fix: FIX_NODE,
+            fix: FIX_NODE.to_owned(),
             // A cluster that grows by itself takes minutes for a new node.
             lasting: false,
         });
@@ -79,7 +95,7 @@ fn of_ended(pod: &Value) -> Option<Trouble> {
             text(&pod["status"]["reason"]),
             short(text(&pod["status"]["message"]))
         ),
-        fix: FIX_NODE,
+        fix: FIX_NODE.to_owned(),
         lasting: false,
     })
 }
@@ -107,7 +123,7 @@ fn of_container(pod: &str, status: &Value) -> Option<Trouble> {
                     "pod {pod}: {what} ({reason}): {}",
                     short(text(&waiting["message"]))
                 ),
-                fix,
+                fix: fix.to_owned(),
                 lasting: true,
             });
         }
@@ -134,7 +150,7 @@ fn crashed(pod: &str, status: &Value, ended: &Value) -> Trouble {
             ended["exitCode"],
             text(&ended["reason"]),
         ),
-        fix: FIX_CRASH,
+        fix: FIX_CRASH.to_owned(),
         lasting: true,
     }
 }
@@ -151,7 +167,7 @@ pub(super) fn of_event(event: &Value) -> Option<Trouble> {
             text(&event["reason"]),
             short(text(&event["message"]))
         ),
-        fix: FIX_NODE,
+        fix: FIX_NODE.to_owned(),
         lasting: false,
     })
 }
@@ -184,4 +200,38 @@ fn last_lines(said: &str) -> String {
         .collect();
     let from = lines.len().saturating_sub(LINES);
     short(&lines[from..].join(" | ")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_try_of_a_replica_set_reads_the_same() {
+        let said = |message: &str| {
+            let event = json!({"reason": "FailedCreate", "message": message});
+            of_set_event(&event)
+        };
+        let first = said("Error creating: pods \"relay-a\" is forbidden: label team is required");
+        let next = said(
+            "(combined from similar events): Error creating: pods \"relay-b\" is forbidden: label \
+             team is required",
+        );
+        assert_eq!(first, next);
+        let text = "no pod can be made (FailedCreate): label team is required";
+        assert_eq!(first.text, text);
+        assert!(first.fix.contains("--label team=VALUE"), "{}", first.fix);
+        let set = json!({"status": {"conditions": [{
+            "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+            "message": "pods \"relay-a\" is forbidden: exceeded quota: few",
+        }]}});
+        let quota = of_set(&set).unwrap();
+        assert!(
+            quota.text.ends_with(": exceeded quota: few"),
+            "{}",
+            quota.text
+        );
+        assert_eq!(quota.fix, FIX_QUOTA);
+    }
 }

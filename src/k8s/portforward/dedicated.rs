@@ -28,7 +28,7 @@ impl PortForward {
         };
         let (target, counters) = (format!("port {port} of pod {}", pod.name), Arc::default());
         let opened = open(client, known, forms, &at, &target, &counters, tasks).await;
-        let failed = |OpenError { error, passing }| Trouble { error, passing };
+        let failed = |OpenError { error, passing, .. }| Trouble { error, passing };
         match opened.map_err(failed)? {
             (Opened::Stream(stream), form) => Ok((stream, form)),
             (Opened::Connection(connection), form) => match connection.open(port, &target) {

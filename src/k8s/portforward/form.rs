@@ -10,6 +10,8 @@ use hyper::{Method, Request};
 use super::lock;
 use super::websocket;
 use crate::addr::Namespaced;
+use crate::dial::DialError;
+use crate::k8s::access;
 
 /// How the bytes of a port-forward travel between kdev and the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,12 +48,22 @@ impl Form {
         Self::ALL.into_iter().find(|form| form.id() == id)
     }
 
+    /// The error for a 403 to this form in `namespace`, with the API server's `message`.
+    #[must_use]
+    pub fn denied(self, message: &str, namespace: &str) -> DialError {
+        let (message, verb) = match access::is_unexplained(message) {
+            true => (message.trim_end().trim_end_matches(':'), CREATE),
+            false => (message, self.verb()),
+        };
+        access::denied(message, verb, "pods/portforward", namespace)
+    }
+
     /// The RBAC verb on `pods/portforward` that the request is checked for. Servers from 1.35 ask
     /// for `create` whatever the method.
     #[must_use]
     pub fn verb(self) -> &'static str {
         match self {
-            Self::Spdy => "create",
+            Self::Spdy => CREATE,
             Self::Tunnel | Self::SpdyGet | Self::V4 => "get",
         }
     }
@@ -67,6 +79,9 @@ impl fmt::Display for Form {
         })
     }
 }
+
+/// The verb that servers from 1.35 on check whatever the method.
+pub(super) const CREATE: &str = "create";
 
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
@@ -269,6 +284,21 @@ mod tests {
         assert_eq!(known.current().unwrap().0, Form::Spdy);
         known.worked(Form::V4, &[(Form::Spdy, "404".into())]);
         assert_eq!(known.current().unwrap().0, Form::Spdy);
+    }
+
+    #[test]
+    fn a_denial_names_the_verb_that_is_missing() {
+        let verb = |form: Form, message: &str| match form.denied(message, "shop") {
+            DialError::Denied { verb, .. } => verb,
+            other => other.to_string(),
+        };
+        // The words of 1.37 to who may `get` alone, by GET.
+        let own = "pods \"web-0\" is forbidden: ";
+        assert_eq!(verb(Form::Tunnel, own), "create");
+        let rbac = "pods \"web-0\" is forbidden: User \"dev\" cannot get resource \
+                    \"pods/portforward\" in API group \"\" in the namespace \"shop\"";
+        assert_eq!(verb(Form::Tunnel, rbac), "get");
+        assert_eq!(verb(Form::V4, "a webhook says no"), "get");
     }
 
     #[test]

@@ -11,6 +11,8 @@
 mod connection;
 mod counters;
 mod dedicated;
+mod denials;
+mod dial;
 mod form;
 mod open;
 mod outgoing;
@@ -28,6 +30,7 @@ pub mod websocket;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use denials::{MAX_DENIED, named_pods};
 pub use form::{Form, KnownForm};
 pub use pool::{PortForward, PortForwardStatus};
 pub use probe::{PING_LIMIT, Probe, ProbeError, probe, ready_pods};

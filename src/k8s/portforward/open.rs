@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::counters::Counters;
-use super::form::{Form, Handshake, KnownForm};
+use super::form::{CREATE, Form, Handshake, KnownForm};
 use super::outgoing::Framing;
 use super::stream::PodStream;
 use crate::dial::{DialError, PodPort};
-use crate::k8s::{Client, UpgradeError, access};
+use crate::k8s::{Client, UpgradeError};
 use crate::task::Tasks;
 
 /// What a kubelet answers that does not know a pod (`getPortForward` in its server.go).
@@ -28,6 +28,19 @@ pub(super) struct OpenError {
     pub(super) error: DialError,
     /// Whether the same attempt may succeed in a moment.
     pub(super) passing: bool,
+    /// Whether the API server asked to wait for longer than a dial does.
+    pub(super) busy: bool,
+}
+
+impl OpenError {
+    /// What another attempt will not mend.
+    pub(super) fn lasting(error: DialError) -> Self {
+        Self {
+            error,
+            passing: false,
+            busy: false,
+        }
+    }
 }
 
 /// Connects to the pod of `at` by the first of `forms` that works, and which that was.
@@ -42,11 +55,16 @@ pub(super) async fn open(
 ) -> Result<(Opened, Form), OpenError> {
     let mut refused = Vec::new();
     let mut denied = None;
+    // What the API server denied: other forms that ask for the same are denied too.
+    let mut verbs: Vec<String> = Vec::new();
     for form in known
         .order()
         .into_iter()
         .filter(|form| forms.contains(form))
     {
+        if verbs.iter().any(|verb| verb == form.verb()) {
+            continue;
+        }
         let handshake = Handshake::new(form, &at.pod, at.port);
         let why = match client.upgrade(handshake.request.clone()).await {
             Ok(upgrade) => match handshake.check(&upgrade.headers) {
@@ -70,9 +88,15 @@ pub(super) async fn open(
                 } = &error
                 {
                     let namespace = &at.pod.namespace;
-                    denied.get_or_insert_with(|| {
-                        access::denied(message, form.verb(), "pods/portforward", namespace)
-                    });
+                    let error = form.denied(message, namespace);
+                    if let DialError::Denied { verb, .. } = &error {
+                        // A server that asks for `create` on GET does so in every form.
+                        if verb == CREATE && form.verb() != CREATE {
+                            verbs.extend(forms.iter().map(|form| form.verb().to_owned()));
+                        }
+                        verbs.push(verb.clone());
+                    }
+                    denied.get_or_insert(error);
                 }
                 error.to_string()
             }
@@ -82,10 +106,7 @@ pub(super) async fn open(
     }
     // A missing permission is what the user can do something about.
     let error = denied.unwrap_or_else(|| no_form(target, &refused));
-    Err(OpenError {
-        error,
-        passing: false,
-    })
+    Err(OpenError::lasting(error))
 }
 
 /// Speaks `form` over an upgraded `io`.
@@ -108,10 +129,24 @@ where
 }
 
 /// Whether a refusal ends the attempt, since no other form would do better.
-fn judge(error: &UpgradeError, at: &PodPort, target: &str) -> Option<OpenError> {
-    let end = |error, passing| Some(OpenError { error, passing });
-    match error {
+fn judge(refusal: &UpgradeError, at: &PodPort, target: &str) -> Option<OpenError> {
+    let end = |error, passing| {
+        Some(OpenError {
+            error,
+            passing,
+            busy: matches!(refusal, UpgradeError::Busy(_)),
+        })
+    };
+    match refusal {
         UpgradeError::Network(reason) => end(
+            DialError::Cluster {
+                reason: reason.clone(),
+                fix: String::new(),
+            },
+            true,
+        ),
+        // The API server's own word, whichever pod it is.
+        UpgradeError::Busy(reason) => end(
             DialError::Cluster {
                 reason: reason.clone(),
                 fix: String::new(),

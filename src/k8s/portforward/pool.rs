@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use super::Form;
 use super::connection::{Connection, Fitness};
 use super::counters::Counters;
+use super::denials::Denial;
 use super::form::KnownForm;
 use super::lock;
 use super::open::{OpenError, Opened, open};
 use super::refusals::Refusals;
 use super::stream::PodStream;
-use crate::addr::{Namespaced, Target};
-use crate::dial::{DialError, DialPods, Endpoints, PodPort};
+use crate::addr::Namespaced;
+use crate::dial::{DialError, PodPort};
 use crate::io::TrafficSnapshot;
 use crate::k8s::Client;
 use crate::task::Tasks;
@@ -28,17 +29,6 @@ const CROWDED: usize = 32;
 const FULL: usize = 64;
 /// Connections to one pod. More would be bulk transfers that nobody can tell apart any more.
 const MAX_CONNECTIONS: usize = 32;
-
-/// How long a dial waits for a way to the cluster: longer than an API server's restart, shorter
-/// than most programs wait for a connection.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
-/// First pause between two attempts to reach a cluster that is away.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause between two such attempts: new dials must work within 2 s after it is back.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// How long an undeclared port may take to be refused before the dial is answered.
-const UNDECLARED_WAIT: Duration = Duration::from_millis(50);
 
 /// An idle connection is kept this long: a new one costs several round trips.
 const IDLE_LIMIT: Duration = Duration::from_secs(600);
@@ -61,7 +51,7 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     pods: Mutex<HashMap<PodKey, Arc<Pod>>>,
     /// Breaks ties between pods that are equally busy, so that each gets its turn.
-    turn: AtomicUsize,
+    pub(super) turn: AtomicUsize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +62,7 @@ struct PodKey {
 }
 
 #[derive(Debug, Default)]
-struct Pod {
+pub(super) struct Pod {
     connections: Mutex<Vec<Connection>>,
     /// Held while a connection is being made; one is enough for all who wait.
     opening: tokio::sync::Mutex<Option<Failure>>,
@@ -81,7 +71,9 @@ struct Pod {
     /// A connection ahead of need is being made.
     growing: AtomicBool,
     /// Ports that refused, whose next refusal is awaited before a byte is sent.
-    refusals: Arc<Refusals>,
+    pub(super) refusals: Arc<Refusals>,
+    /// Whether the user may not forward to it.
+    pub(super) denial: Denial,
 }
 
 /// The last attempt's failure, for those who waited for that attempt.
@@ -158,6 +150,19 @@ impl PortForward {
             .map_err(|e| e.error)
     }
 
+    /// Whether somebody listens on a port of a pod: nobody where the pod refuses within `limit`.
+    ///
+    /// # Errors
+    /// Its refusal, or why the pod cannot be asked.
+    pub async fn listens(&self, at: &PodPort, limit: Duration) -> Result<(), DialError> {
+        let target = format!("{}:{}", at.pod, at.port);
+        let stream = self.open(at, &target).await?;
+        match stream.early_failure(limit).await {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
     /// Says goodbye on every connection, for at most `limit`; streams that are open fail.
     pub async fn close(&self, limit: Duration) {
         for (_, pod) in lock(&self.inner.pods).drain() {
@@ -170,10 +175,10 @@ impl PortForward {
 }
 
 /// Counts a dial that has no stream yet.
-struct InFlight<'a>(&'a Pod);
+pub(super) struct InFlight<'a>(&'a Pod);
 
 impl<'a> InFlight<'a> {
-    fn new(pod: &'a Pod) -> Self {
+    pub(super) fn new(pod: &'a Pod) -> Self {
         pod.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(pod)
     }
@@ -187,7 +192,7 @@ impl Drop for InFlight<'_> {
 
 impl Pod {
     /// Streams and dials that the pod has now.
-    fn load(&self) -> usize {
+    pub(super) fn load(&self) -> usize {
         let streams: usize = lock(&self.connections).iter().map(Connection::live).sum();
         streams + self.in_flight.load(Ordering::Relaxed)
     }
@@ -234,7 +239,7 @@ enum Existing {
 }
 
 impl Inner {
-    fn pod(&self, at: &PodPort) -> Arc<Pod> {
+    pub(super) fn pod(&self, at: &PodPort) -> Arc<Pod> {
         let key = PodKey {
             name: at.pod.clone(),
             uid: at.uid.clone(),
@@ -242,7 +247,7 @@ impl Inner {
         lock(&self.pods).entry(key).or_default().clone()
     }
 
-    async fn open_on(
+    pub(super) async fn open_on(
         self: &Arc<Self>,
         pod: &Arc<Pod>,
         at: &PodPort,
@@ -310,57 +315,6 @@ impl Inner {
         Ok(opened.0)
     }
 
-    /// Tries the pods once, the least busy first.
-    async fn dial_once(
-        self: &Arc<Self>,
-        name: &str,
-        endpoints: &Endpoints,
-    ) -> Result<PodStream, OpenError> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut candidates: Vec<(usize, usize, &PodPort, Arc<Pod>)> = endpoints
-            .pods
-            .iter()
-            .enumerate()
-            .map(|(i, at)| {
-                let pod = self.pod(at);
-                (pod.load(), (i + turn) % endpoints.pods.len(), at, pod)
-            })
-            .collect();
-        candidates.sort_by_key(|(load, order, ..)| (*load, *order));
-        let mut failed = None;
-        for (_, _, at, pod) in candidates {
-            // Counted before the first await, so that dials of the same moment see each other.
-            let _in_flight = InFlight::new(&pod);
-            let failure = match self.open_on(&pod, at, name).await {
-                Ok(mut stream) if endpoints.declared && !pod.refusals.expects(at.port) => {
-                    stream.note_refusal(pod.refusals.clone(), at.port);
-                    return Ok(stream);
-                }
-                Ok(stream) => match stream.early_failure(UNDECLARED_WAIT).await {
-                    None => return Ok(stream),
-                    Some(error) => OpenError {
-                        error,
-                        passing: false,
-                    },
-                },
-                Err(failure) => failure,
-            };
-            tracing::debug!(pod = %at.pod, error = %failure.error, "dial failed");
-            if !failure.error.is_of_one_pod() {
-                return Err(failure);
-            }
-            failed = Some(failure);
-        }
-        Err(failed.unwrap_or_else(|| OpenError {
-            error: DialError::Unreachable {
-                target: name.to_owned(),
-                reason: "it has no ready pod".to_owned(),
-                fix: String::new(),
-            },
-            passing: false,
-        }))
-    }
-
     fn sweep(&self) {
         lock(&self.pods).retain(|_, pod| {
             let mut connections = lock(&pod.connections);
@@ -379,41 +333,8 @@ impl Inner {
                 kept += usize::from(keep);
                 keep
             });
-            !connections.is_empty() || pod.in_flight.load(Ordering::Relaxed) > 0
+            let used = !connections.is_empty() || pod.in_flight.load(Ordering::Relaxed) > 0;
+            used || pod.denial.is_fresh()
         });
-    }
-}
-
-impl DialPods for PortForward {
-    type Io = PodStream;
-
-    async fn dial_pods(
-        &self,
-        target: &Target,
-        endpoints: &Endpoints,
-    ) -> Result<PodStream, DialError> {
-        let name = target.to_string();
-        let deadline = Instant::now() + DIAL_TIMEOUT;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let attempt = self.inner.dial_once(&name, endpoints);
-            let Ok(result) = tokio::time::timeout_at(deadline, attempt).await else {
-                return Err(DialError::TimedOut {
-                    target: name,
-                    after: DIAL_TIMEOUT,
-                });
-            };
-            let failure = match result {
-                Ok(stream) => return Ok(stream),
-                Err(failure) => failure,
-            };
-            if !failure.passing || Instant::now() + pause > deadline {
-                return Err(failure.error);
-            }
-            tracing::debug!(error = %failure.error, "dialling again");
-            // Jitter keeps the streams of a whole team from coming back in one instant.
-            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
     }
 }

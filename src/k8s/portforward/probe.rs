@@ -84,20 +84,16 @@ pub async fn probe(
     })
 }
 
-/// Ready pods of `namespace`, at most `count`, with a port that each declares.
+/// Ready pods of `namespace`, a hundred at most, with a port that each declares.
 ///
 /// # Errors
 /// When pods cannot be listed.
-pub async fn ready_pods(
-    client: &Client,
-    namespace: &str,
-    count: usize,
-) -> Result<Vec<PodPort>, ClientError> {
+pub async fn ready_pods(client: &Client, namespace: &str) -> Result<Vec<PodPort>, ClientError> {
     let path = format!(
         "/api/v1/namespaces/{namespace}/pods?limit={LOOKED_AT}&fieldSelector=status.phase%3DRunning"
     );
     let list: Pods = client.get(&path).await?;
-    let ready = list.items.into_iter().filter(Pod::is_ready).take(count);
+    let ready = list.items.into_iter().filter(Pod::is_ready);
     Ok(ready
         .map(|pod| PodPort {
             port: pod.port().unwrap_or(ANY_PORT),

@@ -5,10 +5,15 @@ use serde_json::{Value, json};
 use super::block::{self, NoneFree, REST};
 use super::guard::Guard;
 use super::object::{name, uid};
+use super::policies::Known;
+use super::preflight::FORCE;
+use super::progress::slow;
+use super::reach::{Callers, Check};
 use super::site::{Changed, Site, Tries};
-use super::{Redirector, events, keys, leave, origin, preflight, reach, rights, swap};
+use super::{Redirector, events, keys, leave, origin, policies, preflight, rights, swap};
 use crate::intercept::claim::{Claim, Verdict};
-use crate::intercept::redirect::{RedirectError, Wanted};
+use crate::intercept::redirect::{RedirectError, Say, Wanted};
+use crate::k8s::install::shape::Shape;
 
 /// Brings a Service to the relay for one more claim.
 pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, RedirectError> {
@@ -30,10 +35,14 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
     if let Some(origin) = known {
         admitted(site, origin, &wanted)?;
     }
+    let read = policies::known(site, &live, &plain, &ready, namespace.as_ref());
+    let read = slow(&wanted.say, "the network policies", read).await;
+    let there = known.is_some_and(|origin| swap::astray(&live, origin).is_none());
+    let callers = may_call(&wanted, read.as_ref(), there)?;
     let ready = keys::carried(site, &plain, ready).await?;
     wanted.on_record.begin();
-    let joined = join(site, &wanted).await?;
-    let result = bring(to, &wanted, &joined, &ready).await;
+    let joined = join(to, &wanted).await?;
+    let result = bring(to, &wanted, &joined, &ready, callers).await;
     let (live, origin) = match result {
         Ok(both) => both,
         Err(error) => {
@@ -55,9 +64,29 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
         to.clone(),
         &live,
         &origin,
-        wanted.claim,
+        wanted,
+        callers,
         following,
     ))
+}
+
+/// Refuses where policies that can be read would let callers reach the Service's pods and not the
+/// relay, unless it is forced, or callers go `there` already. Says what is to hold of their way.
+fn may_call(wanted: &Wanted, known: Option<&Known>, there: bool) -> Result<Callers, RedirectError> {
+    let refusal = known.and_then(Known::refusal).filter(|_| !there);
+    match (refusal, wanted.force) {
+        (Some((reason, fix)), false) => Err(RedirectError::Unfit {
+            service: wanted.service.clone(),
+            reason,
+            fix: format!("{fix}; {FORCE}"),
+        }),
+        (Some((reason, _)), true) => {
+            (wanted.say)(format!("by --force, although {reason}"));
+            Ok(Callers::MayFail)
+        }
+        (None, true) => Ok(Callers::MayFail),
+        (None, false) => Ok(known.map_or(Callers::MustPass, Known::callers)),
+    }
 }
 
 /// The Service and all origins of its namespace.
@@ -85,7 +114,8 @@ struct Joined {
 }
 
 /// Puts the claim on record, in the origin that there is or in a new one.
-async fn join(site: &Site, wanted: &Wanted) -> Result<Joined, RedirectError> {
+async fn join(to: &Redirector, wanted: &Wanted) -> Result<Joined, RedirectError> {
+    let site = to.site();
     let mut tries = Tries::new();
     let (mut taken, mut revived) = (Vec::new(), false);
     loop {
@@ -97,7 +127,7 @@ async fn join(site: &Site, wanted: &Wanted) -> Result<Joined, RedirectError> {
                 let patch = origin::recorded(origin, &claims, block::now());
                 site.patch(name(origin), &patch).await?
             }
-            None => match create(site, &live, &origins, &mut taken, wanted).await? {
+            None => match create(to, &live, &origins, &mut taken, wanted).await? {
                 Some(changed) => changed,
                 None => continue,
             },
@@ -152,12 +182,13 @@ fn admitted(site: &Site, origin: &Value, wanted: &Wanted) -> Result<Vec<Claim>, 
 
 /// Creates an origin in a block that is free; none where that turned out to be taken.
 async fn create(
-    site: &Site,
+    to: &Redirector,
     live: &Value,
     origins: &[Value],
     taken: &mut Vec<u16>,
     wanted: &Wanted,
 ) -> Result<Option<Changed>, RedirectError> {
+    let site = to.site();
     let Some(deployment) = site.deployment().await? else {
         return Err(RedirectError::Missing {
             what: format!("the relay's Deployment in namespace {}", site.namespace),
@@ -183,7 +214,11 @@ async fn create(
     // Before the Service: what vanishes with its owner has left its mark then.
     let notes = json!({"metadata": {"annotations": choice.notes}});
     site.patch_deployment(&notes).await?;
-    let object = origin::new(live, choice.first, std::slice::from_ref(&wanted.claim));
+    // What policies asked of the relay's objects they ask of this Service, too.
+    let mut shape = Shape::of(&deployment);
+    to.inner.asked.over(&mut shape);
+    let claim = std::slice::from_ref(&wanted.claim);
+    let object = origin::new(live, choice.first, claim, &shape);
     if let Some(what) = origin::too_many(std::slice::from_ref(&wanted.claim)) {
         return Err(RedirectError::Full {
             what,
@@ -211,6 +246,7 @@ async fn bring(
     wanted: &Wanted,
     joined: &Joined,
     ready: &[Value],
+    callers: Callers,
 ) -> Result<(Value, Value), RedirectError> {
     let mut way = Way {
         to,
@@ -219,6 +255,9 @@ async fn bring(
         origin: &joined.origin,
         relays: Some(ready),
         renew: joined.revived,
+        port: wanted.port,
+        callers,
+        say: &wanted.say,
     };
     way.bring().await
 }
@@ -234,6 +273,10 @@ pub(super) struct Way<'a> {
     /// Whether it is changed even if it is as it should be: whoever is about to give it back notices
     /// then.
     pub(super) renew: bool,
+    /// The port whose requests are wanted.
+    pub(super) port: u16,
+    pub(super) callers: Callers,
+    pub(super) say: &'a Say,
 }
 
 impl Way<'_> {
@@ -271,7 +314,15 @@ impl Way<'_> {
                 }
             };
             if away && let Some(relays) = self.relays {
-                reach::check(site, &self.to.inner.ask, relays, &live, &origin).await?;
+                let check = Check {
+                    site,
+                    ways: self.to.inner.ways.as_ref(),
+                    relays,
+                    port: self.port,
+                    callers: self.callers,
+                    say: self.say,
+                };
+                check.pass(&live, &origin).await?;
                 // Once is enough, however often others change the Service meanwhile.
                 self.relays = None;
             }

@@ -6,14 +6,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::doubt::Doubt;
 use super::engage::{Way, no_service};
 use super::leave::Despite;
 use super::object::{name, port_name, port_number, ports, uid, version};
+use super::reach::Callers;
 use super::site::Changed;
 use super::watch::{Following, Relays, Seen, Thing};
-use super::{Redirector, events, leave, origin, swap};
+use super::{Redirector, events, keys, leave, origin, swap};
 use crate::intercept::claim::Claim;
-use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected};
+use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected, Say, Wanted};
 
 /// How long nobody may have come before what leads the last callers to the original pods goes: nodes
 /// learn of a Service's change within 2 s, and callers that found the old address try for a few more.
@@ -27,12 +29,12 @@ const DOWN_AFTER: Duration = Duration::from_secs(3);
 
 /// A claim on a Service whose traffic comes to the relay.
 pub struct Guard {
-    to: Redirector,
-    service: String,
+    pub(super) to: Redirector,
+    pub(super) service: String,
     uid: String,
-    origin: String,
+    pub(super) origin: String,
     claim: Claim,
-    landings: Vec<Landing>,
+    pub(super) landings: Vec<Landing>,
     following: Arc<Following>,
     /// The origin as it was last seen, to make it anew.
     last: Arc<Value>,
@@ -41,6 +43,16 @@ pub struct Guard {
     /// Whether the relay was reported as down or gone.
     down: bool,
     left: bool,
+    /// As it was asked for.
+    pub(super) port: u16,
+    pub(super) force: bool,
+    say: Say,
+    /// What is to hold of the way from callers to the relay.
+    pub(super) callers: Callers,
+    /// Looks whether callers are cut off, while there is reason to.
+    pub(super) doubt: Option<Doubt>,
+    /// The policies that were looked at last.
+    pub(super) policies: Arc<Vec<String>>,
 }
 
 impl std::fmt::Debug for Guard {
@@ -60,7 +72,8 @@ impl Guard {
         to: Redirector,
         live: &Value,
         origin: &Value,
-        claim: Claim,
+        wanted: Wanted,
+        callers: Callers,
         following: Arc<Following>,
     ) -> Self {
         Self {
@@ -68,13 +81,19 @@ impl Guard {
             service: name(live).to_owned(),
             uid: uid(live).to_owned(),
             origin: name(origin).to_owned(),
-            claim,
+            claim: wanted.claim,
             landings: landings(live, origin),
             following,
             last: Arc::new(origin.clone()),
             drifted: None,
             down: false,
             left: false,
+            port: wanted.port,
+            force: wanted.force,
+            say: wanted.say,
+            callers,
+            doubt: None,
+            policies: Arc::default(),
         }
     }
 
@@ -138,8 +157,9 @@ impl Guard {
             return Some(Change::ClaimGone(origin::ended_by(&origin, &self.claim.id)));
         }
         let why = swap::astray(&live, &origin)?;
-        if matches!(seen.relays, Relays::None(_)) {
-            // It leads to its pods, which is best until a replica is ready; that is news again.
+        if matches!(seen.relays, Relays::None(_)) || self.doubt.is_some() {
+            // It leads to its pods, which is best until a replica is ready, or it is known that
+            // callers get through; that is news again.
             return None;
         }
         let news = self.drifted.as_deref() != Some(version(&live));
@@ -273,6 +293,7 @@ impl Redirected for Guard {
         let mut news = self.following.news();
         loop {
             let seen = news.borrow_and_update().clone();
+            self.doubt_policies(&seen);
             if let Some(change) = self.judge(&seen).await {
                 return change;
             }
@@ -286,11 +307,24 @@ impl Redirected for Guard {
                     None => std::future::pending().await,
                 }
             };
+            let doubt = &mut self.doubt;
+            let doubt = async {
+                match doubt {
+                    Some(doubt) => doubt.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = news.changed() => if changed.is_err() {
                     // The session ends; whoever waits here does too.
                     std::future::pending::<()>().await;
                 },
+                cut = doubt => {
+                    self.doubt = None;
+                    if let Ok(Some(why)) = cut {
+                        return Change::CutOff(why);
+                    }
+                }
                 () = later => {}
             }
         }
@@ -300,13 +334,18 @@ impl Redirected for Guard {
         if self.to.site().service(&self.origin).await?.is_none() {
             self.remade().await?;
         }
+        // Much may have changed since: callers are best where they are unless they get through.
+        let relays = keys::relays(self.to.site()).await?;
         let mut way = Way {
             to: &self.to,
             service: &self.service,
             uid: &self.uid,
             origin: &self.origin,
-            relays: None,
+            relays: Some(&relays),
             renew: false,
+            port: self.port,
+            callers: self.callers,
+            say: &self.say,
         };
         let (live, origin) = way.bring().await?;
         self.landings = landings(&live, &origin);

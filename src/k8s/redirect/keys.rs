@@ -9,6 +9,7 @@ use super::marks::relay_value;
 use super::object::{label, selector};
 use super::site::Site;
 use crate::intercept::redirect::RedirectError;
+use crate::k8s::install::rollout::Before;
 use crate::k8s::install::{NAME, site as install};
 use crate::k8s::relay;
 
@@ -19,21 +20,30 @@ const ROLLOUT_LIMIT: Duration = Duration::from_secs(120);
 pub(super) async fn relays(site: &Site) -> Result<Vec<Value>, RedirectError> {
     let pods = site.relay_pods().await?;
     let namespace = &site.namespace;
-    if pods.is_empty() {
-        return Err(RedirectError::Missing {
-            what: format!("a relay in namespace {namespace}, where the Service is,"),
-            fix: format!("`kdev install -n {namespace}` puts one there"),
-        });
-    }
     let count = pods.len();
     let ready: Vec<Value> = pods.into_iter().filter(is_ready).collect();
-    if ready.is_empty() {
-        return Err(RedirectError::Missing {
+    if !ready.is_empty() {
+        return Ok(ready);
+    }
+    let place = install::Site {
+        client: site.client.clone(),
+        namespace: namespace.clone(),
+    };
+    // Whoever may not look at Deployments is told what the pods say.
+    if let Ok(Some(standing)) = place.standing().await {
+        let unready = relay::unready(namespace, &standing);
+        return Err(RedirectError::Cluster(unready.to_string()));
+    }
+    Err(match count {
+        0 => RedirectError::Missing {
+            what: format!("a relay in namespace {namespace}, where the Service is,"),
+            fix: format!("`kdev install -n {namespace}` puts one there"),
+        },
+        _ => RedirectError::Missing {
             what: format!("a ready pod of the relay in namespace {namespace} ({count} there)"),
             fix: relay::describe(namespace),
-        });
-    }
-    Ok(ready)
+        },
+    })
 }
 
 /// Sees to it that the relay's pods carry what a Service with this spec will select, by a rolling
@@ -72,7 +82,9 @@ pub(super) async fn carried(
         client: site.client.clone(),
         namespace: site.namespace.clone(),
     };
-    let rolled = place.rolled_out(ROLLOUT_LIMIT, &mut |_| {}).await;
+    let rolled = place
+        .rolled_out(ROLLOUT_LIMIT, &Before::default(), &mut |_| {})
+        .await;
     rolled.map_err(|error| RedirectError::Cluster(error.to_string()))?;
     let ready = relays(site).await?;
     match missing(plain, &ready).is_empty() {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::object::{port_name, port_number, text};
 use super::origin::{self, SELECTOR};
+use super::preflight::check;
 use super::site::Site;
 use crate::intercept::claim::Claim;
 use crate::intercept::redirect::RedirectError;
@@ -46,7 +47,7 @@ pub struct ServicePort {
 /// The ports of a Service in the client's namespace.
 ///
 /// # Errors
-/// When there is no such Service, or it may not be read.
+/// When there is no such Service, it has none, or it may not be read.
 pub async fn ports(client: &Client, service: &str) -> Result<Vec<ServicePort>, RedirectError> {
     let site = Site {
         client: client.clone(),
@@ -60,7 +61,12 @@ pub async fn ports(client: &Client, service: &str) -> Result<Vec<ServicePort>, R
         app_protocol: port["appProtocol"].as_str().map(str::to_owned),
         tcp: port["protocol"].as_str().is_none_or(|it| it == "TCP"),
     };
-    Ok(super::object::ports(&live["spec"]).map(read).collect())
+    let ports: Vec<_> = super::object::ports(&live["spec"]).map(read).collect();
+    if ports.is_empty() {
+        // Most often an ExternalName; the check before an intercept has the words for it.
+        check(&live, &live["spec"], true, &[], None, true)?;
+    }
+    Ok(ports)
 }
 
 /// Where to look.

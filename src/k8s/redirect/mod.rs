@@ -4,12 +4,17 @@
 //! * [`marks`]: all labels and annotations that this writes
 //! * [`swap`], [`fields`]: what is changed of the Service, and how that is undone
 //! * [`origin`], [`block`]: the Service that leads from the relay to the original pods, and its ports
-//! * [`preflight`], [`rights`], [`keys`], [`reach`]: what is looked at before anything is changed
+//! * [`preflight`], [`rights`], [`policies`], [`keys`]: what is looked at before anything is changed
+//! * [`reach`], [`behind`], [`ways`]: what is tried from inside of the cluster before a Service is
+//! * [`cut`], [`doubt`]: callers who are cut off in the middle
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
 //! * [`drain`](mod@drain): old connections come along
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
 
+mod behind;
 mod block;
+mod cut;
+mod doubt;
 mod drain;
 mod engage;
 mod events;
@@ -21,23 +26,27 @@ pub mod list;
 pub mod marks;
 mod object;
 mod origin;
+mod policies;
 mod preflight;
+mod progress;
 mod reach;
 mod rights;
 mod site;
 mod swap;
 pub mod sweep;
 mod watch;
+mod ways;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 pub use self::drain::drain;
 pub use self::guard::Guard;
-pub use self::reach::{Ask, Asked, through_tunnels};
 use self::site::Site;
 use self::watch::Following;
+pub use self::ways::{Doing, Replica, Ways, through_tunnels};
 use super::Client;
+use super::install::shape;
 use crate::intercept::redirect::{Redirect, RedirectError, Wanted};
 use crate::task::Tasks;
 
@@ -49,7 +58,9 @@ pub struct Redirector {
 
 struct Inner {
     site: Site,
-    ask: Ask,
+    ways: Arc<dyn Ways>,
+    /// What is asked of the Services that this makes.
+    asked: shape::Asked,
     tasks: Tasks,
     /// What is watched, by Service: many claims of one session share it.
     followed: Mutex<HashMap<String, Weak<Following>>>,
@@ -62,9 +73,21 @@ impl std::fmt::Debug for Redirector {
 }
 
 impl Redirector {
-    /// Redirects Services of `namespace`, whose relay `ask` has dial. `tasks` owns what watches them.
+    /// Redirects Services of `namespace`, where `ways` are what can be tried. `tasks` owns what watches them.
     #[must_use]
-    pub fn new(client: &Client, namespace: &str, ask: Ask, tasks: &Tasks) -> Self {
+    pub fn new(client: &Client, namespace: &str, ways: Arc<dyn Ways>, tasks: &Tasks) -> Self {
+        Self::marking(client, namespace, ways, &shape::Asked::default(), tasks)
+    }
+
+    /// The same, where the Services that this makes have these labels and annotations.
+    #[must_use]
+    pub fn marking(
+        client: &Client,
+        namespace: &str,
+        ways: Arc<dyn Ways>,
+        asked: &shape::Asked,
+        tasks: &Tasks,
+    ) -> Self {
         let site = Site {
             client: client.clone(),
             namespace: namespace.to_owned(),
@@ -72,7 +95,8 @@ impl Redirector {
         Self {
             inner: Arc::new(Inner {
                 site,
-                ask,
+                ways,
+                asked: asked.clone(),
                 tasks: tasks.clone(),
                 followed: Mutex::default(),
             }),

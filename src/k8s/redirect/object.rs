@@ -49,6 +49,14 @@ pub(super) fn port_number(port: &Value) -> u16 {
     u16::try_from(number).unwrap_or_default()
 }
 
+/// A port of a Service for people: `port admin (9090) of web`.
+pub(super) fn port_label(port: &Value, service: &str) -> String {
+    match (port_name(port), port_number(port)) {
+        ("", number) => format!("port {number} of {service}"),
+        (name, number) => format!("port {name} ({number}) of {service}"),
+    }
+}
+
 /// The selector of a Service's spec, as keys and values.
 pub(super) fn selector(spec: &Value) -> impl Iterator<Item = (&str, &str)> {
     let selector = spec["selector"].as_object().into_iter().flatten();

@@ -9,6 +9,7 @@ use super::marks::{CLAIMS, ENDED, FIELDS, GIVEN_BACK, ORIGIN_OF};
 use super::object::{annotation, name, port_name, ports, selector, text, uid, version};
 use super::swap::landing_of;
 use crate::intercept::claim::Claim;
+use crate::k8s::install::shape::Shape;
 use crate::k8s::install::{MANAGER, MANAGER_LABEL};
 use crate::relay::BLOCK;
 use crate::rule::MOST_CLAIMS;
@@ -25,8 +26,9 @@ const MOST_ENDED: usize = 20;
 /// What selects all of them in a list.
 pub(super) const SELECTOR: &str = ORIGIN_OF;
 
-/// The first origin of block `first` for the Service `live`, with these claims.
-pub(super) fn new(live: &Value, first: u16, claims: &[Claim]) -> Value {
+/// The first origin of block `first` for the Service `live`, with these claims and what `shape` has of
+/// labels and annotations.
+pub(super) fn new(live: &Value, first: u16, claims: &[Claim], shape: &Shape) -> Value {
     let mut spec = copied(&live["spec"], first, &Value::Null);
     spec["type"] = json!("ClusterIP");
     for field in ["ipFamilies", "ipFamilyPolicy"] {
@@ -34,24 +36,21 @@ pub(super) fn new(live: &Value, first: u16, claims: &[Claim]) -> Value {
             spec[field] = value.clone();
         }
     }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": origin_name(first),
-            "namespace": text(live, &["metadata", "namespace"]),
-            "labels": {MANAGER_LABEL: MANAGER, ORIGIN_OF: name(live)},
-            "annotations": {CLAIMS: json!(claims).to_string(), FIELDS: kept_fields(live, "")},
-            // Without `blockOwnerDeletion`, which takes more than the role `edit`.
-            "ownerReferences": [{
-                "apiVersion": "v1",
-                "kind": "Service",
-                "name": name(live),
-                "uid": uid(live),
-            }],
-        },
-        "spec": spec,
-    })
+    let mut metadata = json!({
+        "name": origin_name(first),
+        "namespace": text(live, &["metadata", "namespace"]),
+        "labels": {MANAGER_LABEL: MANAGER, ORIGIN_OF: name(live)},
+        "annotations": {CLAIMS: json!(claims).to_string(), FIELDS: kept_fields(live, "")},
+        // Without `blockOwnerDeletion`, which takes more than the role `edit`.
+        "ownerReferences": [{
+            "apiVersion": "v1",
+            "kind": "Service",
+            "name": name(live),
+            "uid": uid(live),
+        }],
+    });
+    shape.mark(&mut metadata);
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 }
 
 /// The patch that makes `origin` the backup of `live`, whose spec would be `plain` without kdev;
@@ -261,7 +260,7 @@ mod tests {
 
     #[test]
     fn it_has_what_leads_to_the_pods_and_nothing_else() {
-        let origin = new(&service(), 20008, &[claim("a")]);
+        let origin = new(&service(), 20008, &[claim("a")], &Shape::default());
         assert_eq!(origin["metadata"]["name"], "kdev-20008");
         assert_eq!(
             origin["spec"],
@@ -285,8 +284,29 @@ mod tests {
     }
 
     #[test]
+    fn it_carries_what_policies_ask_for_beside_its_own() {
+        let pairs = |all: &[(&str, &str)]| {
+            let all = all.iter();
+            all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let shape = Shape {
+            labels: pairs(&[("team", "a"), (ORIGIN_OF, "other")]),
+            annotations: pairs(&[("note", "b")]),
+            ..Shape::default()
+        };
+        let origin = new(&service(), 20008, &[claim("a")], &shape);
+        assert_eq!(
+            origin["metadata"]["labels"],
+            json!({"app.kubernetes.io/managed-by": "kdev", ORIGIN_OF: "web", "team": "a"})
+        );
+        assert_eq!(annotation(&origin, "note"), "b");
+        assert_eq!(claims(&origin).unwrap(), [claim("a")]);
+    }
+
+    #[test]
     fn ports_keep_their_landings() {
-        let origin = new(&service(), 20008, &[]);
+        let origin = new(&service(), 20008, &[], &Shape::default());
         let mut live = service();
         assert_eq!(renewed(&origin, &live, &live["spec"]), None);
         live["spec"]["ports"][0] = json!({"name": "new", "port": 82, "targetPort": 1});

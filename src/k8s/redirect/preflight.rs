@@ -44,7 +44,8 @@ pub(super) struct Refusal {
     forceable: bool,
 }
 
-const FORCE: &str = "pass --force to do it all the same";
+/// How to do it all the same.
+pub(super) const FORCE: &str = "pass --force to do it all the same";
 
 fn never(reason: impl Into<String>, fix: &'static str) -> Option<Refusal> {
     Some(Refusal {

@@ -11,7 +11,7 @@ pub(super) async fn permitted(site: &Site) -> Result<(), RedirectError> {
     let namespace = &site.namespace;
     let services = ["get", "list", "watch", "create", "patch", "delete"];
     let services = services.map(|verb| Permission::core(verb, "services", namespace));
-    let others = [("list", "pods"), ("watch", "pods"), ("get", "endpoints")];
+    let others = [("list", "pods"), ("watch", "pods")];
     let others = others.map(|(verb, resource)| Permission::core(verb, resource, namespace));
     let all = services.into_iter().chain(others).collect();
     let mut missing: Map<String, Value> = Map::new();

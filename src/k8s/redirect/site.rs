@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::marks::FIELD_MANAGER;
-use super::object::{name, uid, version};
+use super::object::{name, selector, uid, version};
 use super::origin::SELECTOR;
 use crate::intercept::redirect::RedirectError;
 use crate::k8s::install::NAME;
 use crate::k8s::install::site::{DEPLOYMENTS, Kind, PODS};
+use crate::k8s::install::trial::{self, Refusal};
 use crate::k8s::{Client, ClientError, access, relay};
 
 /// How long a change is tried while others change the same object, or the API server restarts:
@@ -28,10 +29,10 @@ static SERVICES: Kind = Kind {
     plural: "services",
     kind: "Service",
 };
-static ENDPOINTS: Kind = Kind {
-    api: "v1",
-    plural: "endpoints",
-    kind: "Endpoints",
+static SLICES: Kind = Kind {
+    api: "discovery.k8s.io/v1",
+    plural: "endpointslices",
+    kind: "EndpointSlice",
 };
 
 /// A namespace, as one user.
@@ -67,10 +68,21 @@ impl Site {
         self.find(&self.services(name), "get services").await
     }
 
-    /// Who is behind a Service.
-    pub(super) async fn endpoints(&self, name: &str) -> Result<Option<Value>, RedirectError> {
-        let path = ENDPOINTS.path(&self.namespace, name);
-        self.find(&path, "get endpoints").await
+    /// A Service's EndpointSlices; none where they may not be read, or the server has others.
+    pub(super) async fn slices(&self, name: &str) -> Result<Option<Vec<Value>>, RedirectError> {
+        let path = SLICES.path(&self.namespace, "");
+        let path = format!("{path}?labelSelector=kubernetes.io%2Fservice-name%3D{name}");
+        self.readable(&path, "list endpointslices.discovery.k8s.io")
+            .await
+    }
+
+    /// The pods that a Service with this spec selects.
+    pub(super) async fn pods_of(&self, spec: &Value) -> Result<Vec<Value>, RedirectError> {
+        let terms =
+            selector(spec).map(|(key, value)| format!("{}%3D{value}", key.replace('/', "%2F")));
+        let terms = terms.collect::<Vec<_>>().join(",");
+        let path = format!("{}?labelSelector={terms}", PODS.path(&self.namespace, ""));
+        self.list(&path, "list pods").await
     }
 
     /// All origins of the namespace.
@@ -104,6 +116,17 @@ impl Site {
     pub(super) async fn create(&self, service: &Value) -> Result<Changed, RedirectError> {
         let path = format!("{}?fieldManager={FIELD_MANAGER}", self.services(""));
         let made = self.client.post::<Value>(&path, service).await;
+        let refused = made.as_ref().err().and_then(trial::refused_by_policy);
+        if let Some(message) = refused {
+            let what = format!("Service {}, which an intercept takes", name(service));
+            let refusal = Refusal { what, message };
+            return Err(RedirectError::Cluster(format!(
+                "{} was refused: {}; {}",
+                refusal.what,
+                refusal.message,
+                trial::advice(std::slice::from_ref(&refusal)),
+            )));
+        }
         self.changed(made, "create services")
     }
 
@@ -156,6 +179,23 @@ impl Site {
         loop {
             match self.client.get::<List>(path).await {
                 Ok(list) => return Ok(list.items.unwrap_or_default()),
+                Err(error) if error.is_passing() && tries.again().await => {}
+                Err(error) => return Err(self.explain(error, what)),
+            }
+        }
+    }
+
+    /// A list, whole; none where it may not be read or there is no such resource.
+    pub(super) async fn readable(
+        &self,
+        path: &str,
+        what: &str,
+    ) -> Result<Option<Vec<Value>>, RedirectError> {
+        let mut tries = Tries::new();
+        loop {
+            match self.client.get::<List>(path).await {
+                Ok(list) => return Ok(Some(list.items.unwrap_or_default())),
+                Err(error) if matches!(error.code(), Some(403 | 404)) => return Ok(None),
                 Err(error) if error.is_passing() && tries.again().await => {}
                 Err(error) => return Err(self.explain(error, what)),
             }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::keys::is_ready;
 use super::object::{name, text};
+use super::policies;
 use super::site::Site;
 use crate::k8s::{Client, ClientError};
 use crate::task::Tasks;
@@ -30,6 +31,8 @@ const MAX_EVENT: usize = 8 << 20;
 /// known a little later.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before policies are asked for again that may not be read: nothing depends on them alone.
+const POLICIES_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of one object.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,8 @@ pub(super) struct Seen {
     pub(super) service: Thing,
     pub(super) origin: Thing,
     pub(super) relays: Relays,
+    /// The NetworkPolicies of the namespace, as far as they may be seen: what tells them apart.
+    pub(super) policies: Arc<Vec<String>>,
 }
 
 /// A Service that is followed until this is dropped.
@@ -87,10 +92,16 @@ impl Drop for Following {
 pub(super) fn follow(site: &Site, service: &str, origin: &str, tasks: &Tasks) -> Following {
     let (seen, told) = watch::channel(Seen::default());
     let (seen, tasks) = (Arc::new(seen), tasks.child());
-    let spawn = |path: String, take: fn(&mut Seen, &Objects)| {
+    let spawn_with = |path: String, denied: Duration, take: fn(&mut Seen, &Objects)| {
         let (client, seen) = (site.client.clone(), seen.clone());
-        tasks.spawn(async move { keep(&client, &path, &seen, take).await });
+        tasks.spawn(async move { keep(&client, &path, &seen, take, denied).await });
     };
+    let spawn = |path, take| spawn_with(path, Duration::ZERO, take);
+    let policies = format!("{}?labelSelector=", policies::path(&site.namespace));
+    spawn_with(policies, POLICIES_PAUSE, |seen, objects| {
+        let print = policies::print_of(objects.values().map(AsRef::as_ref));
+        seen.policies = Arc::new(print);
+    });
     let named = |name: &str| format!("{}?fieldSelector=metadata.name%3D{name}", site.services(""));
     spawn(named(service), |seen, objects| seen.service = only(objects));
     spawn(named(origin), |seen, objects| seen.origin = only(objects));
@@ -114,18 +125,22 @@ fn only(objects: &Objects) -> Thing {
     }
 }
 
-/// Lists and watches `path` (with its query), for ever.
+/// Lists and watches `path` (with its query), for ever; where it may not, again after `denied`.
 async fn keep(
     client: &Client,
     path: &str,
     seen: &watch::Sender<Seen>,
     take: fn(&mut Seen, &Objects),
+    denied: Duration,
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = Instant::now();
         if let Err(error) = round(client, path, seen, take).await {
             tracing::debug!(%error, path, "a watch broke");
+            if matches!(error.code(), Some(403 | 404)) {
+                sleep(denied).await;
+            }
         }
         if begun.elapsed() >= LONGEST_PAUSE {
             pause = FIRST_PAUSE;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::dial::DialError;
 use crate::k8s::catalog::{Labelled, LabelledPod};
+use crate::k8s::install::rollout::Standing;
 use crate::k8s::install::{NAME, NAME_LABEL};
 use crate::k8s::{Catalog, Client, ClientError, access};
 use crate::tunnel::pool::{Replicas, Trouble};
@@ -17,6 +19,8 @@ use crate::tunnel::pool::{Replicas, Trouble};
 const LIST_INTERVAL: Duration = Duration::from_secs(3);
 /// The same where they may not be listed either: rights may have been given.
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is asked why there is no pod.
+const REASON_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keeps `replicas` as the pods are, until nobody follows them any more.
 pub(super) async fn follow(
@@ -27,13 +31,19 @@ pub(super) async fn follow(
     fit: Fit,
 ) {
     let mut changes = catalog.changes();
+    let mut asked = None;
     loop {
         changes.mark_unchanged();
         let pause = match catalog.labelled(&namespace, (NAME_LABEL, NAME)) {
             Labelled::Syncing => None,
             Labelled::Pods(pods) => {
-                tell(&replicas, choose(&pods, &namespace, fit));
-                None
+                let mut found = choose(&pods, &namespace, fit);
+                let is_none = found.none.is_some();
+                if is_none {
+                    explain(&client, pods.len(), &mut found, &mut asked).await;
+                }
+                tell(&replicas, found);
+                is_none.then_some(REASON_INTERVAL)
             }
             Labelled::Forbidden => {
                 let (found, pause) = list(&client, fit).await;
@@ -46,6 +56,7 @@ pub(super) async fn follow(
         match pause {
             Some(pause) => tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                changed = changes.changed() => if changed.is_err() { return },
                 () = replicas.closed() => return,
             },
             None => tokio::select! {
@@ -101,11 +112,45 @@ pub(super) fn choose(pods: &[LabelledPod], namespace: &str, fit: Fit) -> Replica
     }
 }
 
+/// Why there is no pod, or none that runs, as far as the relay's Deployment says.
+async fn explain(
+    client: &Client,
+    pods: usize,
+    found: &mut Replicas,
+    asked: &mut Option<(Instant, Option<Standing>)>,
+) {
+    let known = asked
+        .take()
+        .filter(|(at, _)| at.elapsed() < REASON_INTERVAL);
+    let (at, standing) = match known {
+        Some(known) => known,
+        None => {
+            let standing = super::standing(client).await;
+            (Instant::now(), standing)
+        }
+    };
+    if let Some(standing) = &standing {
+        let error = super::unready(client.namespace(), standing);
+        // Where no pod is made, none comes by waiting.
+        found.none = Some(match pods {
+            0 => Trouble::lasting(error),
+            _ => Trouble::passing(error),
+        });
+    }
+    *asked = Some((at, standing));
+}
+
 /// Asks once; what there is, if that could be said, and when to ask again.
 async fn list(client: &Client, fit: Fit) -> (Option<Replicas>, Duration) {
     let namespace = client.namespace();
     match super::pods(client).await {
-        Ok(pods) => (Some(choose(&pods, namespace, fit)), LIST_INTERVAL),
+        Ok(pods) => {
+            let mut found = choose(&pods, namespace, fit);
+            if found.none.is_some() {
+                explain(client, pods.len(), &mut found, &mut None).await;
+            }
+            (Some(found), LIST_INTERVAL)
+        }
         Err(ClientError::Status {
             code: 403, message, ..
         }) => {

@@ -14,6 +14,8 @@ pub use self::carrier::Carrier;
 use self::find::Fit;
 use self::transport::{Choice, ToRelay};
 use super::catalog::LabelledPod;
+use super::install::rollout::Standing;
+use super::install::site::Site;
 use super::install::{NAME, NAME_LABEL};
 use super::portforward::PortForward;
 use super::{Catalog, Client, ClientError, listing};
@@ -117,6 +119,32 @@ pub fn missing(namespace: &str) -> DialError {
         what: format!("a relay in namespace {namespace}"),
         fix: "`kdev install` puts one there".to_owned(),
     }
+}
+
+/// The relay that is installed in the client's namespace, and why it has no ready pods; none where
+/// there is none, or where the user may not look at Deployments.
+pub async fn standing(client: &Client) -> Option<Standing> {
+    let site = Site {
+        client: client.clone(),
+        namespace: client.namespace().to_owned(),
+    };
+    site.standing().await.ok().flatten()
+}
+
+/// What is said where a relay is installed and has no pod that could serve.
+#[must_use]
+pub fn unready(namespace: &str, standing: &Standing) -> DialError {
+    DialError::Unreachable {
+        target: format!("the relay in namespace {namespace}"),
+        reason: format!("it is {standing}"),
+        fix: again(namespace),
+    }
+}
+
+/// What helps a relay that is installed and not ready.
+#[must_use]
+pub fn again(namespace: &str) -> String {
+    format!("once that is mended, `kdev install -n {namespace}` has it try again")
 }
 
 /// The relay's pods in the client's namespace, asked for once.

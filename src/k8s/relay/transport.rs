@@ -121,10 +121,12 @@ fn is_of_the_cluster(trouble: &Trouble) -> bool {
 
 fn explain(error: UpgradeError, pod: &Namespaced) -> Trouble {
     match error {
-        UpgradeError::Network(reason) => Trouble::passing(DialError::Cluster {
-            reason,
-            fix: String::new(),
-        }),
+        UpgradeError::Network(reason) | UpgradeError::Busy(reason) => {
+            Trouble::passing(DialError::Cluster {
+                reason,
+                fix: String::new(),
+            })
+        }
         UpgradeError::Credentials(reason) => Trouble::lasting(DialError::Cluster {
             reason,
             fix: String::new(),

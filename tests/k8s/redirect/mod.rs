@@ -1,6 +1,7 @@
 //! A Service's traffic to the relay and back: what is changed, who may, and what others do meanwhile.
 
 mod others;
+mod policies;
 mod stage;
 
 use std::sync::Arc;
@@ -8,13 +9,16 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use kdev::dial::DialError;
-use kdev::intercept::{Change, Left, Redirect as _, RedirectError, Redirected as _, Verdict};
+use kdev::intercept::{
+    Change, Left, Redirect as _, RedirectError, Redirected as _, Verdict, Wanted,
+};
+use kdev::k8s::redirect::Guard;
 use kdev::k8s::redirect::list::{Scope, list};
 use kdev::k8s::redirect::sweep::put_back;
 use kdev_sim::{Rule, User};
 use serde_json::{Value, json};
 
-use self::stage::{LIMIT, RELAY, SERVICES, Stage, alone, judged, next, wanted};
+use self::stage::{Answers, LIMIT, RELAY, SERVICES, Stage, alone, judged, next, wanted};
 use crate::support::within;
 
 const IDLE: Duration = Duration::from_secs(60);
@@ -51,13 +55,21 @@ async fn there_and_back_leaves_everything_as_it_was() {
     assert_eq!(stage.behind("web"), came);
     let origin = format!("kdev-{first}");
     assert_eq!(stage.behind(&origin), pods);
-    let asked = stage.asked.lock().unwrap().clone();
-    assert_eq!(asked.len(), 6, "{asked:?}");
-    assert!(
-        asked
+    // Each replica is to reach the port that is wanted, and the other replica where callers arrive;
+    // one looks at the ports that come along.
+    let asked = stage.inside.asked.lock().unwrap().clone();
+    let (names, addresses): (Vec<_>, Vec<_>) = asked
+        .iter()
+        .partition(|(_, target)| target.host.to_string() == origin);
+    let tried = |port: u16| {
+        names
             .iter()
-            .all(|(_, target)| target.host.to_string() == origin)
-    );
+            .filter(|(_, target)| target.port == port)
+            .count()
+    };
+    assert_eq!([0, 1, 2].map(|n| tried(first + n)), [2, 1, 1], "{asked:?}");
+    assert_eq!(addresses.len(), 2, "{asked:?}");
+    assert!(addresses.iter().all(|(_, target)| target.port == first));
     // What else is on it stays, and what is on it is not on the origin.
     let swapped = stage.service("web").unwrap();
     assert_eq!(
@@ -284,15 +296,19 @@ async fn a_way_back_that_was_broken_off_is_gone_to_its_end() {
     assert_eq!(stage.as_it_is("web"), before);
 }
 
+fn timed_out() -> DialError {
+    DialError::TimedOut {
+        target: "kdev-20000:20000".to_owned(),
+        after: Duration::from_secs(1),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
     let stage = Stage::set_up().await;
     stage.apply(&stage.manifest()).await.unwrap();
     let before = stage.service("web").unwrap();
-    stage.answer(Err(DialError::TimedOut {
-        target: "kdev-20000:20000".to_owned(),
-        after: Duration::from_secs(1),
-    }));
+    stage.answers(|answers| answers.pods = Some(timed_out()));
     let error = stage.redirect("a").await.unwrap_err();
     assert!(
         matches!(error, RedirectError::Unreachable { .. }),

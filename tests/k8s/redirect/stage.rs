@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kdev::addr::Target;
+use kdev::addr::{Host, Target};
 use kdev::dial::DialError;
 use kdev::intercept::{
     Change, Claim, Judge, OnRecord, Redirect as _, RedirectError, Redirected as _, Verdict, Wanted,
 };
 use kdev::k8s::Client;
-use kdev::k8s::redirect::{Ask, Guard, Redirector};
+use kdev::k8s::redirect::{Doing, Guard, Redirector, Replica, Ways};
 use kdev_sim::{Options, Pod, Rule, SimCluster, User};
 use serde_json::{Value, json};
 
@@ -26,9 +26,68 @@ pub(crate) const RELAY: &str = "/apis/apps/v1/namespaces/shop/deployments/kdev-r
 pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) client: Client,
-    /// What the relay's pods say when they are asked, and what they were asked.
-    answer: Arc<Mutex<Result<(), DialError>>>,
+    /// What can be tried from inside of the cluster.
+    pub(crate) inside: Inside,
+    /// What users were told.
+    pub(crate) said: Arc<Mutex<Vec<String>>>,
+}
+
+/// What can be tried from inside of the cluster, and what was. Cloning is shallow.
+#[derive(Clone, Default)]
+pub(crate) struct Inside {
+    /// What becomes of it.
+    pub(crate) answers: Arc<Mutex<Answers>>,
+    /// What the relay's pods dialled.
     pub(crate) asked: Arc<Mutex<Vec<(String, Target)>>>,
+}
+
+/// What becomes of what is tried: an error, or it works.
+#[derive(Default)]
+pub(crate) struct Answers {
+    /// Of dialling the original pods.
+    pub(crate) pods: Option<DialError>,
+    /// Of dialling the original pods at one port of the block, the third for example.
+    pub(crate) port: Option<(u16, DialError)>,
+    /// Of dialling one replica from the other.
+    pub(crate) relays: Option<DialError>,
+    /// What a pod itself says of its ports.
+    pub(crate) listens: Option<DialError>,
+}
+
+impl Ways for Inside {
+    fn to<'a>(&'a self, replica: &'a str) -> Doing<'a, Result<Arc<dyn Replica>, DialError>> {
+        let one = One(replica.to_owned(), self.clone());
+        Box::pin(async move { Ok(Arc::new(one) as Arc<dyn Replica>) })
+    }
+
+    fn listens<'a>(&'a self, _: &'a str, _: &'a str, _: u16) -> Doing<'a, Result<(), DialError>> {
+        let answer = self.answers.lock().unwrap().listens.clone();
+        Box::pin(async move { answer.map_or(Ok(()), Err) })
+    }
+}
+
+/// A replica.
+struct One(String, Inside);
+
+impl Replica for One {
+    fn dial<'a>(&'a self, target: &'a Target) -> Doing<'a, Result<(), DialError>> {
+        let Self(name, inside) = self;
+        let tried = (name.clone(), target.clone());
+        inside.asked.lock().unwrap().push(tried);
+        let answers = inside.answers.lock().unwrap();
+        let port = answers.port.clone();
+        let port = port.filter(|(port, _)| (target.port - 20_000) % 8 == *port);
+        let answer = match (&target.host, port) {
+            (Host::Ip(_), _) => answers.relays.clone(),
+            (Host::Name(_), Some((_, error))) => Some(error),
+            (Host::Name(_), None) => answers.pods.clone(),
+        };
+        Box::pin(async move { answer.map_or(Ok(()), Err) })
+    }
+
+    fn close(&self) -> Doing<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 impl Stage {
@@ -47,8 +106,8 @@ impl Stage {
         let stage = Self {
             world,
             client,
-            answer: Arc::new(Mutex::new(Ok(()))),
-            asked: Arc::default(),
+            inside: Inside::default(),
+            said: Arc::default(),
         };
         stage.install(&["app"]).await;
         stage
@@ -90,9 +149,9 @@ impl Stage {
         ready_relays(&self.world.cluster)
     }
 
-    /// From now on the relay's pods answer so.
-    pub(crate) fn answer(&self, answer: Result<(), DialError>) {
-        *self.answer.lock().unwrap() = answer;
+    /// What is tried from inside of the cluster comes out so from now on.
+    pub(crate) fn answers(&self, set: impl FnOnce(&mut Answers)) {
+        set(&mut self.inside.answers.lock().unwrap());
     }
 
     pub(crate) fn redirector(&self) -> Redirector {
@@ -100,18 +159,12 @@ impl Stage {
     }
 
     pub(crate) fn redirector_as(&self, client: &Client) -> Redirector {
-        let (answer, asked) = (self.answer.clone(), self.asked.clone());
-        let ask: Ask = Arc::new(move |replica, targets, _| {
-            let answer = answer.lock().unwrap().clone();
-            let mut asked = asked.lock().unwrap();
-            asked.extend(
-                targets
-                    .iter()
-                    .map(|target| (replica.clone(), target.clone())),
-            );
-            Box::pin(async move { targets.iter().map(|_| answer.clone()).collect() })
-        });
-        Redirector::new(client, "shop", ask, &self.world.tasks)
+        Redirector::new(
+            client,
+            "shop",
+            Arc::new(self.inside.clone()),
+            &self.world.tasks,
+        )
     }
 
     /// The team's Service, as the team applies it.
@@ -180,7 +233,16 @@ impl Stage {
     }
 
     pub(crate) async fn redirect(&self, id: &str) -> Result<Guard, RedirectError> {
-        self.redirector().redirect(wanted(id)).await
+        self.redirector().redirect(self.wanted(id)).await
+    }
+
+    /// A claim that gets along with all others, and says what is said.
+    pub(crate) fn wanted(&self, id: &str) -> Wanted {
+        let said = self.said.clone();
+        Wanted {
+            say: Arc::new(move |text| said.lock().unwrap().push(text)),
+            ..wanted(id)
+        }
     }
 }
 
@@ -194,7 +256,9 @@ pub(crate) fn judged(id: &str, judge: Judge) -> Wanted {
         serde_json::from_value(json!({"id": id, "owner": format!("owner of {id}")})).unwrap();
     Wanted {
         service: "web".to_owned(),
+        port: 80,
         claim,
+        say: Arc::new(|_| {}),
         judge,
         force: false,
         on_record: OnRecord::default(),

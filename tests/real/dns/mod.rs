@@ -1,5 +1,6 @@
 //! The DNS server of `connect`, asked by `dig` and by the C library, beside the cluster's own.
 
+mod coredns;
 mod stage;
 
 use crate::lab;

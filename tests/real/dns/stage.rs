@@ -181,7 +181,7 @@ impl Drop for Laptop {
 }
 
 /// A command that sees `conf` as `/etc/resolv.conf`, alone.
-fn with_resolv_conf(conf: &Path, command: &Command) -> Command {
+pub(crate) fn with_resolv_conf(conf: &Path, command: &Command) -> Command {
     let mut inside = Command::new("unshare");
     inside.args(["--mount", "--propagation", "private", "sh", "-euc"]);
     inside.arg(r#"mount --bind "$0" /etc/resolv.conf; exec "$@""#);

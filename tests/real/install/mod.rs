@@ -2,6 +2,7 @@
 //! one namespace and nothing else.
 
 mod place;
+mod policies;
 mod trouble;
 mod upgrade;
 
@@ -77,9 +78,20 @@ async fn what_a_dry_run_prints_can_be_applied() {
     let before = place.everything();
     let yaml = place.install(&["--dry-run"]).ok();
     assert_eq!(place.everything(), before);
+    let head = "# Apply it with: kubectl apply --server-side --field-manager=kdev -f ";
+    assert!(yaml.starts_with(head), "{}", &yaml[..200]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), yaml).unwrap();
     let file = file.path().to_str().unwrap();
+    // Which is why that is said.
+    let refused = place.site.kubectl(&["apply", "-f", file]).unwrap_err();
+    assert!(
+        refused.contains("metadata.annotations: Too long"),
+        "{refused}"
+    );
+    let labels = "app.kubernetes.io/name=kdev-relay";
+    let made = ["delete", "deploy,pdb,secret,configmap", "-l", labels];
+    place.site.kubectl(&made).unwrap();
     let apply = ["apply", "--server-side", "--field-manager=kdev", "-f", file];
     place.site.kubectl(&apply).unwrap();
     works(&place, 2).await;

@@ -71,11 +71,17 @@ fn quotas_and_nodes_without_room_are_explained() {
     place.bound(
         "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: compute}\nspec: {hard: {pods: \"1\"}}\n",
     );
-    let (said, _) = explained(&place, &["--base-image", BASE], "exceeded quota: compute");
-    assert!(said.contains("--replicas 1"), "{said}");
-    // This kubelet does not end for up to two minutes what is deleted between its init container and
-    // its start.
-    place.site.await_relays(1);
+    let before = place.everything();
+    let said = place.install(&[]).failed();
+    for text in [
+        "so nothing was changed",
+        "2 relay pods more: exceeded quota: compute",
+        "--replicas 1",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert_eq!(place.everything(), before);
+    place.install(&["--replicas", "1"]).ok();
     place.kdev(&["uninstall", "--yes"]).ok();
 
     // More than any node has.

@@ -50,6 +50,9 @@ pub(crate) async fn answer(
     if let Some((code, message)) = world.faults.api().failing {
         return Failure::of_code(code, &message).answer();
     }
+    if let Some((code, retry_after)) = world.faults.turns_away(request.uri().path()) {
+        return http::turned_away(code, retry_after);
+    }
     let deprecated = matches!(&route, Route::Resource(target) if target.resource == &ENDPOINTS)
         && world.options.minor() >= ENDPOINTS_DEPRECATED;
     let mut answer = match serve(world, connection, certified, request, route, query).await {
@@ -76,7 +79,12 @@ async fn serve(
     route: Route,
     query: Query,
 ) -> Result<Answer, Failure> {
-    let who = auth::authenticate(&world, certified, request.headers(), request.uri().path())?;
+    let ask = match &route {
+        Route::Path(_) => None,
+        Route::Resource(Target { ask, .. }) | Route::Unknown(ask) => Some(ask),
+    };
+    let path = request.uri().path();
+    let who = auth::authenticate(&world, certified, request.headers(), path, ask)?;
     match route {
         Route::Path(path) => {
             auth::may_read_path(&world, &who, request.method(), &path)?;

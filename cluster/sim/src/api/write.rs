@@ -12,7 +12,7 @@ use super::services;
 use crate::fields::{self, Conflict};
 use crate::http::{self, Answer, Failure};
 use crate::quota;
-use crate::resources::{NAMESPACES, SERVICES};
+use crate::resources::{NAMESPACES, PODS, SERVICES};
 use crate::world::World;
 
 /// What real servers take.
@@ -69,6 +69,13 @@ impl Write<'_> {
     fn create(&self, mut object: Value) -> Result<Answer, Failure> {
         let _held = self.world.hold();
         self.place(&mut object)?;
+        if let (Some(prefix), true) = (
+            object["metadata"]["generateName"].as_str(),
+            name_of(&object).is_empty(),
+        ) {
+            let name = format!("{prefix}{:05}", self.world.next_number());
+            object["metadata"]["name"] = json!(name);
+        }
         let name = name_of(&object);
         if name.is_empty() {
             return Err(invalid(
@@ -270,6 +277,7 @@ impl Write<'_> {
             let cause = format!("[]: Too long: must have at most {LARGEST_DATA} bytes");
             return Err(invalid(self.target, &name, &cause));
         }
+        self.world.policies.admit(resource, &object)?;
         if live.is_none() {
             quota::admit(&self.world.store, resource, &object)?;
         }
@@ -281,6 +289,11 @@ impl Write<'_> {
         }
         if self.dry {
             return Ok(http::document(code, &object));
+        }
+        if resource == &PODS {
+            // One that runs has a node and programs, which only a controller's get.
+            let text = "this server makes pods for controllers, and by a dry run";
+            return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "", text));
         }
         let key = (
             resource.plural.to_owned(),

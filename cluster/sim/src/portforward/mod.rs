@@ -14,6 +14,7 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 
 use self::copy::{Down, Up};
 use self::upgrade::Accepted;
@@ -39,14 +40,17 @@ pub(crate) fn answer(
 ) -> Result<Answer, Failure> {
     let habits = world.habits();
     if habits.create_check && request.method() == Method::GET {
-        auth::authorize(
-            &world,
-            who,
-            &Ask {
-                verb: "create".into(),
-                ..ask.clone()
-            },
-        )?;
+        let create = Ask {
+            verb: "create".into(),
+            ..ask.clone()
+        };
+        if auth::authorize(&world, who, &create).is_err() {
+            // A check of the handler's own, which has no words for it.
+            let message = format!("pods \"{}\" is forbidden: ", ask.name);
+            let details = json!({"name": ask.name, "kind": "pods"});
+            let failure = Failure::new(StatusCode::FORBIDDEN, "Forbidden", message);
+            return Err(failure.with_details(details));
+        }
     }
     if let Some((code, message)) = world.faults.api().refusing {
         let failure = Failure::of_code(code, &message);

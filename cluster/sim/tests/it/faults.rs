@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use kdev_sim::TurnAway;
 use tokio::io::AsyncReadExt;
 
 use crate::support::frames::{Frame, SPDY, Spdy, data, path, ping, websocket};
@@ -168,4 +169,37 @@ async fn pings_can_be_ignored_while_streams_work() {
         assert_eq!(spdy.data(3, 2).await, b"hi");
         assert!(spdy.is_quiet(100).await);
     }
+}
+
+#[tokio::test]
+async fn requests_are_turned_away_before_anything_is_looked_at() {
+    let cluster = shop().await;
+    let pods = "/api/v1/namespaces/shop/pods";
+    cluster.faults().turn_away(TurnAway {
+        code: 429,
+        retry_after: Some(3),
+        path: "/pods".into(),
+        count: 2,
+    });
+    assert_eq!(get(&cluster, "", VERSION).await.code, 200, "another path");
+    for token in ["dev-token", "nobody"] {
+        let away = get(&cluster, token, pods).await;
+        assert_eq!((away.code, away.header("retry-after")), (429, Some("3")));
+        assert_eq!(away.body, "Too many requests, please try again later.\n");
+    }
+    assert_eq!(
+        get(&cluster, "dev-token", pods).await.code,
+        200,
+        "the third"
+    );
+    cluster.faults().turn_away(TurnAway {
+        code: 503,
+        retry_after: None,
+        path: String::new(),
+        count: u64::MAX,
+    });
+    let away = get(&cluster, "dev-token", pods).await;
+    assert_eq!((away.code, away.header("retry-after")), (503, None));
+    cluster.faults().clear();
+    assert_eq!(get(&cluster, "dev-token", pods).await.code, 200);
 }

@@ -148,15 +148,23 @@ async fn a_token_learns_who_it_stands_for_where_the_server_knows_the_question() 
 
 #[tokio::test]
 async fn impersonation_needs_the_right_and_takes_the_others_rules() {
-    let cluster = shop().await;
     let pods = "GET /api/v1/namespaces/shop/pods";
     let as_viewer = [("Impersonate-User", "viewer")];
+    let cluster = shop_with(Options::old()).await;
     let denied = ask(&cluster, "dev-token", pods, &as_viewer, "").await;
     assert_eq!(
         denied.message(),
         "users \"viewer\" is forbidden: User \"dev\" cannot impersonate resource \"users\" in API \
          group \"\" at the cluster scope"
     );
+    let account = [("Impersonate-User", "system:serviceaccount:a:bob")];
+    assert!(
+        ask(&cluster, "dev-token", pods, &account, "")
+            .await
+            .message()
+            .starts_with("serviceaccounts \"bob\" is forbidden")
+    );
+    let cluster = shop().await;
     assert_eq!(
         ask(&cluster, "admin-token", pods, &as_viewer, "")
             .await
@@ -170,13 +178,6 @@ async fn impersonation_needs_the_right_and_takes_the_others_rules() {
             .message()
             .contains("User \"viewer\" cannot create")
     );
-    let account = [("Impersonate-User", "system:serviceaccount:a:bob")];
-    assert!(
-        ask(&cluster, "dev-token", pods, &account, "")
-            .await
-            .message()
-            .starts_with("serviceaccounts \"bob\" is forbidden")
-    );
     let group = ask(
         &cluster,
         "admin-token",
@@ -186,6 +187,61 @@ async fn impersonation_needs_the_right_and_takes_the_others_rules() {
     )
     .await;
     assert_eq!(group.code, 500);
+}
+
+#[tokio::test]
+async fn constrained_impersonation_is_for_one_identity_and_some_actions() {
+    let cluster = shop().await;
+    let identity = Rule::new(&["impersonate:user-info"], &["users"])
+        .groups(&["authentication.k8s.io"])
+        .names(&["viewer"]);
+    let action = Rule::new(&["impersonate-on:user-info:list"], &["pods"]).namespace("shop");
+    cluster.add_user(User::new("actor").rule(identity).rule(action));
+    let code = async |path: &str, user: &str| {
+        let line = format!("GET {path}");
+        ask(
+            &cluster,
+            "actor-token",
+            &line,
+            &[("Impersonate-User", user)],
+            "",
+        )
+        .await
+        .code
+    };
+    let pods = "/api/v1/namespaces/shop/pods";
+    assert_eq!(code(pods, "viewer").await, 200);
+    assert_eq!(code(pods, "dev").await, 403, "another identity");
+    assert_eq!(
+        code(&format!("{pods}/web-1"), "viewer").await,
+        403,
+        "another verb"
+    );
+    assert_eq!(code("/version", "viewer").await, 403, "no resource");
+    let own = get(&cluster, "actor-token", pods).await;
+    assert_eq!(own.code, 403, "not in its own name");
+    let message = async |line: &str, user: &str| {
+        let headers = [("Impersonate-User", user)];
+        let answer = ask(&cluster, "actor-token", line, &headers, "").await;
+        answer.message()
+    };
+    let version = message("GET /version", "viewer").await;
+    assert_eq!(
+        version,
+        "forbidden: User \"actor\" cannot impersonate-on:user-info:get path \"/version\""
+    );
+    let line = format!("GET {pods}");
+    assert_eq!(
+        message(&line, "dev").await,
+        "users.authentication.k8s.io \"dev\" is forbidden: User \"actor\" cannot \
+         impersonate:user-info resource \"users\" in API group \"authentication.k8s.io\" at the \
+         cluster scope"
+    );
+    assert_eq!(
+        message(&line, "system:serviceaccount:a:bob").await,
+        "pods is forbidden: User \"actor\" cannot impersonate-on:serviceaccount:list resource \
+         \"pods\" in API group \"\" in the namespace \"shop\""
+    );
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::app::doctor::check::Check;
 use crate::k8s::ClientError;
+use crate::k8s::discovery::refuses_impersonation;
 use crate::k8s::kubeconfig::Loaded;
 use crate::upstream::ProxyError;
 
@@ -57,6 +58,16 @@ pub(super) fn failure((id, title): (&str, &str), error: &ClientError, loaded: &L
         }
         ClientError::Unauthorized { context, user, .. } => {
             return refused(id, title, context, user, loaded);
+        }
+        ClientError::Busy { .. } => {
+            "other programs keep it busy, or its limits for this user are low: whoever runs the \
+             cluster sees which (API priority and fairness)"
+                .to_owned()
+        }
+        error if refuses_impersonation(error) => {
+            "ask whoever runs the cluster for the right to impersonate, or leave --as and \
+             --as-group away"
+                .to_owned()
         }
         ClientError::Status { code: 500.., .. } => {
             "the API server is there and not well: tell whoever runs the cluster".to_owned()

@@ -63,6 +63,92 @@ fn of_two_families_the_asked_one_or_the_first() {
 }
 
 #[test]
+fn endpoints_have_addresses_of_their_services_families() {
+    let mut store = of_two_families();
+    let headless = |store: &mut Store, families: Value| {
+        web(store, json!({"clusterIP": "None", "ipFamilies": families}));
+    };
+    let [four, six] = ["10.0.0.1:8080", "[fd00::1]:8080"];
+    for (families, dialled) in [
+        (json!(["IPv4"]), four),
+        (json!(["IPv6"]), six),
+        (json!(["IPv4", "IPv6"]), four),
+        (json!(["IPv6", "IPv4"]), six),
+    ] {
+        headless(&mut store, families.clone());
+        for target in ["web:80", "web:8080", "web.shop.svc.cluster.local:80"] {
+            assert_eq!(
+                inside(&store, target),
+                one(dialled, true),
+                "{families} {target}"
+            );
+        }
+    }
+    for (target, dialled) in [
+        ("fd00--1.web:8080", six),
+        ("10-0-0-1.web:8080", four),
+        ("fd00--1.shop.pod:8080", six),
+        ("10-0-0-1.shop.pod:8080", four),
+    ] {
+        assert_eq!(inside(&store, target), one(dialled, true), "{target}");
+    }
+    headless(&mut store, json!(["IPv6"]));
+    assert!(matches!(find(&store, "10-0-0-1.web:8080"), Found::Absent));
+    pod(&mut store, "old", "10.0.0.2", true);
+    assert_eq!(
+        pods(&store, "web:80").pods.len(),
+        1,
+        "it has no such address"
+    );
+    store.remove_pod("shop", "a");
+    let error = failure(&store, "web:80").to_string();
+    assert!(
+        error.contains("1 is ready and has no IPv6 address"),
+        "{error}"
+    );
+    let named = json!({"/spec/subdomain": "web", "/spec/hostname": "web-0"});
+    store.apply_pod(&raw_pod("named", "10.0.0.3", true, named));
+    let error = failure(&store, "web-0.web:8080").to_string();
+    assert!(error.contains("has no IPv6 address"), "{error}");
+}
+
+#[test]
+fn written_endpoints_of_two_families_are_those_of_the_preferred_one_first() {
+    let pod = json!({"kind": "Pod", "namespace": "shop", "name": "a", "uid": "a"});
+    let slice = |name: &str, ip: &str| {
+        json!({
+            "metadata": {"namespace": "shop", "name": name},
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [{"addresses": [ip], "hostname": "one", "targetRef": pod}],
+        })
+    };
+    let slices = json!([slice("web-1", "10.0.0.1"), slice("web-2", "fd00::1")]);
+    let members = Members::of(serde_json::from_value(slices).unwrap());
+    for (families, dialled) in [
+        (json!(["IPv4", "IPv6"]), "10.0.0.1:8080"),
+        (json!(["IPv6", "IPv4"]), "[fd00::1]:8080"),
+        (json!(["IPv6"]), "[fd00::1]:8080"),
+    ] {
+        let mut store = Store::default();
+        web(
+            &mut store,
+            json!({"clusterIP": "None", "ipFamilies": families}),
+        );
+        for target in ["web:80", "one.web:8080"] {
+            let target: Target = target.parse().unwrap();
+            let domain = ClusterDomain::default();
+            let query = Query::of(&target.host, "shop", &domain, Names::Relative).remove(0);
+            match members.answer(&store, &query, Wanted::tcp(&target)) {
+                Answer::Is(Resolution::Pods(found)) => {
+                    assert_eq!(shown(&found.inside), [dialled], "{families} {target}");
+                }
+                _ => panic!("{target}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn ports_are_of_one_protocol() {
     let mut store = Store::default();
     web(&mut store, json!({}));

@@ -1,0 +1,208 @@
+//! A cluster with ValidatingAdmissionPolicies for the namespace.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Place, works};
+use crate::lab;
+
+/// How long the API server may take to learn of a policy, or that it is gone.
+const KNOWN: Duration = Duration::from_secs(30);
+/// How long the relay may take to come once nothing is in its way any more: some seconds, where what
+/// was there before would wait for minutes by itself.
+const COMES: Duration = Duration::from_secs(60);
+
+/// A policy about one namespace; gone when this is dropped.
+struct Policy(String);
+
+impl Policy {
+    /// Has the API server refuse what it is asked to make of `resources` where `expression` (CEL) does
+    /// not hold, with `message`. Waits until it does so.
+    fn new(place: &Place, what: &str, resources: &[&str], expression: &str, message: &str) -> Self {
+        let namespace = &place.site.0;
+        let policy = Self(format!("{namespace}-{what}"));
+        let resources = [&["serviceaccounts"], resources].concat();
+        let probe = "!has(object.metadata.name) || object.metadata.name != 'probe'";
+        let api = "admissionregistration.k8s.io/v1";
+        let bound = json!({"kubernetes.io/metadata.name": namespace});
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+            {
+                "apiVersion": api,
+                "kind": "ValidatingAdmissionPolicy",
+                "metadata": {"name": policy.0},
+                "spec": {
+                    "matchConstraints": {"resourceRules": [{
+                        "apiGroups": ["", "apps", "policy"],
+                        "apiVersions": ["*"],
+                        "operations": ["CREATE", "UPDATE"],
+                        "resources": resources,
+                    }]},
+                    // A probe of this scenario's own tells when it is in force.
+                    "validations": [
+                        {"expression": probe, "message": "a probe"},
+                        {
+                            "expression": format!("object.kind == 'ServiceAccount' || ({expression})"),
+                            "message": message,
+                        },
+                    ],
+                },
+            },
+            {
+                "apiVersion": api,
+                "kind": "ValidatingAdmissionPolicyBinding",
+                "metadata": {"name": policy.0},
+                "spec": {
+                    "policyName": policy.0,
+                    "validationActions": ["Deny"],
+                    "matchResources": {"namespaceSelector": {"matchLabels": bound}},
+                },
+            },
+        ]});
+        lab::apply(&objects.to_string());
+        let probe = ["create", "serviceaccount", "probe", "--dry-run=server"];
+        let until = Instant::now() + KNOWN;
+        loop {
+            match place.site.kubectl(&probe) {
+                Err(refused) if refused.contains(&policy.0) => return policy,
+                _ => assert!(Instant::now() < until, "{} does not come", policy.0),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        for kind in [
+            "validatingadmissionpolicybinding",
+            "validatingadmissionpolicy",
+        ] {
+            let gone = lab::kubectl(&["delete", "--ignore-not-found", kind, &self.0]);
+            if let Err(error) = gone {
+                eprintln!("{kind} {} stays: {error}", self.0);
+            }
+        }
+    }
+}
+
+const ALL: [&str; 5] = [
+    "secrets",
+    "configmaps",
+    "poddisruptionbudgets",
+    "deployments",
+    "pods",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn what_policies_refuse_is_known_before_anything_is_made() {
+    let place = Place::new("policies");
+    let labelled = "has(object.metadata.labels) && 'team' in object.metadata.labels";
+    let _team = Policy::new(&place, "team", &ALL, labelled, "label team is required");
+    let limited = "object.spec.containers.all(c, has(c.resources.limits) && 'cpu' in \
+                   c.resources.limits)";
+    let _cpu = Policy::new(&place, "cpu", &["pods"], limited, "a cpu limit is required");
+    let before = place.everything();
+    let said = place.install(&[]).failed();
+    for text in [
+        "the cluster would refuse this, so nothing was changed",
+        "Secret kdev-relay, Secret kdev-relay-intercept, ConfigMap kdev-relay-amd64-",
+        "PodDisruptionBudget kdev-relay, Deployment kdev-relay",
+        "denied request: label team is required",
+        "--label team=VALUE",
+        "a pod of Deployment kdev-relay: ",
+        "--cpu-limit",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert_eq!(place.everything(), before);
+
+    let chosen = [
+        "--label=team=shop",
+        "--annotation=note=one\\,two",
+        "--cpu-request=20m",
+        "--cpu-limit=300m",
+        "--node-selector=kubernetes.io/os=linux",
+        "--toleration=spot:NoSchedule",
+        "--priority-class=system-cluster-critical",
+    ];
+    // That class is the system's namespaces' alone, unless a quota says otherwise: said ahead.
+    let said = place.install(&chosen);
+    let chosen = match said.code {
+        0 => &chosen[..],
+        _ => {
+            assert!(said.err.contains("nothing was changed"), "{said:?}");
+            assert!(said.err.contains("--priority-class"), "{said:?}");
+            assert_eq!(place.everything(), before);
+            &chosen[..chosen.len() - 1]
+        }
+    };
+    place.install(chosen).ok();
+    works(&place, 2).await;
+    let again = place.install(&["--json"]).json();
+    assert_eq!(again["changed"], false, "{again}");
+    place
+        .kdev(&["upgrade", "--relay-binary", &crate::installed::RELAY])
+        .ok();
+    let pod = place.site.relays().remove(0);
+    let pod = place
+        .site
+        .kubectl(&["get", "pod", &pod, "-o", "json"])
+        .unwrap();
+    let pod: Value = serde_json::from_str(&pod).unwrap();
+    assert_eq!(pod["metadata"]["labels"]["team"], "shop");
+    assert_eq!(pod["metadata"]["annotations"]["note"], "one,two");
+    assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/os"], "linux");
+    let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
+    assert_eq!(limits["cpu"], "300m");
+    place.kdev(&["uninstall", "--yes"]).ok();
+    assert_eq!(place.everything(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn what_only_controllers_are_refused_is_taken_back_and_not_repeated() {
+    let place = Place::new("controllers");
+    // The dry run is the user's own.
+    let users = "request.userInfo.username.startsWith('system:serviceaccount:kdev-real-')";
+    let policy = Policy::new(&place, "late", &["pods"], users, "no pods today");
+    let before = place.everything();
+    let said = place.install(&[]).failed();
+    for text in [
+        "no pod can be made (FailedCreate)",
+        "no pods today",
+        "what this run has made is taken back: Secret kdev-relay,",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert_eq!(place.everything(), before);
+
+    let said = place.install(&["--keep"]).failed();
+    assert!(
+        said.contains("--keep was given; left in namespace"),
+        "{said}"
+    );
+    let doctor = place.kdev(&["doctor"]);
+    let told = "it is installed, 0 of 2 pods ready: no pod can be made (FailedCreate)";
+    assert!(doctor.out.contains(told), "{doctor:?}");
+    place
+        .site
+        .kubectl(&["create", "service", "clusterip", "web", "--tcp=80"])
+        .unwrap();
+    let refused = place.kdev(&["intercept", "web", "--to", "18080"]).failed();
+    assert!(refused.contains(told), "{refused}");
+    assert!(!refused.contains("was not found"), "{refused}");
+    place.site.kubectl(&["delete", "service", "web"]).unwrap();
+
+    // By now the ReplicaSet waits for longer than anybody would.
+    std::thread::sleep(Duration::from_secs(20));
+    drop(policy);
+    let begun = Instant::now();
+    let done = place.install(&[]);
+    assert!(!done.err.contains("no pods today"), "{done:?}");
+    done.ok();
+    println!("the relay came after {} ms", begun.elapsed().as_millis());
+    assert!(begun.elapsed() < COMES, "{:?}", begun.elapsed());
+    works(&place, 2).await;
+}
