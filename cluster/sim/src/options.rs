@@ -32,7 +32,8 @@ pub struct Habits {
     pub create_check: bool,
     /// How long the runtime waits for the other direction once one has ended.
     pub eof_grace: Duration,
-    /// Runtimes before containerd 1.7.3: a failed forward closes both streams, without RST.
+    /// Runtimes before containerd 1.7.3: a failed forward closes both streams. Later ones reset the error
+    /// stream.
     pub old_runtime: bool,
     /// How long the kubelet waits for the second stream of a pair.
     pub pair_timeout: Duration,

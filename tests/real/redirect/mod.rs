@@ -268,7 +268,7 @@ async fn who_goes_is_said() {
     stage.close().await;
 }
 
-/// What a network policy does, without one: nobody enforces them in the lab.
+/// What a network policy does, without one: who enforces those is switched on for all namespaces at once.
 struct Blocked(Vec<String>);
 
 impl Blocked {

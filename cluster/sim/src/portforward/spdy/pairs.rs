@@ -170,16 +170,15 @@ where
             // pod's socket closed, and ends.
             let _ = up.next().await;
         }
-        Err(text) if connection.forward.habits.old_runtime => {
+        Err(text) => {
             connection.finish(&data).await;
             // A failed write has no reader.
             let _ = connection.write(&error, text.as_bytes()).await;
-            connection.finish(&error).await;
-        }
-        Err(text) => {
-            let _ = connection.write(&error, text.as_bytes()).await;
-            connection.reset(&data).await;
-            connection.reset(&error).await;
+            if connection.forward.habits.old_runtime {
+                connection.finish(&error).await;
+            } else {
+                connection.reset(&error).await;
+            }
         }
     }
     // Frames that come after this are read by nobody and hold up their worker for good, unless
