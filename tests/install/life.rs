@@ -208,3 +208,34 @@ async fn the_pods_are_ready_for_what_the_services_select_by() {
     stage.install(&["--deny", "10.9.9.9"]).await.ok();
     assert_eq!(label(&stage, "tier"), "kdev-relay");
 }
+
+/// Lets callers into the relay's pods where somebody keeps them out, and goes with the relay.
+#[tokio::test]
+async fn a_network_policy_comes_where_it_is_needed_and_goes() {
+    let stage = Stage::new().await;
+    let own = || stage.object("networkpolicies", "kdev-relay");
+    let deny = json!({
+        "metadata": {"name": "deny", "namespace": shop::NAMESPACE},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    });
+    stage.install(&[]).await.ok();
+    assert_eq!(own(), None);
+    stage.cluster.put_object("networkpolicies", deny);
+    let said = stage.install(&[]).await.ok();
+    assert!(said.contains("NetworkPolicy kdev-relay created"), "{said}");
+    let rules = &own().unwrap()["spec"]["ingress"];
+    let expected = json!([{"ports": [{"protocol": "TCP", "port": 20_000, "endPort": 20_511}]}]);
+    assert_eq!(*rules, expected);
+    let again = stage.install(&["--json"]).await.json();
+    assert_eq!(again["changed"], false, "{again}");
+    // The choice is kept.
+    let said = stage.install(&["--network-policy", "off"]).await.ok();
+    assert!(said.contains("NetworkPolicy kdev-relay deleted"), "{said}");
+    stage.install(&[]).await.ok();
+    assert_eq!(own(), None);
+    stage.install(&["--network-policy", "on"]).await.ok();
+    assert!(own().is_some());
+    stage.kdev(&["uninstall", "--yes"]).await.ok();
+    assert_eq!(own(), None);
+    assert!(stage.object("networkpolicies", "deny").is_some());
+}

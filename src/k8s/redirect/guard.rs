@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
+use super::doubt::Doubt;
 use super::engage::{Way, no_service};
 use super::leave::Despite;
 use super::object::{name, port_name, port_number, ports, uid, version};
 use super::reach::Callers;
 use super::site::Changed;
 use super::watch::{Following, Relays, Seen, Thing};
-use super::{Redirector, cut, events, keys, leave, origin, policies, rights, swap};
+use super::{Redirector, events, keys, leave, origin, swap};
 use crate::intercept::claim::Claim;
 use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected, Say, Wanted};
 
@@ -29,12 +29,12 @@ const DOWN_AFTER: Duration = Duration::from_secs(3);
 
 /// A claim on a Service whose traffic comes to the relay.
 pub struct Guard {
-    to: Redirector,
-    service: String,
+    pub(super) to: Redirector,
+    pub(super) service: String,
     uid: String,
-    origin: String,
+    pub(super) origin: String,
     claim: Claim,
-    landings: Vec<Landing>,
+    pub(super) landings: Vec<Landing>,
     following: Arc<Following>,
     /// The origin as it was last seen, to make it anew.
     last: Arc<Value>,
@@ -44,19 +44,16 @@ pub struct Guard {
     down: bool,
     left: bool,
     /// As it was asked for.
-    port: u16,
-    force: bool,
+    pub(super) port: u16,
+    pub(super) force: bool,
     say: Say,
     /// What is to hold of the way from callers to the relay.
-    callers: Callers,
+    pub(super) callers: Callers,
     /// Looks whether callers are cut off, while there is reason to.
-    doubt: Option<Doubt>,
+    pub(super) doubt: Option<Doubt>,
     /// The policies that were looked at last.
-    policies: Arc<Vec<String>>,
+    pub(super) policies: Arc<Vec<String>>,
 }
-
-/// A look whether callers are cut off, which gives the reason if they are.
-type Doubt = oneshot::Receiver<Option<String>>;
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -98,70 +95,6 @@ impl Guard {
             doubt: None,
             policies: Arc::default(),
         }
-    }
-
-    /// Whether connections of the relay's own pods show what callers get.
-    #[must_use]
-    pub fn relays_are_like_callers(&self) -> bool {
-        self.callers == Callers::MustPass
-    }
-
-    /// The relay says that it does not reach the original pods of `landing`: [`Redirected::changed`]
-    /// finds out whether callers are cut off.
-    pub fn doubt(&mut self, landing: u16) {
-        // It was seen to work for this port alone.
-        let own = self
-            .landings
-            .iter()
-            .any(|own| own.landing == landing && own.port == self.port);
-        if !own || self.doubt.is_some() {
-            return;
-        }
-        let (to, service, origin) = (self.to.clone(), self.service.clone(), self.origin.clone());
-        self.look(async move {
-            cut::why(
-                to.site(),
-                to.inner.ways.as_ref(),
-                &service,
-                &origin,
-                landing,
-            )
-            .await
-        });
-    }
-
-    /// Looks beside all else, until [`Redirected::changed`] gets the reason.
-    fn look(&mut self, why: impl Future<Output = Option<String>> + Send + 'static) {
-        let (tell, doubt) = oneshot::channel();
-        self.doubt = Some(doubt);
-        self.to.inner.tasks.spawn(async move {
-            // Whoever wanted to know may be gone.
-            let _ = tell.send(why.await);
-        });
-    }
-
-    /// Looks whether policies that changed cut callers off.
-    fn doubt_policies(&mut self, seen: &Seen) {
-        if self.force || self.doubt.is_some() || seen.policies == self.policies {
-            return;
-        }
-        self.policies = seen.policies.clone();
-        let (to, service, origin) = (self.to.clone(), self.service.clone(), self.origin.clone());
-        self.look(async move {
-            let site = to.site();
-            let both = tokio::try_join!(site.service(&service), site.service(&origin));
-            let Ok((Some(live), Some(origin))) = both else {
-                return None;
-            };
-            let (relays, namespace) = (
-                keys::relays(site).await.ok()?,
-                rights::namespace(site).await,
-            );
-            let plain = swap::plain(&live, &origin);
-            let known = policies::known(site, &live, &plain, &relays, namespace.as_ref()).await?;
-            let (reason, fix) = known.refusal()?;
-            Some(format!("{reason}; {fix}"))
-        });
     }
 
     /// The Service that leads to the original pods.

@@ -6,7 +6,7 @@
 //! * [`origin`], [`block`]: the Service that leads from the relay to the original pods, and its ports
 //! * [`preflight`], [`rights`], [`policies`], [`keys`]: what is looked at before anything is changed
 //! * [`reach`], [`behind`], [`ways`]: what is tried from inside of the cluster before a Service is
-//! * [`cut`]: callers who are cut off in the middle
+//! * [`cut`], [`doubt`]: callers who are cut off in the middle
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
 //! * [`drain`](mod@drain): old connections come along
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
@@ -14,6 +14,7 @@
 mod behind;
 mod block;
 mod cut;
+mod doubt;
 mod drain;
 mod engage;
 mod events;

@@ -91,6 +91,6 @@ impl Replica for Pool {
     }
 
     fn close(&self) -> Doing<'_, ()> {
-        Box::pin(Pool::close(self, GOODBYE))
+        Box::pin(Self::close(self, GOODBYE))
     }
 }

@@ -22,6 +22,7 @@ mod node;
 mod noticed;
 mod pods;
 mod pods_change;
+mod policy;
 mod rights;
 mod session;
 mod strict;
