@@ -34,8 +34,14 @@ pub(in crate::app) const DEAD: Duration = Duration::from_millis(1500);
 const GHOST_LOOK: Duration = Duration::from_millis(400);
 /// How long the cluster may take until the Service's address leads to the relay.
 const LANDED: Duration = Duration::from_secs(6);
-/// How long nobody may get through meanwhile. Callers are served again at once then.
+/// How long connections may be refused meanwhile: longer than it takes a node to replace addresses.
+/// Callers are served again at once then.
 const SHUT: Duration = Duration::from_millis(1500);
+/// How long they may get no answer. A replica whose connection comes back to itself gets none on some
+/// networks, so that several are tried.
+const SILENT: Duration = Duration::from_secs(4);
+/// How long each may take.
+const LANDED_TRY: Duration = Duration::from_millis(500);
 /// Pause between two looks.
 const LANDED_LOOK: Duration = Duration::from_millis(50);
 /// How long the app may take to show that it listens.
@@ -238,23 +244,24 @@ impl Site {
         let mut connected = began;
         loop {
             let dial = relay.dial_relay(&target, Answer::Awaited);
-            let outcome = timeout(APP, dial).await;
+            let outcome = timeout(LANDED_TRY, dial).await;
             // A caller's counts as well.
             if self.accepted(landing).await > before {
                 return Ok(());
             }
-            let why = match outcome {
+            let (why, patience) = match outcome {
                 Ok(Ok(_)) => {
                     connected = Instant::now();
-                    "they still went to its pods".to_owned()
+                    ("they still went to its pods".to_owned(), LANDED)
                 }
                 // The relay's rules are not for callers.
                 Ok(Err(DialError::Forbidden { .. })) => return Ok(()),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("{target} did not answer"),
+                Ok(Err(error @ DialError::Refused { .. })) => (error.to_string(), SHUT),
+                Ok(Err(error)) => (error.to_string(), SILENT),
+                Err(_) => (format!("{target} did not answer"), SILENT),
             };
             // While they go to its pods nobody misses anything.
-            if connected.elapsed() >= SHUT || began.elapsed() >= LANDED {
+            if connected.elapsed() >= patience || began.elapsed() >= LANDED {
                 return Err(why);
             }
             sleep(LANDED_LOOK).await;

@@ -79,6 +79,8 @@ fn judged(service: &str, id: &str, judge: Judge) -> Wanted {
         serde_json::from_value(json!({"id": id, "owner": format!("owner of {id}")})).unwrap();
     Wanted {
         service: service.to_owned(),
+        port: 80,
+        say: Arc::new(|_| {}),
         claim,
         judge,
         force: false,
