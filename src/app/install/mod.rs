@@ -16,6 +16,7 @@ use crate::app::signals::Ending;
 use crate::config::Config;
 use crate::k8s::install::change::{self, Action, Done};
 use crate::k8s::install::manifest::Manifest;
+use crate::k8s::install::marks;
 use crate::k8s::install::rollout::Progress;
 use crate::k8s::install::room::{self, Needs};
 use crate::k8s::install::settings::{Settings, Source};
@@ -166,7 +167,7 @@ impl Plan {
             );
         }
         let objects = change::objects(&manifest, &found)?;
-        site.permit(change::marking_permissions(&site, &objects, &found))
+        site.permit(marks::marking_permissions(&site, &objects, &found))
             .await?;
         Ok(Self {
             site,
