@@ -16,6 +16,7 @@ use crate::app::signals::Ending;
 use crate::config::Config;
 use crate::k8s::install::change::{self, Action, Done};
 use crate::k8s::install::manifest::Manifest;
+use crate::k8s::install::marks;
 use crate::k8s::install::netpolicy::{Choice, POLICIES};
 use crate::k8s::install::rollout::Progress;
 use crate::k8s::install::room::{self, Needs};
@@ -188,7 +189,7 @@ impl Plan {
                 permitted => permitted?,
             }
         }
-        site.permit(change::marking_permissions(&site, &objects, &found))
+        site.permit(marks::marking_permissions(&site, &objects, &found))
             .await?;
         Ok(Self {
             site,

@@ -70,7 +70,10 @@ const WRITTEN_TTL: Duration = Duration::from_secs(3);
 
 /// The addresses that somebody wrote into EndpointSlices, with their names below the domain.
 #[derive(Default)]
-pub(super) struct Written(Mutex<Option<(Instant, HashMap<IpAddr, Vec<String>>)>>);
+pub(super) struct Written(Mutex<Option<(Instant, Names)>>);
+
+/// The names of each address.
+type Names = HashMap<IpAddr, Vec<String>>;
 
 impl Written {
     /// The names of an address.
@@ -88,7 +91,7 @@ impl Written {
     }
 
     /// Lists them in the whole cluster, or in the context's namespace.
-    async fn list(shared: &Shared) -> HashMap<IpAddr, Vec<String>> {
+    async fn list(shared: &Shared) -> Names {
         let selector = escaped(WRITTEN);
         let home = shared.client.namespace();
         let all = format!("{SLICES}/endpointslices?labelSelector={selector}");
@@ -103,8 +106,8 @@ impl Written {
 }
 
 /// The names below the domain that `slices` give to addresses.
-fn names_of(slices: &[RawEndpoints]) -> HashMap<IpAddr, Vec<String>> {
-    let mut names: HashMap<IpAddr, Vec<String>> = HashMap::new();
+fn names_of(slices: &[RawEndpoints]) -> Names {
+    let mut names: Names = HashMap::new();
     for slice in slices {
         let Meta {
             namespace, labels, ..

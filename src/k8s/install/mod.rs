@@ -11,12 +11,16 @@
 //! * [`trial`]: asking the API server for all of it without doing it
 //! * [`change`]: applying and deleting; [`undo`]: taking back what a run has made
 //! * [`rollout`]: waiting for pods, and why one does not start
+//! * [`marks`](mod@marks): labels and annotations of what is there already
 
 pub mod binary;
 pub mod change;
+mod error;
 pub mod limits;
 pub mod manifest;
+pub mod marks;
 pub mod netpolicy;
+mod news;
 pub mod rollout;
 pub mod room;
 pub mod settings;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::NAME;
-use super::site::{DEPLOYMENTS, InstallError, Kind, PODS, REPLICA_SETS, Site, name_of};
+use super::site::{DEPLOYMENTS, InstallError, PODS, REPLICA_SETS, Site, name_of};
 use super::trouble::{self, Trouble};
 
 /// How often it is looked: a reason is to be known within 3 s, most of which the kubelet takes.
@@ -24,8 +24,6 @@ const NUDGE: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(2);
 /// How long a pod that runs may fail its first probes: a program takes a moment to listen.
 const UNPROBED: Duration = Duration::from_secs(10);
-/// Events that are looked at: of one pod there are a handful.
-const EVENTS_LOOKED_AT: usize = 200;
 /// Lines of its log that are shown of a pod that does not get ready.
 const LOG_LINES: usize = 3;
 /// The annotation by which a Deployment numbers its ReplicaSets.
@@ -52,7 +50,7 @@ pub struct Before {
     /// UIDs of pods of another template.
     pods: BTreeSet<String>,
     /// Versions of events, by UID: one that happens again has another.
-    events: BTreeMap<String, String>,
+    pub(super) events: BTreeMap<String, String>,
     /// The UID of a ReplicaSet that could make no pod.
     stuck: Option<String>,
 }
@@ -355,51 +353,7 @@ impl Site {
         let lines: Vec<&str> = said.lines().collect();
         (!lines.is_empty()).then(|| format!("pod {name} says: {}", lines.join(" | ")))
     }
-
-    /// The last warning about an object since `before`, where events may be seen.
-    async fn news(&self, object: &Value, before: &Before) -> Option<Value> {
-        let uid = object["metadata"]["uid"].as_str()?;
-        let events = self.events_of(uid).await.into_iter();
-        let is_new = |event: &Value| {
-            let [uid, version] = ["uid", "resourceVersion"].map(|f| event["metadata"][f].as_str());
-            let known = uid.and_then(|uid| before.events.get(uid));
-            known.map(String::as_str) != version
-        };
-        let mut warnings: Vec<Value> = events
-            .filter(|event| event["type"] == "Warning" && is_new(event))
-            .collect();
-        warnings.sort_by_cached_key(when);
-        warnings.pop()
-    }
-
-    /// What happened to the object with this UID, where that may be seen.
-    async fn events_of(&self, uid: &str) -> Vec<Value> {
-        let path = EVENTS.path(&self.namespace, "");
-        let path =
-            format!("{path}?fieldSelector=involvedObject.uid%3D{uid}&limit={EVENTS_LOOKED_AT}");
-        let list: Result<Value, _> = self.client.get(&path).await;
-        let items = list.ok().and_then(|list| list["items"].as_array().cloned());
-        items.unwrap_or_default()
-    }
 }
-
-/// When an event happened last, in either form of events.
-fn when(event: &Value) -> String {
-    let times = [
-        &event["series"]["lastObservedTime"],
-        &event["lastTimestamp"],
-        &event["eventTime"],
-        &event["metadata"]["creationTimestamp"],
-    ];
-    let mut times = times.into_iter().filter_map(Value::as_str);
-    times.next().unwrap_or_default().to_owned()
-}
-
-static EVENTS: Kind = Kind {
-    api: "v1",
-    plural: "events",
-    kind: "Event",
-};
 
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();

@@ -118,7 +118,7 @@ impl Site {
         let made = self.client.post::<Value>(&path, service).await;
         let refused = made.as_ref().err().and_then(trial::refused_by_policy);
         if let Some(message) = refused {
-            let what = format!("Service {}, which an intercept takes", name(service));
+            let what = format!("Service {}, which an intercept takes,", name(service));
             let refusal = Refusal { what, message };
             return Err(RedirectError::Cluster(format!(
                 "{} was refused: {}; {}",

@@ -137,7 +137,7 @@ spec: {minAvailable: 3, selector: {matchLabels: {app: db}}}
 #[test]
 #[ignore = "needs the lab"]
 fn a_stateful_set_is_replaced_as_far_as_its_budget_allows() {
-    if lab::leaves_out_long() || lab::kube() < 22 {
+    if lab::kube() < 22 {
         return;
     }
     let team = Team::set_up("evict", true);

@@ -22,9 +22,6 @@ const BEGUN: Duration = Duration::from_secs(20);
 #[test]
 #[ignore = "needs the lab"]
 fn two_signals_at_once_are_one_and_the_next_intercept_begins() {
-    if lab::leaves_out_long() {
-        return;
-    }
     let team = Team::set_up("pairs", true);
     let before = team.objects();
     let (ann, orders) = (App::of("ann"), team.address("orders"));
