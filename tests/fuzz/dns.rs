@@ -32,7 +32,7 @@ impl Zone for Everything {
         let port = Port {
             name: "http".into(),
             protocol: Protocol::Tcp,
-            number: 80,
+            number: Some(80),
         };
         let endpoint = |n| Endpoint {
             host: None,

@@ -104,7 +104,7 @@ async fn what_a_second_signal_left_is_in_nobodys_way() {
         .await;
     println!("again after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(15));
-    assert_eq!(team.claims(), [live.id.clone()]);
+    assert_eq!(team.claims(), std::slice::from_ref(&live.id));
     assert_eq!(team.get(ADA).await.1, "ada's");
     live.end().await;
     assert_eq!(team.service(), before);
@@ -149,7 +149,7 @@ async fn claims_of_kdevs_that_were_killed_while_they_began_are_in_nobodys_way() 
     let live = team
         .intercept("ada", app("ada's").await, &["--header", ADA])
         .await;
-    assert_eq!(team.claims(), [live.id.clone()]);
+    assert_eq!(team.claims(), std::slice::from_ref(&live.id));
     assert_eq!(team.get(ADA).await.1, "ada's");
     // What somebody is beginning just now is no ghost of theirs.
     let again = ["intercept", "cart", "--to", "1", "--header", ADA];
