@@ -131,7 +131,11 @@ async fn join(
             Some(origin) => {
                 let claims = admitted(site, origin, wanted)?;
                 revived |= origin::given_back(origin).is_some();
-                let patch = origin::recorded(origin, &claims, block::now());
+                let mut patch = origin::recorded(origin, &claims, block::now());
+                // One that another session made has what was asked for then.
+                let mut shape = Shape::default();
+                to.inner.asked.over(&mut shape);
+                shape.mark(&mut patch["metadata"]);
                 site.patch(name(origin), &patch).await?
             }
             None => match create(to, &live, &origins, &mut taken, wanted).await? {
