@@ -367,9 +367,9 @@ mod tests {
             assert!(text.contains(flag), "{message}: {text}");
             assert!(!text.contains("; "), "{text}");
         }
-        let both = advice(&[refused("x", "label a"), refused("y", "image")]);
+        let both = advice(&[refused("x", "label zone"), refused("y", "image")]);
         assert!(
-            both.contains("--label a=VALUE, with --base-image"),
+            both.contains("--label zone=VALUE, with --base-image"),
             "{both}"
         );
         let named =
