@@ -221,7 +221,7 @@ async fn a_network_policy_comes_where_it_is_needed_and_goes() {
     stage.install(&[]).await.ok();
     assert_eq!(own(), None);
     stage.cluster.put_object("networkpolicies", deny);
-    let said = stage.install(&[]).await.ok();
+    let said = stage.install(&[]).await.err;
     assert!(said.contains("NetworkPolicy kdev-relay created"), "{said}");
     let rules = &own().unwrap()["spec"]["ingress"];
     let expected = json!([{"ports": [{"protocol": "TCP", "port": 20_000, "endPort": 20_511}]}]);
@@ -229,7 +229,7 @@ async fn a_network_policy_comes_where_it_is_needed_and_goes() {
     let again = stage.install(&["--json"]).await.json();
     assert_eq!(again["changed"], false, "{again}");
     // The choice is kept.
-    let said = stage.install(&["--network-policy", "off"]).await.ok();
+    let said = stage.install(&["--network-policy", "off"]).await.err;
     assert!(said.contains("NetworkPolicy kdev-relay deleted"), "{said}");
     stage.install(&[]).await.ok();
     assert_eq!(own(), None);

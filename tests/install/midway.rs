@@ -115,7 +115,7 @@ async fn told_to_end_in_the_middle_it_says_what_stays_and_what_mends_it() {
     let install = ["install", "--relay-binary", &relay];
     let (code, said) = told_when(&stage, &install, there).await;
     assert_eq!(code, Some(130), "{said}");
-    assert!(said.contains("stays in namespace shop"), "{said}");
+    assert!(said.contains("left in namespace shop: "), "{said}");
     assert!(said.contains("`kdev uninstall -n shop`"), "{said}");
     faults.full_nodes(false);
     stage.install(&[]).await.ok();

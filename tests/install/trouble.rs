@@ -110,11 +110,8 @@ async fn a_probe_that_fails_is_worth_a_word_only_when_it_goes_on() {
         let warn = async {
             let relay = loop {
                 let pods = stage.cluster.objects("pods", "shop");
-                let names = pods.iter().map(name);
-                if let Some(relay) = names
-                    .into_iter()
-                    .find(|name| name.starts_with("kdev-relay"))
-                {
+                let mut pods = pods.into_iter();
+                if let Some(relay) = pods.find(|pod| name(pod).starts_with("kdev-relay")) {
                     break relay;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -123,7 +120,11 @@ async fn a_probe_that_fails_is_worth_a_word_only_when_it_goes_on() {
                 "apiVersion": "v1",
                 "kind": "Event",
                 "metadata": {"name": "probe", "namespace": "shop"},
-                "involvedObject": {"kind": "Pod", "name": relay},
+                "involvedObject": {
+                    "kind": "Pod",
+                    "name": name(&relay),
+                    "uid": relay["metadata"]["uid"],
+                },
                 "type": "Warning",
                 "reason": "Unhealthy",
                 "message": "Readiness probe failed: Get \"http://10.244.0.9:7000/readyz\": dial tcp \

@@ -22,8 +22,6 @@ const OLD_BELIEVED: Duration = Duration::from_secs(8);
 const NUDGE: Duration = Duration::from_secs(1);
 /// How long a pod may be silent before its events are looked at.
 const SILENT: Duration = Duration::from_secs(2);
-/// How long a pod that runs may fail its first probes: a program takes a moment to listen.
-const UNPROBED: Duration = Duration::from_secs(10);
 /// Lines of its log that are shown of a pod that does not get ready.
 const LOG_LINES: usize = 3;
 /// The annotation by which a Deployment numbers its ReplicaSets.
@@ -231,7 +229,7 @@ impl Site {
         if self.object(&DEPLOYMENTS, NAME).await?.is_none() {
             return Ok(None);
         }
-        let look = self.look_at_pods(UNPROBED, &Before::default()).await?;
+        let look = self.look_at_pods(SILENT, &Before::default()).await?;
         Ok(Some(Standing {
             wanted: look.progress.wanted,
             ready: look.progress.ready,
@@ -307,8 +305,6 @@ impl Site {
         if look.trouble.is_none() && after >= SILENT {
             for pod in starting() {
                 let news = self.news(pod, before).await;
-                let news =
-                    news.filter(|event| event["reason"] != trouble::UNHEALTHY || after >= UNPROBED);
                 let told = news.as_ref().and_then(trouble::of_event);
                 look.trouble = look.trouble.or(told);
             }

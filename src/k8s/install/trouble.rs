@@ -26,9 +26,6 @@ const FIX_NODE: &str = "a node has to become free, or whoever runs the cluster c
 /// Longest text of Kubernetes' that is repeated, in bytes.
 const MAX_TEXT: usize = 600;
 
-/// The reason of an event about a probe that fails.
-pub(super) const UNHEALTHY: &str = "Unhealthy";
-
 /// Why a ReplicaSet has fewer pods than it should.
 pub(super) fn of_set(set: &Value) -> Option<Trouble> {
     let failure = condition(set, "ReplicaFailure", "True")?;
