@@ -89,8 +89,6 @@ impl Place {
             let (kind, metadata) = (text(&item["kind"]), &item["metadata"]);
             // What only says how things are changes by itself.
             let version = match kind.as_str() {
-                // The API server writes down when a token was used.
-                "Secret" if item["type"] == "kubernetes.io/service-account-token" => String::new(),
                 "Secret" | "ConfigMap" | "ServiceAccount" | "RoleBinding" => {
                     text(&metadata["resourceVersion"])
                 }

@@ -23,7 +23,9 @@ impl Policy {
         let namespace = &place.site.0;
         let policy = Self(format!("{namespace}-{what}"));
         let resources = [&["serviceaccounts"], resources].concat();
-        let probe = "!has(object.metadata.name) || object.metadata.name != 'probe'";
+        // Of several policies that refuse the same, the API server names the first alone.
+        let probe = format!("probe-{what}");
+        let is_probe = format!("!has(object.metadata.name) || object.metadata.name != '{probe}'");
         let api = "admissionregistration.k8s.io/v1";
         let bound = json!({"kubernetes.io/metadata.name": namespace});
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
@@ -40,7 +42,7 @@ impl Policy {
                     }]},
                     // A probe of this scenario's own tells when it is in force.
                     "validations": [
-                        {"expression": probe, "message": "a probe"},
+                        {"expression": is_probe, "message": "a probe"},
                         {
                             "expression": format!("object.kind == 'ServiceAccount' || ({expression})"),
                             "message": message,
@@ -60,7 +62,7 @@ impl Policy {
             },
         ]});
         lab::apply(&objects.to_string());
-        let probe = ["create", "serviceaccount", "probe", "--dry-run=server"];
+        let probe = ["create", "serviceaccount", &probe, "--dry-run=server"];
         let until = Instant::now() + KNOWN;
         loop {
             match place.site.kubectl(&probe) {

@@ -30,6 +30,7 @@ async fn discovery_names_what_is_served() {
         names,
         [
             "apps",
+            "networking.k8s.io",
             "policy",
             "discovery.k8s.io",
             "authorization.k8s.io",

@@ -83,7 +83,7 @@ async fn a_pod_that_goes_away_ends_its_connections_quietly_and_refuses_new_ones(
     let pair = spdy.pair(5, 7);
     spdy.send(&pair).await;
     let story = spdy.story(2).await;
-    let [Frame::Data(5, text), _, _] = story.as_slice() else {
+    let [Frame::Fin(7), Frame::Data(5, text), _] = story.as_slice() else {
         panic!("{story:?}")
     };
     assert!(String::from_utf8_lossy(text).contains("network namespace for sandbox"));
@@ -93,7 +93,7 @@ async fn a_pod_that_goes_away_ends_its_connections_quietly_and_refuses_new_ones(
     spdy.send(&pair).await;
     assert!(matches!(
         spdy.story(2).await.as_slice(),
-        [Frame::Data(9, _), _, _]
+        [Frame::Fin(11), Frame::Data(9, _), _]
     ));
 }
 
@@ -132,7 +132,7 @@ async fn pods_may_be_real_sockets() {
     let pair = spdy.pair(5, 1000);
     spdy.send(&pair).await;
     let story = spdy.story(2).await;
-    let [Frame::Data(5, text), _, _] = story.as_slice() else {
+    let [Frame::Fin(7), Frame::Data(5, text), _] = story.as_slice() else {
         panic!("{story:?}")
     };
     assert!(String::from_utf8_lossy(text).contains("connection refused"));

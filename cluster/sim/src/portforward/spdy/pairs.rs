@@ -177,6 +177,9 @@ where
             if connection.forward.habits.old_runtime {
                 connection.finish(&error).await;
             } else {
+                // The data stream has told its end already, so of it nothing more is sent; but what
+                // still comes for it holds up nobody.
+                connection.reset(&data).await;
                 connection.reset(&error).await;
             }
         }
