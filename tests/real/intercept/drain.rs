@@ -114,12 +114,14 @@ spec:
     metadata: {labels: {app: db}}
     spec:
       automountServiceAccountToken: false
+      securityContext: {runAsNonRoot: true, runAsUser: 33, seccompProfile: {type: RuntimeDefault}}
       terminationGracePeriodSeconds: 2
       containers:
         - name: nginx
           image: kdev-lab/server:1
           imagePullPolicy: Never
           command: [nginx, -c, /etc/nginx-lab.conf]
+          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
           ports: [{name: http, containerPort: 8080}]
           readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
 ---

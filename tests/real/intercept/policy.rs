@@ -162,7 +162,7 @@ fn callers_whom_a_policy_keeps_from_the_relay_lose_nothing() {
         assert_eq!(site.object("service/orders"), before);
         if policies == CLOSED {
             // As the refusal says.
-            let said = team.place.install(&["--network-policy", "on"]).ok();
+            let said = team.place.install(&["--network-policy", "on"]).err;
             assert!(said.contains("NetworkPolicy kdev-relay created"), "{said}");
             std::thread::sleep(ENFORCED);
             let calls = Calls::begin(&team);

@@ -308,7 +308,7 @@ impl Drop for Blocked {
 async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
     let stage = Stage::set_up("blocked", true).await;
     let before = stage.place.site.object("service/orders");
-    let blocked = Blocked::between(&stage, "8081");
+    let blocked = Blocked::between(&stage, "8080");
     let error = stage
         .redirector()
         .redirect(wanted("orders", "a"))
