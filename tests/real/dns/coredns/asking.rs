@@ -35,6 +35,17 @@ impl Said {
         }
     }
 
+    /// Whether it is kdev's answer for a reverse name that nobody in the cluster has, beside that of
+    /// CoreDNS: a pod may go between the list of questions and the question.
+    pub(super) fn is_nobodys(&self, (name, _): &Question, coredns: &Self) -> bool {
+        let nothing = [&self.answers, &self.authorities, &self.additionals];
+        name.ends_with(".arpa")
+            && self.code == ResponseCode::NXDomain
+            && coredns.code == ResponseCode::NXDomain
+            && !self.authoritative
+            && nothing.iter().all(|records| records.is_empty())
+    }
+
     /// Whether there are records of the question's answer.
     pub(super) fn has_answers(&self) -> bool {
         !self.answers.is_empty()

@@ -98,7 +98,7 @@ impl Stage {
             for question in open {
                 let [own, other] = self.both(question);
                 answered += usize::from(other.has_answers());
-                if own != other {
+                if own != other && !own.is_nobodys(question, &other) {
                     differing.push((question, own, other));
                 }
             }
