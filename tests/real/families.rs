@@ -80,7 +80,7 @@ fn status(mut kdev: Command, url: &str) -> Done {
 #[ignore = "needs the lab"]
 async fn endpoints_are_dialled_at_the_addresses_that_their_service_has() {
     if lab::kube() < 31 {
-        println!("SKIPPED: families: this cluster has IPv4 alone");
+        println!("SKIPPED: old-kubernetes: this cluster has IPv4 alone");
         return;
     }
     let relay = Relay::install("families");

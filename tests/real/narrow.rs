@@ -191,7 +191,7 @@ fn the_pods_that_a_role_names_take_the_dials() {
 #[ignore = "needs the lab"]
 fn an_impersonation_for_some_requests_only_is_enough() {
     if lab::kube() < 36 {
-        println!("SKIPPED: constrained impersonation came with 1.36");
+        println!("SKIPPED: old-kubernetes: constrained impersonation came with 1.36");
         return;
     }
     let mut stage = Stage::set_up("actor");

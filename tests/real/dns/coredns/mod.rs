@@ -129,7 +129,7 @@ impl Stage {
 fn is_old() -> bool {
     let old = lab::kube() < OLDEST;
     if old {
-        println!("SKIPPED: coredns: this server has no EndpointSlices for it");
+        println!("SKIPPED: old-kubernetes: this server has no EndpointSlices for it");
     }
     old
 }
