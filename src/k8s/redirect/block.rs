@@ -82,6 +82,9 @@ pub(super) fn choose(
         let rests = match (whose, ended) {
             _ if exists => continue,
             ("", _) => 0,
+            // Another kdev is about to make it, or somebody else has deleted it. All who want one for
+            // this Service try the same name, so that one wins.
+            (whose, None) if whose == uid => 0,
             // It went without a word, with its Service: nobody knows when.
             (_, None) => {
                 notes.extend(as_map(note(first, whose, Some(now))));
@@ -166,6 +169,16 @@ mod tests {
         assert_eq!(next(&same, &[], &[]), own);
         let just_now = deployment(&note(own, "a", Some(NOW - 10)));
         assert_ne!(next(&just_now, &[], &[]), own);
+    }
+
+    #[test]
+    fn all_who_want_one_for_the_same_service_try_the_same() {
+        let own = first("a");
+        // One of them has said so, and makes it in a moment.
+        let noted = deployment(&note(own, "a", None));
+        let choice = choose("a", &[], &noted, &[], NOW).unwrap();
+        assert_eq!(choice.first, own);
+        assert_eq!(choice.notes, note(own, "a", None));
     }
 
     #[test]

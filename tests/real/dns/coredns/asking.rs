@@ -41,7 +41,7 @@ impl Said {
         let nothing = [&self.answers, &self.authorities, &self.additionals];
         name.ends_with(".arpa")
             && self.code == ResponseCode::NXDomain
-            && coredns.code == ResponseCode::NXDomain
+            && !coredns.has_answers()
             && !self.authoritative
             && nothing.iter().all(|records| records.is_empty())
     }
