@@ -49,7 +49,7 @@ async fn all_is_well() {
         found
             .get("api-server")
             .detail
-            .starts_with("v1.36.0 at https://127.0.0.1:")
+            .starts_with("v1.37.2 at https://127.0.0.1:")
     );
     assert_eq!(found.get("login").detail, "accepted, as dev");
     let forward = &found.get("port-forward").detail;

@@ -56,7 +56,7 @@ impl Default for Habits {
 impl Default for Options {
     /// A server of today.
     fn default() -> Self {
-        Self::numbered("36", "v1.36.0")
+        Self::numbered("37", "v1.37.2")
     }
 }
 

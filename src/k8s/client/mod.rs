@@ -31,6 +31,7 @@ pub use stack::CONNECT_TIMEOUT;
 pub use upgrade::{UPGRADE_TIMEOUT, Upgrade, UpgradeError};
 
 pub(crate) use error::Status;
+pub(crate) use patience::retry_after;
 
 use self::exchange::Kind;
 use self::generation::{Freshness, Generation};

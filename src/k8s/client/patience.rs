@@ -47,13 +47,13 @@ impl Asked {
             // It may have been done all the same; reading twice does no harm.
             code => code.is_server_error() && method == Method::GET,
         };
-        let after = seconds(response.headers())?;
+        let after = retry_after(response.headers())?;
         undone.then_some(Self { code, after })
     }
 }
 
 /// `Retry-After` in seconds, the only form that Kubernetes has.
-fn seconds(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
 }

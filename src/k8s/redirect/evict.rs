@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::Request;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::object::{name, uid};
 use super::site::{Site, Tries};
 use crate::intercept::redirect::RedirectError;
+use crate::k8s::client::retry_after;
 use crate::k8s::install::site::PODS;
 use crate::k8s::{ClientError, discovery};
 
@@ -120,7 +121,7 @@ impl<'a> Evictor<'a> {
             .body(Body::from(eviction.to_string().into_bytes()))
             .map_err(|error| client.not_understood(&error))?;
         let response = client.send(request).await?;
-        let named = retry_after(response.headers());
+        let named = named(response.headers());
         let Err(error) = client.body(response).await else {
             return Ok(Asked::Evicted);
         };
@@ -151,27 +152,22 @@ impl<'a> Evictor<'a> {
     }
 }
 
-/// `Retry-After` in seconds, as API servers write it.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    let named = Duration::from_secs(seconds.trim().parse().ok()?);
-    Some(named.clamp(FIRST_PAUSE, LONGEST_NAMED))
+/// The pause that the server names, within bounds.
+fn named(headers: &HeaderMap) -> Option<Duration> {
+    retry_after(headers).map(|pause| pause.clamp(FIRST_PAUSE, LONGEST_NAMED))
 }
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::RETRY_AFTER;
+
     use super::*;
 
     #[test]
     fn the_pause_that_a_server_names_is_bounded() {
-        let named = |text: &str| {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
-            retry_after(&headers)
-        };
+        let named = |text: &str| named(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
         assert_eq!(named("10"), Some(Duration::from_secs(10)));
         assert_eq!(named("0"), Some(FIRST_PAUSE));
         assert_eq!(named("86400"), Some(LONGEST_NAMED));
-        assert_eq!(named("Sun, 29 Nov 2026 20:00:00 GMT"), None);
-        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

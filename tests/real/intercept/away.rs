@@ -66,7 +66,8 @@ fn without_the_app_the_pods_answer_or_callers_are_told() {
         ..plain("kept", 3, true)
     };
     let load = Load::start(&address, 80, &[with("fresh", &[("x-user", "ann")]), kept]);
-    assert!(call(&address, &["-H", ANNS]).starts_with("echo-"));
+    let answer = call(&address, &["-H", ANNS]);
+    assert!(answer.starts_with("echo-"), "{answer:?}");
     patient.notes("the original pods answer", TURNS);
     let said = caller("uploads", &address, &["80", ANNS], b"");
     assert!(said.lines().all(|line| line.starts_with("echo-")), "{said}");

@@ -185,9 +185,7 @@ fn reasons(team: &Team, service: &str) -> Vec<String> {
 fn intercepts_are_events_of_the_service_where_that_may_be() {
     let team = Team::set_up("events", true);
     let ann = App::of("ann");
-    // The role `edit` may not make any.
-    Intercept::live(&team, &ann, &["orders:http"]).end();
-    assert_eq!(reasons(&team, "orders"), [""; 0]);
+    // The role `edit` may make them on newer servers alone.
     let mut admin = kdev("admin");
     admin.args([
         "-n",

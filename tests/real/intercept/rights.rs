@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::app::App;
 use super::session::{Intercept, LAG};
-use super::{assert_as_before, call, from_a_pod};
+use super::{assert_as_before, call, from_a_pod, reasons};
 use crate::manifests::Roles;
 use crate::program::{finish, kdev};
 use crate::team::Team;
@@ -50,4 +50,6 @@ fn the_two_roles_of_the_manifests_are_enough() {
     assert!(from_a_pod(&call(&orders, &["-H", "x-user: ann"])));
     finish(&mut command(&["restore"]), b"").ok();
     assert_as_before(&team, &before);
+    // They may make no events.
+    assert_eq!(reasons(&team, "orders"), [""; 0]);
 }

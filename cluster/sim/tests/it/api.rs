@@ -12,7 +12,7 @@ async fn discovery_names_what_is_served() {
     assert_eq!(get(&cluster, "", "/healthz").await.body, "ok");
     assert_eq!(
         get(&cluster, "", "/version").await.json()["gitVersion"],
-        "v1.36.0"
+        "v1.37.2"
     );
     assert_eq!(get(&cluster, "", "/api").await.code, 403);
     assert_eq!(
