@@ -130,3 +130,29 @@ async fn told_to_end_in_the_middle_it_says_what_stays_and_what_mends_it() {
     stage.kdev(&["uninstall", "--yes", "-n", "shop"]).await.ok();
     assert_eq!(stage.all(), before);
 }
+
+#[tokio::test]
+async fn a_deployment_that_goes_is_waited_for_and_made_anew() {
+    let stage = Stage::new().await;
+    stage.install(&[]).await.ok();
+    let mut going = stage.object("deployments", "kdev-relay").unwrap();
+    let before = going["metadata"]["uid"].clone();
+    going["metadata"]["deletionTimestamp"] = "2026-11-29T20:00:00Z".into();
+    going["metadata"]["finalizers"] = serde_json::json!(["test/held"]);
+    stage.cluster.put_object("deployments", going);
+    let install = stage.install(&["--json"]);
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let mut going = stage.object("deployments", "kdev-relay").unwrap();
+        assert_eq!(going["metadata"]["uid"], before, "it was not waited for");
+        going["metadata"]["finalizers"] = serde_json::json!([]);
+        stage.cluster.put_object("deployments", going);
+    };
+    let (installed, ()) = tokio::join!(install, ends);
+    let installed = installed.json();
+    let deployment = installed["objects"].as_array().unwrap().last().unwrap();
+    assert_eq!(deployment["kind"], "Deployment", "{installed}");
+    assert_eq!(deployment["action"], "created", "{installed}");
+    let now = stage.object("deployments", "kdev-relay").unwrap();
+    assert_ne!(now["metadata"]["uid"], before);
+}

@@ -79,8 +79,7 @@ fn status(mut kdev: Command, url: &str) -> Done {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn endpoints_are_dialled_at_the_addresses_that_their_service_has() {
-    if lab::kube() < 31 {
-        println!("SKIPPED: old-kubernetes: this cluster has IPv4 alone");
+    if lab::older_than(31, "this cluster has IPv4 alone") {
         return;
     }
     let relay = Relay::install("families");

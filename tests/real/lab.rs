@@ -37,6 +37,15 @@ pub(crate) fn kube() -> u32 {
     minor.unwrap_or_else(|| panic!("KDEV_LAB_KUBE={version} is no version such as 1.37"))
 }
 
+/// Whether the cluster is older than `minor` and so lacks what a scenario is about; says `why` it is skipped.
+pub(crate) fn older_than(minor: u32, why: &str) -> bool {
+    let older = kube() < minor;
+    if older {
+        println!("SKIPPED: old-kubernetes: {why}");
+    }
+    older
+}
+
 /// Whether the API server asks for the verb `create` on every port-forward: since 1.35 (feature
 /// `AuthorizePodWebsocketUpgradeCreatePermission`). Before, `get` was enough for a WebSocket.
 pub(crate) fn asks_for_create() -> bool {

@@ -190,8 +190,7 @@ fn the_pods_that_a_role_names_take_the_dials() {
 #[test]
 #[ignore = "needs the lab"]
 fn an_impersonation_for_some_requests_only_is_enough() {
-    if lab::kube() < 36 {
-        println!("SKIPPED: old-kubernetes: constrained impersonation came with 1.36");
+    if lab::older_than(36, "constrained impersonation came with 1.36") {
         return;
     }
     let mut stage = Stage::set_up("actor");
@@ -252,6 +251,9 @@ fn an_impersonation_for_some_requests_only_is_enough() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn a_busy_api_server_is_waited_for() {
+    if lab::older_than(29, "flowcontrol.apiserver.k8s.io/v1 came with 1.29") {
+        return;
+    }
     let mut stage = Stage::set_up("busy");
     let forward =
         json!({"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]});

@@ -26,6 +26,8 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 const HASH: &str = "pod-template-hash";
 /// Longest pod name's random end, in the alphabet of real ones.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// The finalizer of an object that goes after what it owns.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 
 /// How long a ReplicaSet waits that could not make a pod, for the first time and at most; twice as long
 /// with each failure.
@@ -79,13 +81,15 @@ fn work(world: &Arc<World>, failing: &mut Failing) {
     budget::show(world);
 }
 
-/// A Deployment that is deleted with all that it owns: it goes last.
+/// A Deployment that is deleted with all that it owns: it goes last, and when nobody else holds it.
 fn finish(world: &World, deployment: &Value) {
     let sets = owned(world, REPLICA_SETS.plural, deployment);
     for set in &sets {
         end_set(world, set);
     }
-    if owned(world, REPLICA_SETS.plural, deployment).is_empty() {
+    let mut finalizers = deployment["metadata"]["finalizers"].as_array().into_iter().flatten();
+    let held = finalizers.any(|finalizer| finalizer != FOREGROUND);
+    if !held && owned(world, REPLICA_SETS.plural, deployment).is_empty() {
         world.store.remove(&key(DEPLOYMENTS.plural, deployment));
     }
 }

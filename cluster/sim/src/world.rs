@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::controller::FOREGROUND;
 use crate::counters::{Counters, PodCounts};
 use crate::endpoints::{self, Derived};
 use crate::faults::Faults;
@@ -214,7 +215,10 @@ impl World {
         } else if foreground && resource == &DEPLOYMENTS {
             let mut object = Value::clone(&*self.store.get(resource.plural, namespace, name)?);
             object["metadata"]["deletionTimestamp"] = json!(clock::now());
-            object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+            let mut finalizers = object["metadata"]["finalizers"].as_array().cloned();
+            let finalizers = finalizers.get_or_insert_default();
+            finalizers.push(json!(FOREGROUND));
+            object["metadata"]["finalizers"] = json!(finalizers);
             self.store.put(place, object);
         } else if resource == &SERVICES {
             self.remove_service(namespace, name);

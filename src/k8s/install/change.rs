@@ -14,7 +14,7 @@ use super::site::{
     Site, name_of,
 };
 use super::trial::{Refusal, advice, refusal};
-use super::undo::Made;
+use super::undo::{END_LIMIT, Made};
 use super::{INTERCEPT_SECRET, MANAGER, NAME};
 use crate::k8s::ClientError;
 use crate::k8s::access::Permission;
@@ -125,8 +125,19 @@ impl Site {
     ) -> Result<Value, InstallError> {
         let mut deployment = Value::Null;
         for object in objects {
-            let sent = self.send(object, found, force, false).await;
-            let sent = sent.map_err(|error| refused(shown(object), error))?;
+            let send = || async {
+                let sent = self.send(object, found, force, false).await;
+                sent.map_err(|error| refused(shown(object), error))
+            };
+            let mut sent = send().await?;
+            // One that somebody has deleted goes as soon as its pods have, however it looks now.
+            if *sent.kind == DEPLOYMENTS
+                && !sent.object["metadata"]["deletionTimestamp"].is_null()
+            {
+                let ends = tokio::time::Instant::now() + END_LIMIT;
+                self.gone(ends, END_LIMIT).await?;
+                sent = send().await?;
+            }
             if sent.action == Action::Created {
                 made.push(Made::of(sent.kind, &sent.object));
             }

@@ -9,8 +9,8 @@ use super::change::{Action, Done};
 use super::site::{DEPLOYMENTS, Kind, Site};
 use crate::k8s::ClientError;
 
-/// How long pods that never came to serve may take to end.
-const END_LIMIT: Duration = Duration::from_secs(45);
+/// How long the pods of a Deployment that goes may take to end.
+pub(super) const END_LIMIT: Duration = Duration::from_secs(45);
 
 /// An object that this run has made.
 #[derive(Clone, Debug, PartialEq, Eq)]

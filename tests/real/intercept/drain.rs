@@ -139,8 +139,7 @@ spec: {minAvailable: 3, selector: {matchLabels: {app: db}}}
 #[test]
 #[ignore = "needs the lab"]
 fn a_stateful_set_is_replaced_as_far_as_its_budget_allows() {
-    if lab::kube() < 22 {
-        println!("SKIPPED: old-kubernetes: policy/v1 came with 1.21, evictions by it with 1.22");
+    if lab::older_than(22, "policy/v1 came with 1.21, evictions by it with 1.22") {
         return;
     }
     let team = Team::set_up("evict", true);

@@ -127,11 +127,7 @@ impl Stage {
 }
 
 fn is_old() -> bool {
-    let old = lab::kube() < OLDEST;
-    if old {
-        println!("SKIPPED: old-kubernetes: this server has no EndpointSlices for it");
-    }
-    old
+    lab::older_than(OLDEST, "this server has no EndpointSlices for it")
 }
 
 #[tokio::test(flavor = "multi_thread")]
