@@ -64,8 +64,11 @@ impl Stage {
             without: ([0; 4], 0).into(),
         };
         stage.kubectl(&["create", "namespace", NAMESPACE]);
-        let files = "jsonpath={.spec.template.spec.volumes[0].hostPath.path}";
-        let files = stage.kubectl(&["-n", "shop", "get", "deployment/web", "-o", files]);
+        // Its pods read a folder of the node.
+        let privileged = "pod-security.kubernetes.io/enforce=privileged";
+        stage.kubectl(&["label", "namespace", NAMESPACE, privileged]);
+        let files = "jsonpath={.spec.hostPath.path}";
+        let files = stage.kubectl(&["get", "persistentvolume/kdev-lab-files", "-o", files]);
         let mut manifest = tempfile::NamedTempFile::new().unwrap();
         let text = MANIFEST.replace("@FILES@", &files);
         manifest.write_all(text.as_bytes()).unwrap();

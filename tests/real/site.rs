@@ -86,8 +86,17 @@ impl Site {
 
     /// Waits until `count` relay pods are ready, and gives their names.
     pub(crate) fn await_relays(&self, count: usize) -> Vec<String> {
-        self.wait("its relay pods", |site| site.relays().len() == count);
-        self.relays()
+        self.await_relays_that(|relays| relays.len() == count)
+    }
+
+    /// Waits until the relay pods that are ready are as wanted, and gives their names.
+    pub(crate) fn await_relays_that(&self, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let found = std::cell::RefCell::default();
+        self.wait("its relay pods", |site| {
+            *found.borrow_mut() = site.relays();
+            wanted(&found.borrow())
+        });
+        found.into_inner()
     }
 
     pub(crate) fn wait(&self, what: &str, done: impl Fn(&Self) -> bool) {

@@ -64,6 +64,7 @@ fn median(mut all: Vec<f64>) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn readers_that_stop_hold_nobody_up() {
+    lab::settle();
     // All go to one pod, so to the same connections as far as kdev lets them.
     let (_, address) = lab::pod_address("web");
     let target = format!("{address}:8080");

@@ -43,10 +43,9 @@ async fn metadata_is_refused_in_every_form_with_the_reason() {
         .kubectl(&["patch", "deployment", "kdev-relay", "-p", aliases])
         .unwrap();
     let old = stage.relay.name.clone();
-    stage.site.wait("the pod with the alias", |site| {
-        site.relays().len() == 1 && site.relays()[0] != old
-    });
-    let relay = super::Pod::find(&stage.site.0, &stage.site.relays()[0]);
+    let with_alias = |relays: &[String]| matches!(relays, [one] if *one != old);
+    let relay = &stage.site.await_relays_that(with_alias)[0];
+    let relay = super::Pod::find(&stage.site.0, relay);
     let io = relay.dial(TUNNEL_PORT).await.unwrap();
     let opener = peer::tunnel(io, &stage.keys[0]).await.unwrap();
     let mut all: Vec<(String, &str)> = vec![
