@@ -7,11 +7,11 @@ use crate::app::Way;
 use crate::installed::Relay;
 use crate::lab;
 
-/// What kubelet and runtime are told to end as idle, to see within a minute what takes them four
+/// What kubelet and runtime are told to end as idle, to see within seconds what takes them four
 /// hours.
 const LIMIT: &str = "15s";
 /// How long nobody asks for anything, under that limit.
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(40);
 /// And under their own limits: longer than load balancers and firewalls keep what says nothing (4 to 10 minutes).
 const LONG: Duration = Duration::from_secs(12 * 60);
 /// What a request may take that finds its tunnel: far less than a new one would need on a line
