@@ -462,6 +462,19 @@ async fn output_that_cannot_be_written_is_no_panic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nobody_uses_asks_nothing() {
+    let stage = Stage::set_up(Options::default()).await;
+    let (_, _child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+    let asked = || stage.cluster.counts().requests;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = asked();
+    assert!(!before.is_empty());
+    // More than kdev waits between two looks at a relay that does not come up.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(asked(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_session_is_still_shown() {
     let stage = Stage::set_up(Options::default()).await;
     let (_, child) = ready(stage.kdev("dev", &["connect", "--json"])).await;

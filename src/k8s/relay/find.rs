@@ -21,6 +21,9 @@ const LIST_INTERVAL: Duration = Duration::from_secs(3);
 const DENIED_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is asked why there is no pod.
 const REASON_INTERVAL: Duration = Duration::from_secs(5);
+/// The same where there is no Deployment, and then only when something in the cluster has changed: most sessions have
+/// no relay, and an idle one asks nothing.
+const ABSENT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Keeps `replicas` as the pods are, until nobody follows them any more.
 pub(super) async fn follow(
@@ -38,12 +41,14 @@ pub(super) async fn follow(
             Labelled::Syncing => None,
             Labelled::Pods(pods) => {
                 let mut found = choose(&pods, &namespace, fit);
-                let is_none = found.none.is_some();
-                if is_none {
-                    explain(&client, pods.len(), &mut found, &mut asked).await;
+                let mut pause = None;
+                if found.none.is_some() {
+                    pause = explain(&client, pods.len(), &mut found, &mut asked).await;
+                } else {
+                    asked = None;
                 }
                 tell(&replicas, found);
-                is_none.then_some(REASON_INTERVAL)
+                pause
             }
             Labelled::Forbidden => {
                 let (found, pause) = list(&client, fit).await;
@@ -112,16 +117,21 @@ pub(super) fn choose(pods: &[LabelledPod], namespace: &str, fit: Fit) -> Replica
     }
 }
 
-/// Why there is no pod, or none that runs, as far as the relay's Deployment says.
+/// Why there is no pod, or none that runs, as far as the relay's Deployment says. Gives when to ask again, if nothing
+/// changes before.
 async fn explain(
     client: &Client,
     pods: usize,
     found: &mut Replicas,
     asked: &mut Option<(Instant, Option<Standing>)>,
-) {
-    let known = asked
-        .take()
-        .filter(|(at, _)| at.elapsed() < REASON_INTERVAL);
+) -> Option<Duration> {
+    let known = asked.take().filter(|(at, standing)| {
+        let limit = match (standing, pods) {
+            (None, 0) => ABSENT_INTERVAL,
+            _ => REASON_INTERVAL,
+        };
+        at.elapsed() < limit
+    });
     let (at, standing) = match known {
         Some(known) => known,
         None => {
@@ -137,7 +147,9 @@ async fn explain(
             _ => Trouble::passing(error),
         });
     }
+    let absent = standing.is_none() && pods == 0;
     *asked = Some((at, standing));
+    (!absent).then_some(REASON_INTERVAL)
 }
 
 /// Asks once; what there is, if that could be said, and when to ask again.
