@@ -87,7 +87,10 @@ fn finish(world: &World, deployment: &Value) {
     for set in &sets {
         end_set(world, set);
     }
-    let mut finalizers = deployment["metadata"]["finalizers"].as_array().into_iter().flatten();
+    let mut finalizers = deployment["metadata"]["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten();
     let held = finalizers.any(|finalizer| finalizer != FOREGROUND);
     if !held && owned(world, REPLICA_SETS.plural, deployment).is_empty() {
         world.store.remove(&key(DEPLOYMENTS.plural, deployment));

@@ -131,8 +131,7 @@ impl Site {
             };
             let mut sent = send().await?;
             // One that somebody has deleted goes as soon as its pods have, however it looks now.
-            if *sent.kind == DEPLOYMENTS
-                && !sent.object["metadata"]["deletionTimestamp"].is_null()
+            if *sent.kind == DEPLOYMENTS && !sent.object["metadata"]["deletionTimestamp"].is_null()
             {
                 let ends = tokio::time::Instant::now() + END_LIMIT;
                 self.gone(ends, END_LIMIT).await?;

@@ -165,7 +165,10 @@ mod tests {
 
     #[test]
     fn the_pause_that_a_server_names_is_bounded() {
-        let named = |text: &str| named(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        let named = |text: &str| {
+            let headers = [(RETRY_AFTER, text.parse().unwrap())];
+            named(&headers.into_iter().collect())
+        };
         assert_eq!(named("10"), Some(Duration::from_secs(10)));
         assert_eq!(named("0"), Some(FIRST_PAUSE));
         assert_eq!(named("86400"), Some(LONGEST_NAMED));
