@@ -59,7 +59,10 @@ impl Plan {
         let changed = so_far.all.iter();
         let changed = changed.filter(|done| done.action == Action::Changed);
         let changed = changed.map(|done| format!("{} {}", done.kind, done.name));
-        let all: Vec<String> = so_far.made.iter().map(Made::shown).chain(changed).collect();
+        let perhaps = so_far.unanswered.iter();
+        let perhaps = perhaps.map(|object| format!("perhaps {object}"));
+        let made = so_far.made.iter().map(Made::shown);
+        let all: Vec<String> = made.chain(changed).chain(perhaps).collect();
         if !all.is_empty() {
             let namespace = &self.site.namespace;
             tell(Event::Note(format!(

@@ -288,6 +288,8 @@ impl Plan {
                 objects: done.all,
             })),
             Err(error) => {
+                // What failed was not made.
+                done.unanswered = None;
                 self.after(&error, &done, request, tell).await;
                 Err(error.into())
             }
@@ -300,7 +302,11 @@ impl Plan {
         so_far: &mut Progressed,
         tell: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Result<u64, InstallError> {
-        let Progressed { all, made } = so_far;
+        let Progressed {
+            all,
+            made,
+            unanswered,
+        } = so_far;
         let before = self.site.before().await;
         let mut done = |done: Done| {
             tell(Event::Object(&done));
@@ -309,7 +315,7 @@ impl Plan {
         let (objects, found) = (&self.objects, &self.found);
         let put = self
             .site
-            .put(objects, found, request.force, made, &mut done);
+            .put(objects, found, request.force, made, unanswered, &mut done);
         let deployment = put.await?;
         let was = self.found.deployment.as_ref();
         let before = self.site.renewed(before, was, &deployment).await?;
@@ -333,6 +339,8 @@ struct Progressed {
     all: Vec<Done>,
     /// Those that are new.
     made: Vec<Made>,
+    /// Kind and name of one that was sent and not answered: it may be there.
+    unanswered: Option<String>,
 }
 
 async fn connect(config: &Config) -> anyhow::Result<(Site, Tasks)> {

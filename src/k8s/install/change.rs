@@ -110,8 +110,8 @@ pub(super) struct Sent {
 
 impl Site {
     /// Puts `objects` there, in their order: what pods need comes before the pods. Can be
-    /// repeated from any point where it was broken off. What is new is added to `made`. Gives the
-    /// Deployment as it is then.
+    /// repeated from any point where it was broken off. What is new is added to `made`; `unanswered` is the
+    /// one that was sent last, until it is answered. Gives the Deployment as it is then.
     ///
     /// # Errors
     /// When the API server refuses one. What came before it stays.
@@ -121,10 +121,12 @@ impl Site {
         found: &Found,
         force: bool,
         made: &mut Vec<Made>,
+        unanswered: &mut Option<String>,
         done: &mut (dyn FnMut(Done) + Send),
     ) -> Result<Value, InstallError> {
         let mut deployment = Value::Null;
         for object in objects {
+            *unanswered = Some(shown(object));
             let send = || async {
                 let sent = self.send(object, found, force, false).await;
                 sent.map_err(|error| refused(shown(object), error))
@@ -137,6 +139,7 @@ impl Site {
                 self.gone(ends, END_LIMIT).await?;
                 sent = send().await?;
             }
+            *unanswered = None;
             if sent.action == Action::Created {
                 made.push(Made::of(sent.kind, &sent.object));
             }
