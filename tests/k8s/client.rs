@@ -19,7 +19,7 @@ use crate::support::World;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_servers_age_and_groups_are_found_out() {
-    for (options, minor, slices) in [(Options::default(), 36, true), (Options::old(), 20, false)] {
+    for (options, minor, slices) in [(Options::default(), 37, true), (Options::old(), 20, false)] {
         let world = World::new(options).await;
         let client = world.client("dev").await;
         let version = discovery::version(&client).await.unwrap().unwrap();
