@@ -466,6 +466,7 @@ async fn a_session_that_nobody_uses_asks_nothing() {
     let stage = Stage::set_up(Options::default()).await;
     let (_, _child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
     let asked = || stage.cluster.counts().requests;
+    let begun = Instant::now();
     let mut before = asked();
     loop {
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -474,10 +475,20 @@ async fn a_session_that_nobody_uses_asks_nothing() {
             break;
         }
         before = now;
+        assert!(begun.elapsed() < PATIENCE, "it never falls silent");
     }
     // More than kdev waits between two looks at a relay that does not come up.
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(asked(), before);
+    // Nor do changes of other objects make it look for a relay more than once a minute.
+    let looks = || stage.cluster.counts().of("get", "deployments");
+    let before = looks();
+    for n in 0..4 {
+        let one = kdev_sim::Service::new("shop", &format!("new-{n}")).port("", 80, 80);
+        stage.cluster.add_service(one);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(looks(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

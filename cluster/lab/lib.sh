@@ -169,6 +169,16 @@ table inet kdev-lab {
 K
 }
 
+# Takes every packet rule and chain away whose line matches.
+drop_rules() { # PATTERN
+  local v
+  # Not grep: it fails where no line is left.
+  for v in iptables ip6tables; do
+    command -v $v-save >/dev/null || continue
+    $v-save | sed -E "/$1/d" | $v-restore || return 1
+  done
+}
+
 # In the order they start. The Docker pair is started on its own, by `docker`.
 COMPONENTS=(etcd apiserver controller-manager scheduler containerd kubelet kube-proxy coredns)
 DOCKER_COMPONENTS=(docker-containerd dockerd)

@@ -91,15 +91,15 @@ impl Site {
 
     /// Waits until the relay pods that are ready are as wanted, and gives their names.
     pub(crate) fn await_relays_that(&self, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let found = std::cell::RefCell::default();
+        let mut found = Vec::new();
         self.wait("its relay pods", |site| {
-            *found.borrow_mut() = site.relays();
-            wanted(&found.borrow())
+            found = site.relays();
+            wanted(&found)
         });
-        found.into_inner()
+        found
     }
 
-    pub(crate) fn wait(&self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn wait(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let end = Instant::now() + SETTLE;
         while !done(self) {
             if Instant::now() > end {

@@ -215,8 +215,8 @@ impl World {
         } else if foreground && resource == &DEPLOYMENTS {
             let mut object = Value::clone(&*self.store.get(resource.plural, namespace, name)?);
             object["metadata"]["deletionTimestamp"] = json!(clock::now());
-            let mut finalizers = object["metadata"]["finalizers"].as_array().cloned();
-            let finalizers = finalizers.get_or_insert_default();
+            let finalizers = object["metadata"]["finalizers"].as_array();
+            let mut finalizers = finalizers.cloned().unwrap_or_default();
             finalizers.push(json!(FOREGROUND));
             object["metadata"]["finalizers"] = json!(finalizers);
             self.store.put(place, object);

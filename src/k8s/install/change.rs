@@ -110,8 +110,8 @@ pub(super) struct Sent {
 
 impl Site {
     /// Puts `objects` there, in their order: what pods need comes before the pods. Can be
-    /// repeated from any point where it was broken off. What is new is added to `made`; `unanswered` is the
-    /// one that was sent last, until it is answered. Gives the Deployment as it is then.
+    /// repeated from any point where it was broken off. What is new is added to `made`; `unanswered` names the
+    /// object that was sent last until the answer to it comes. Gives the Deployment as it is then.
     ///
     /// # Errors
     /// When the API server refuses one. What came before it stays.
@@ -132,7 +132,8 @@ impl Site {
                 sent.map_err(|error| refused(shown(object), error))
             };
             let mut sent = send().await?;
-            // One that somebody has deleted goes as soon as its pods have, however it looks now.
+            // A Deployment that is being deleted takes the change and goes all the same, so it is made
+            // anew once it is gone.
             if *sent.kind == DEPLOYMENTS && !sent.object["metadata"]["deletionTimestamp"].is_null()
             {
                 let ends = tokio::time::Instant::now() + END_LIMIT;

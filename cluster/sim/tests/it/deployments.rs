@@ -98,6 +98,25 @@ async fn pods_come_are_replaced_when_they_vanish_and_go() {
 }
 
 #[tokio::test]
+async fn a_deployment_that_somebody_holds_outlives_its_pods() {
+    let cluster = shop().await;
+    apply(&cluster, &deployment("a:1", 1)).await;
+    until("a ready pod", || settled(&cluster, 1)).await;
+    let there = || cluster.object("deployments", "shop", "app");
+    let mut held = there().unwrap();
+    held["metadata"]["finalizers"] = json!(["test/held"]);
+    cluster.put_object("deployments", held);
+    delete(&cluster, "Foreground").await;
+    until("its pods are gone", || pods(&cluster).is_empty()).await;
+    let mut going = there().unwrap();
+    let finalizers = json!(["test/held", "foregroundDeletion"]);
+    assert_eq!(going["metadata"]["finalizers"], finalizers);
+    going["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    cluster.put_object("deployments", going);
+    until("it is gone", || there().is_none()).await;
+}
+
+#[tokio::test]
 async fn what_a_deployment_owned_goes_after_it_too() {
     let cluster = shop().await;
     apply(&cluster, &deployment("a:1", 1)).await;
