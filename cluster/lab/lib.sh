@@ -17,6 +17,7 @@ STATE=$(realpath -m "${KDEV_LAB_STATE:-/var/tmp/kdev-lab}")
 up_kube='' up_proxy=''
 [ ! -f "$STATE/variant" ] || read -r up_kube up_proxy <"$STATE/variant"
 KUBE=${KDEV_LAB_KUBE:-${up_kube:-1.37}}
+[ "$KUBE" = "$up_kube" ] || up_proxy=''
 PROXY=${KDEV_LAB_PROXY:-${up_proxy:-nftables}}
 # The old server knows neither nftables nor, as the lab runs it, a second address family.
 [ "$KUBE" != 1.20 ] || PROXY=iptables
@@ -169,14 +170,25 @@ table inet kdev-lab {
 K
 }
 
-# Takes every packet rule and chain away whose line matches.
+# Takes every packet rule and chain away whose line matches. Each is deleted by itself: whoever else changes the tables
+# meanwhile (kube-proxy, dockerd) would lose what it did if they were put back as a whole.
 drop_rules() { # PATTERN
-  local v
-  # Not grep: it fails where no line is left.
+  local v i
   for v in iptables ip6tables; do
     command -v $v-save >/dev/null || continue
-    $v-save | sed -E "/$1/d" | $v-restore || return 1
+    for i in 1 2 3; do
+      # A rule that went meanwhile fails the lot.
+      ! $v-save | deletions "$1" | $v-restore --noflush || break
+      [ "$i" -lt 3 ] || return 1
+    done
   done
+}
+deletions() { # PATTERN : what iptables-restore takes away, of what iptables-save shows
+  awk -v pattern="$1" '
+    /^\*/ { table = $0; flush = rules = chains = "" }
+    /^:/ && substr($1, 2) ~ pattern { name = substr($1, 2); own[table, name] = 1; flush = flush "-F " name "\n"; chains = chains "-X " name "\n" }
+    /^-A/ && $0 ~ pattern && !((table, $2) in own) { sub(/^-A/, "-D"); rules = rules $0 "\n" }
+    /^COMMIT/ && flush rules != "" { printf "%s\n%s%s%sCOMMIT\n", table, flush, rules, chains }'
 }
 
 # In the order they start. The Docker pair is started on its own, by `docker`.

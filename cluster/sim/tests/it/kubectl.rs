@@ -1,6 +1,6 @@
-//! Every kubectl there is against the simulation: the one in the path, and those of other Debian
-//! releases that `cluster/lab/kubectls` put into the lab's cache. Where there is none, that is said
-//! and nothing else.
+//! Every kubectl there is against the simulation: the one in the path, and those in the lab's cache: of the
+//! lab's own Kubernetes, and of Debian releases, by `cluster/lab/kubectls`. Where there is none, that is
+//! said and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -31,12 +31,13 @@ fn programs() -> Vec<PathBuf> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let root = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, |dir| Some(dir.into()));
     let cache = cache.or_else(|| Some(root?.join("kdev-lab")));
-    let fetched = cache.and_then(|cache| std::fs::read_dir(cache.join("kubectl")).ok());
-    let fetched = fetched.into_iter().flatten().flatten();
-    let mut programs: Vec<PathBuf> = fetched.map(|dir| dir.path().join("kubectl")).collect();
-    programs.sort();
-    programs.insert(0, PathBuf::from("kubectl"));
-    programs
+    let fetched = cache.as_ref().map(|cache| cache.join("kubectl").read_dir());
+    let fetched = fetched.into_iter().flatten().flatten().flatten();
+    let mut fetched: Vec<PathBuf> = fetched.map(|dir| dir.path().join("kubectl")).collect();
+    fetched.sort();
+    let own = cache.map(|cache| cache.join("bin/kubectl"));
+    let in_path = PathBuf::from("kubectl");
+    std::iter::once(in_path).chain(own).chain(fetched).collect()
 }
 
 /// The minor version of a program; `None` when it does not run.
