@@ -149,6 +149,12 @@ async fn a_deployment_that_goes_is_waited_for_and_made_anew() {
         stage.cluster.put_object("deployments", going);
     };
     let (installed, ()) = tokio::join!(install, ends);
+    assert!(
+        installed
+            .err
+            .contains("the old Deployment kdev-relay is being deleted"),
+        "{installed:?}"
+    );
     let installed = installed.json();
     let deployment = installed["objects"].as_array().unwrap().last().unwrap();
     assert_eq!(deployment["kind"], "Deployment", "{installed}");

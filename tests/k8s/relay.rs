@@ -10,7 +10,7 @@ use kdev::k8s::relay::{self, Carrier};
 use kdev::k8s::{Catalog, Client};
 use kdev::relay::{Names, Policy, Relay, Settings};
 use kdev::tunnel::pool::Pool;
-use kdev_sim::{Options, Pod, Rule, SimCluster, User};
+use kdev_sim::{Options, Pod, Rule, SimCluster, TurnAway, User};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -237,6 +237,40 @@ async fn what_is_missing_is_said_and_not_waited_for() {
     stage.secret(b"short");
     let short = reason("late", &[]).await.to_string();
     assert!(short.contains("kdev upgrade"), "{short}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_could_not_be_looked_at_is_not_called_missing_for_good() {
+    let stage = Stage::set_up(&[]).await;
+    stage.world.cluster.put_object(
+        "deployments",
+        json!({
+            "metadata": {"namespace": "shop", "name": "kdev-relay", "labels": {LABEL.0: LABEL.1}},
+            "spec": {
+                "replicas": 0,
+                "selector": {"matchLabels": {LABEL.0: LABEL.1}},
+                "template": {"metadata": {"labels": {LABEL.0: LABEL.1}}, "spec": {"containers": []}},
+            },
+        }),
+    );
+    stage.world.cluster.faults().turn_away(TurnAway {
+        code: 503,
+        retry_after: None,
+        path: "/deployments/".to_owned(),
+        count: 1,
+    });
+    let all = ["deployments", "replicasets", "events"];
+    let user = User::new("dev")
+        .rule(Rule::new(&["get", "list"], &all).namespace("shop"))
+        .rule(Rule::new(&["list", "watch"], &["pods"]).namespace("shop"));
+    let client = stage.world.client_with(user, "dev").await;
+    let pool = stage.pool(&client, None);
+    let said = || pool.hopeless().map(|error| error.to_string());
+    // Nothing in the cluster changes meanwhile.
+    within(LIMIT, "why there is no pod", || {
+        said().is_some_and(|said| said.contains("scaled to no pods"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
     let standing = match short {
         true => {
             let asked = within(ASK_LIMIT, until, relay::standing(client)).await;
-            asked.ok().flatten()
+            asked.ok().and_then(Result::ok).flatten()
         }
         false => None,
     };

@@ -14,7 +14,7 @@ use serde_json::Value;
 use self::binaries::Provided;
 use crate::app::signals::Ending;
 use crate::config::Config;
-use crate::k8s::install::change::{self, Action, Done};
+use crate::k8s::install::change::{self, Action, Done, Put};
 use crate::k8s::install::manifest::Manifest;
 use crate::k8s::install::marks;
 use crate::k8s::install::netpolicy::{Choice, POLICIES};
@@ -308,14 +308,17 @@ impl Plan {
             unanswered,
         } = so_far;
         let before = self.site.before().await;
-        let mut done = |done: Done| {
-            tell(Event::Object(&done));
-            all.push(done);
+        let mut told = |put: Put| match put {
+            Put::Done(done) => {
+                tell(Event::Object(&done));
+                all.push(done);
+            }
+            Put::Waiting(note) => tell(Event::Note(note)),
         };
         let (objects, found) = (&self.objects, &self.found);
         let put = self
             .site
-            .put(objects, found, request.force, made, unanswered, &mut done);
+            .put(objects, found, request.force, made, unanswered, &mut told);
         let deployment = put.await?;
         let was = self.found.deployment.as_ref();
         let before = self.site.renewed(before, was, &deployment).await?;

@@ -14,7 +14,7 @@ use crate::addr::{Host, Target};
 use crate::dial::{Answer, Dial as _, DialError, DialRelay as _, Laptop};
 use crate::intercept::record::{Life, judge, overlapping, record};
 use crate::intercept::reverse::{Reverse, Standing};
-use crate::intercept::{OnRecord, Redirect as _, RedirectError, Redirected as _, Wanted};
+use crate::intercept::{Left, OnRecord, Redirect as _, RedirectError, Redirected as _, Wanted};
 use crate::k8s::Client;
 use crate::k8s::netpolicy::advice::let_callers_in;
 use crate::k8s::redirect::list::{Intercepted, Scope, ServicePort, list, ports};
@@ -202,7 +202,13 @@ impl Site {
         let left = guard.restore().await;
         let id = &guard.claim().id;
         match left {
-            Ok(left) => self.on_record.end(service, id, &left),
+            Ok(left) => {
+                self.on_record.end(service, id, &left);
+                // Nodes that lag may still send callers to the relay, so that stays.
+                if left == Left::Last {
+                    self.note(self.passage(service));
+                }
+            }
             Err(error) => tracing::warn!("the claim on Service {service} stays: {error}"),
         }
     }

@@ -184,11 +184,11 @@ impl Intercepts {
         if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
             site.reverse.close(Duration::ZERO).await;
             // Pods that run and are not ready refuse tunnels; why they are not says more.
-            let standing = relay::standing(client).await;
-            let unready = standing.filter(|standing| standing.ready == 0);
-            return Err(match unready {
-                Some(standing) => relay::unready(namespace, &standing).into(),
-                None => error.into(),
+            return Err(match relay::standing(client).await {
+                Ok(Some(standing)) if standing.ready == 0 => {
+                    relay::unready(namespace, &standing).into()
+                }
+                _ => error.into(),
             });
         }
         let driver = Driver::begin(site, &plan.asked, heard).await?;

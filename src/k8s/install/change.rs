@@ -15,7 +15,7 @@ use super::site::{
 };
 use super::trial::{Refusal, advice, refusal};
 use super::undo::{END_LIMIT, Made};
-use super::{INTERCEPT_SECRET, MANAGER, NAME};
+use super::{INTERCEPT_SECRET, MANAGER, NAME, NAME_LABEL};
 use crate::k8s::ClientError;
 use crate::k8s::access::Permission;
 
@@ -101,6 +101,15 @@ pub fn objects(manifest: &Manifest, found: &Found) -> Result<Vec<Value>, Install
     Ok(all)
 }
 
+/// What goes on while objects are put there.
+#[derive(Debug)]
+pub enum Put {
+    /// An object was seen to.
+    Done(Done),
+    /// What is waited for.
+    Waiting(String),
+}
+
 /// What became of an object, or would.
 pub(super) struct Sent {
     pub(super) kind: &'static Kind,
@@ -122,7 +131,7 @@ impl Site {
         force: bool,
         made: &mut Vec<Made>,
         unanswered: &mut Option<String>,
-        done: &mut (dyn FnMut(Done) + Send),
+        told: &mut (dyn FnMut(Put) + Send),
     ) -> Result<Value, InstallError> {
         let mut deployment = Value::Null;
         for object in objects {
@@ -136,19 +145,25 @@ impl Site {
             // anew once it is gone.
             if *sent.kind == DEPLOYMENTS && !sent.object["metadata"]["deletionTimestamp"].is_null()
             {
+                told(Put::Waiting(format!(
+                    "the old {} is being deleted; waiting up to {} s until it is gone",
+                    shown(object),
+                    END_LIMIT.as_secs()
+                )));
                 let ends = tokio::time::Instant::now() + END_LIMIT;
-                self.gone(ends, END_LIMIT).await?;
+                let gone = self.gone(ends, END_LIMIT).await;
+                gone.map_err(|error| self.held(shown(object), error))?;
                 sent = send().await?;
             }
             *unanswered = None;
             if sent.action == Action::Created {
                 made.push(Made::of(sent.kind, &sent.object));
             }
-            done(Done {
+            told(Put::Done(Done {
                 kind: sent.kind.kind,
                 name: name_of(object).to_owned(),
                 action: sent.action,
-            });
+            }));
             if *sent.kind == DEPLOYMENTS {
                 deployment = sent.object;
             }
@@ -157,14 +172,34 @@ impl Site {
         let budget = objects.iter().any(|object| object["kind"] == BUDGETS.kind);
         if !budget && found.budget.is_some() {
             self.delete(found.budgets, NAME, "Background").await?;
-            done(deleted(found.budgets, NAME));
+            told(Put::Done(deleted(found.budgets, NAME)));
         }
         let policy = objects.iter().any(|object| object["kind"] == POLICIES.kind);
         if !policy && found.policies.iter().any(netpolicy::is_own) {
             self.delete(&POLICIES, NAME, "Background").await?;
-            done(deleted(&POLICIES, NAME));
+            told(Put::Done(deleted(&POLICIES, NAME)));
         }
         Ok(deployment)
+    }
+
+    /// What is said where an object that is being deleted does not go.
+    fn held(&self, what: String, error: InstallError) -> InstallError {
+        let InstallError::TimedOut {
+            because, seconds, ..
+        } = error
+        else {
+            return error;
+        };
+        let left = because.unwrap_or_default();
+        InstallError::Refused {
+            what,
+            message: format!("the old one is still being deleted after {seconds} s ({left})"),
+            fix: format!(
+                "see what holds it with `kubectl -n {} get deployment,pod -l {NAME_LABEL}={NAME} -o yaml` \
+                 (finalizers), then run the same command again",
+                self.namespace
+            ),
+        }
     }
 
     /// Sends one object as it is to be; `dry`, without anything being done.

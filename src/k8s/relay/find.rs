@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::dial::DialError;
 use crate::k8s::catalog::{Labelled, LabelledPod};
 use crate::k8s::install::rollout::Standing;
+use crate::k8s::install::site::InstallError;
 use crate::k8s::install::{NAME, NAME_LABEL};
 use crate::k8s::{Catalog, Client, ClientError, access};
 use crate::tunnel::pool::{Replicas, Trouble};
@@ -117,29 +118,47 @@ pub(super) fn choose(pods: &[LabelledPod], namespace: &str, fit: Fit) -> Replica
     }
 }
 
+/// What the relay's Deployment says about pods that are not there.
+enum Reason {
+    /// It is there.
+    Standing(Standing),
+    /// There is none, or the user may not look.
+    Absent,
+    /// The API server gave no answer.
+    Unknown,
+}
+
 /// Why there is no pod, or none that runs, as far as the relay's Deployment says. Gives when to ask again, if nothing
 /// changes before.
 async fn explain(
     client: &Client,
     pods: usize,
     found: &mut Replicas,
-    asked: &mut Option<(Instant, Option<Standing>)>,
+    asked: &mut Option<(Instant, Reason)>,
 ) -> Option<Duration> {
-    let known = asked.take().filter(|(at, standing)| {
-        let limit = match (standing, pods) {
-            (None, 0) => ABSENT_INTERVAL,
+    let known = asked.take().filter(|(at, reason)| {
+        let limit = match (reason, pods) {
+            (Reason::Absent, 0) => ABSENT_INTERVAL,
             _ => REASON_INTERVAL,
         };
         at.elapsed() < limit
     });
-    let (at, standing) = match known {
+    let (at, reason) = match known {
         Some(known) => known,
         None => {
-            let standing = super::standing(client).await;
-            (Instant::now(), standing)
+            let reason = match super::standing(client).await {
+                Ok(Some(standing)) => Reason::Standing(standing),
+                Ok(None) => Reason::Absent,
+                Err(InstallError::Client(ClientError::Status { code: 403, .. })) => Reason::Absent,
+                Err(error) => {
+                    tracing::debug!(%error, "the relay's Deployment could not be looked at");
+                    Reason::Unknown
+                }
+            };
+            (Instant::now(), reason)
         }
     };
-    if let Some(standing) = &standing {
+    if let Reason::Standing(standing) = &reason {
         let error = super::unready(client.namespace(), standing);
         // Where no pod is made, none comes by waiting.
         found.none = Some(match pods {
@@ -147,8 +166,8 @@ async fn explain(
             _ => Trouble::passing(error),
         });
     }
-    let absent = standing.is_none() && pods == 0;
-    *asked = Some((at, standing));
+    let absent = matches!(reason, Reason::Absent) && pods == 0;
+    *asked = Some((at, reason));
     (!absent).then_some(REASON_INTERVAL)
 }
 

@@ -15,7 +15,7 @@ use self::find::Fit;
 use self::transport::{Choice, ToRelay};
 use super::catalog::LabelledPod;
 use super::install::rollout::Standing;
-use super::install::site::Site;
+use super::install::site::{InstallError, Site};
 use super::install::{NAME, NAME_LABEL};
 use super::portforward::PortForward;
 use super::{Catalog, Client, ClientError, listing};
@@ -121,14 +121,16 @@ pub fn missing(namespace: &str) -> DialError {
     }
 }
 
-/// The relay that is installed in the client's namespace, and why it has no ready pods; none where
-/// there is none, or where the user may not look at Deployments.
-pub async fn standing(client: &Client) -> Option<Standing> {
+/// The relay that is installed in the client's namespace, and why it has no ready pods; none where there is none.
+///
+/// # Errors
+/// When the API server cannot be asked, or the user may not look at Deployments.
+pub async fn standing(client: &Client) -> Result<Option<Standing>, InstallError> {
     let site = Site {
         client: client.clone(),
         namespace: client.namespace().to_owned(),
     };
-    site.standing().await.ok().flatten()
+    site.standing().await
 }
 
 /// What is said where a relay is installed and has no pod that could serve.
