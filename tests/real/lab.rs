@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use kdev::k8s::KubeOptions;
+use serde_json::Value;
 
 /// The name of the pods' image in Docker: curl, psql, redis-cli, socat, python3, busybox.
 pub(crate) const TOOLS: &str = "kdev-lab/tools:1";
@@ -266,6 +267,56 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         let _ = docker(&["network", "rm", &self.0]);
+    }
+}
+
+/// An object outside of all namespaces; deleted when this is dropped.
+pub(crate) struct Global(String);
+
+impl Global {
+    pub(crate) fn apply(object: &Value) -> Self {
+        apply(&object.to_string());
+        let text = |field: &str| object.pointer(field).and_then(Value::as_str).unwrap();
+        let kind = text("/kind").to_lowercase();
+        Self(format!("{kind}/{}", text("/metadata/name")))
+    }
+}
+
+impl Drop for Global {
+    fn drop(&mut self) {
+        if let Err(error) = kubectl(&["delete", "--ignore-not-found", &self.0]) {
+            eprintln!("cannot clean up {}: {error}", self.0);
+        }
+    }
+}
+
+/// Packets that the node drops, as a firewall or a network policy would, until this is dropped.
+pub(crate) struct Blocked(Vec<String>);
+
+impl Blocked {
+    /// What comes from one of `addresses` and is as `rest` says, in iptables' words.
+    pub(crate) fn from(addresses: &[String], rest: &str) -> Self {
+        let rules = addresses
+            .iter()
+            .map(|address| format!("FORWARD -s {address} -p tcp {rest} -j DROP"));
+        let blocked = Self(rules.collect());
+        blocked.change("-I").unwrap();
+        blocked
+    }
+
+    fn change(&self, verb: &str) -> Result<(), String> {
+        self.0.iter().try_for_each(|rule| {
+            let rule: Vec<&str> = rule.split(' ').collect();
+            script("node", &[&["iptables", "-w", verb], &rule[..]].concat()).map(drop)
+        })
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        if let Err(error) = self.change("-D") {
+            eprintln!("packets stay blocked: {error}");
+        }
     }
 }
 

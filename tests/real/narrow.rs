@@ -10,8 +10,9 @@ use kdev::k8s::{Client, KubeOptions};
 use kdev::task::Tasks;
 use serde_json::{Value, json};
 
-use crate::lab;
-use crate::program::{Done, finish_within, kdev_with};
+use crate::app::Way;
+use crate::lab::{self, Global};
+use crate::program::{Done, Running, finish_within, kdev_with};
 use crate::site::{Account, Site};
 
 /// How long a run may take: the API server asks for up to 32 s at once.
@@ -19,13 +20,15 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// How long, and by how many, the API server is kept busy.
 const BUSY: Duration = Duration::from_secs(5);
 const BUSY_WITH: usize = 6;
+/// What kdev says when it waits for it.
+const WAITS: &str = "asks to wait";
 
 /// Three pods behind the Service `web` in a namespace of its own, and somebody who may do nothing.
 struct Stage {
     site: Site,
     account: Account,
-    /// Objects outside of the namespace.
-    global: Vec<String>,
+    /// Objects outside of the namespace, which go with the stage.
+    global: Vec<Global>,
 }
 
 impl Stage {
@@ -86,37 +89,14 @@ impl Stage {
         }
     }
 
-    /// Makes an object outside of the namespace, which goes with the stage.
-    fn apply_global(&mut self, object: &Value) {
-        lab::apply(&object.to_string());
-        let kind = object["kind"].as_str().unwrap().to_lowercase();
-        let name = object["metadata"]["name"].as_str().unwrap();
-        self.global.push(format!("{kind}/{name}"));
-    }
-
     /// Gives rules in the namespace to the account, or to `user` instead.
     fn allow(&self, name: &str, rules: &Value, user: Option<&str>) {
         let group = "rbac.authorization.k8s.io";
         let subject = match user {
             Some(user) => json!({"kind": "User", "apiGroup": group, "name": user}),
-            None => self.subject(),
+            None => self.site.subject(&self.account),
         };
-        let metadata = json!({"name": name, "namespace": self.site.0});
-        let api = format!("{group}/v1");
-        let role = json!({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules});
-        lab::apply(&role.to_string());
-        let binding = json!({
-            "apiVersion": api,
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
-            "subjects": [subject],
-        });
-        lab::apply(&binding.to_string());
-    }
-
-    fn subject(&self) -> Value {
-        json!({"kind": "ServiceAccount", "namespace": self.site.0, "name": self.account.0})
+        self.site.allow(name, rules, &subject);
     }
 
     fn kdev(&self, args: &[&str]) -> Command {
@@ -137,16 +117,6 @@ impl Stage {
         let mut command = self.kdev(flags);
         let done = finish_within(LIMIT, command.args(["doctor", "--json"]), b"");
         serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("{e}: {done:?}"))
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for object in &self.global {
-            if let Err(error) = lab::kubectl(&["delete", object]) {
-                eprintln!("cannot clean up {object}: {error}");
-            }
-        }
     }
 }
 
@@ -197,7 +167,7 @@ fn an_impersonation_for_some_requests_only_is_enough() {
     let (group, name) = ("rbac.authorization.k8s.io", stage.account.0.clone());
     let user = format!("jane-{name}");
     let api = format!("{group}/v1");
-    stage.apply_global(&json!({
+    stage.global.push(Global::apply(&json!({
         "apiVersion": api,
         "kind": "ClusterRole",
         "metadata": {"name": name},
@@ -207,14 +177,14 @@ fn an_impersonation_for_some_requests_only_is_enough() {
             "resourceNames": [user],
             "verbs": ["impersonate:user-info"],
         }],
-    }));
-    stage.apply_global(&json!({
+    })));
+    stage.global.push(Global::apply(&json!({
         "apiVersion": api,
         "kind": "ClusterRoleBinding",
         "metadata": {"name": name},
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
-        "subjects": [stage.subject()],
-    }));
+        "subjects": [stage.site.subject(&stage.account)],
+    })));
     let on = ["get", "list", "watch"].map(|verb| format!("impersonate-on:user-info:{verb}"));
     let on = [&*on[0], &*on[1], &*on[2]];
     let forward = |verbs: [&str; 2]| json!({"apiGroups": [""], "resources": ["pods/portforward"], "verbs": verbs});
@@ -262,7 +232,7 @@ async fn a_busy_api_server_is_waited_for() {
     // A priority level of the account's own that lets one request in at a time.
     let name = stage.account.0.clone();
     let api = "flowcontrol.apiserver.k8s.io/v1";
-    stage.apply_global(&json!({
+    stage.global.push(Global::apply(&json!({
         "apiVersion": api,
         "kind": "PriorityLevelConfiguration",
         "metadata": {"name": name},
@@ -275,12 +245,12 @@ async fn a_busy_api_server_is_waited_for() {
                 "limitResponse": {"type": "Reject"},
             },
         },
-    }));
+    })));
     let everything = json!({
         "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
         "namespaces": ["*"], "clusterScope": true,
     });
-    stage.apply_global(&json!({
+    stage.global.push(Global::apply(&json!({
         "apiVersion": api,
         "kind": "FlowSchema",
         "metadata": {"name": name},
@@ -296,7 +266,7 @@ async fn a_busy_api_server_is_waited_for() {
                 "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
             }],
         },
-    }));
+    })));
 
     let tasks = Tasks::new();
     let options = KubeOptions {
@@ -305,6 +275,7 @@ async fn a_busy_api_server_is_waited_for() {
     };
     let client = Client::connect(options, &tasks).await.unwrap().impatient();
     let turned_away = Arc::new(AtomicU64::new(0));
+    let connect = Running::start(&mut stage.kdev(&["connect", "--json"]));
     for _ in 0..BUSY_WITH {
         let (client, turned_away) = (client.clone(), turned_away.clone());
         tasks.spawn(async move {
@@ -318,15 +289,23 @@ async fn a_busy_api_server_is_waited_for() {
         });
     }
     let begun = Instant::now();
-    let mut runs = 0;
+    // In mid-session: each of the three pods needs a port-forward of its own.
+    let way = Way::Socks5(connect.proxy());
+    for _ in 0..6 {
+        assert_eq!(way.get("web:80", "/").await.unwrap().status, 200);
+    }
+    println!("six dials after {:?}: {}", begun.elapsed(), connect.said());
+    let (mut runs, mut waited) = (0, connect.said().matches(WAITS).count());
     while begun.elapsed() < BUSY {
         let done = tokio::task::block_in_place(|| stage.fetch(&[]));
         assert_eq!(done.out, "200", "{done:?}");
-        assert!(done.err.matches("asks to wait").count() <= 1, "{done:?}");
-        runs += 1;
+        let waits = done.err.matches(WAITS).count();
+        assert!(waits <= 1, "{done:?}");
+        (runs, waited) = (runs + 1, waited + waits);
         println!("after {:?}: {}", begun.elapsed(), done.err.trim());
     }
     let turned_away = turned_away.load(Ordering::Relaxed);
     println!("{runs} runs, while {turned_away} requests of others were turned away");
-    assert!(turned_away > 0, "it was not busy");
+    assert!(turned_away > 0 && waited > 0, "it was not busy");
+    connect.stop();
 }

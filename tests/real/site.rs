@@ -99,6 +99,13 @@ impl Site {
         found
     }
 
+    /// The addresses of its two relay pods, once they are ready.
+    pub(crate) fn relay_addresses(&self) -> Vec<String> {
+        let pods = self.await_relays(2);
+        let address = |pod: &String| self.field(&format!("pod/{pod}"), ".status.podIP");
+        pods.iter().map(address).collect()
+    }
+
     pub(crate) fn wait(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let end = Instant::now() + SETTLE;
         while !done(self) {
@@ -128,6 +135,29 @@ impl Site {
     pub(crate) fn key(&self, secret: &str) -> Vec<u8> {
         let text = self.field(&format!("secret/{secret}"), ".data.key");
         STANDARD.decode(text).unwrap()
+    }
+
+    /// Gives `rules` to a subject of a RoleBinding in this namespace.
+    pub(crate) fn allow(&self, name: &str, rules: &Value, subject: &Value) {
+        let group = "rbac.authorization.k8s.io";
+        let api = format!("{group}/v1");
+        let metadata = serde_json::json!({"name": name, "namespace": self.0});
+        let both = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules},
+            {
+                "apiVersion": api,
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+                "subjects": [subject],
+            },
+        ]});
+        self.apply(&both.to_string());
+    }
+
+    /// An account of this namespace as a subject.
+    pub(crate) fn subject(&self, account: &Account) -> Value {
+        serde_json::json!({"kind": "ServiceAccount", "namespace": self.0, "name": account.0})
     }
 
     /// A service account with a kubeconfig, which may do nothing yet.

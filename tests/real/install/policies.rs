@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Place, works};
-use crate::lab;
+use crate::lab::{self, Global};
 
 /// How long the API server may take to learn of a policy, or that it is gone.
 const KNOWN: Duration = Duration::from_secs(30);
@@ -13,77 +13,74 @@ const KNOWN: Duration = Duration::from_secs(30);
 /// was there before would wait for minutes by itself.
 const COMES: Duration = Duration::from_secs(60);
 
-/// A policy about one namespace; gone when this is dropped.
-struct Policy(String);
+/// A policy about one namespace; gone when this is dropped, its binding first.
+pub(crate) struct Policy {
+    _binding: Global,
+    _policy: Global,
+}
 
 impl Policy {
     /// Has the API server refuse what it is asked to make of `resources` where `expression` (CEL) does
     /// not hold, with `message`. Waits until it does so.
-    fn new(place: &Place, what: &str, resources: &[&str], expression: &str, message: &str) -> Self {
+    pub(crate) fn new(
+        place: &Place,
+        what: &str,
+        resources: &[&str],
+        expression: &str,
+        message: &str,
+    ) -> Self {
         let namespace = &place.site.0;
-        let policy = Self(format!("{namespace}-{what}"));
+        let name = format!("{namespace}-{what}");
         let resources = [&["serviceaccounts"], resources].concat();
         // Of several policies that refuse the same, the API server names the first alone.
         let probe = format!("probe-{what}");
         let is_probe = format!("!has(object.metadata.name) || object.metadata.name != '{probe}'");
         let api = "admissionregistration.k8s.io/v1";
         let bound = json!({"kubernetes.io/metadata.name": namespace});
-        let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
-            {
-                "apiVersion": api,
-                "kind": "ValidatingAdmissionPolicy",
-                "metadata": {"name": policy.0},
-                "spec": {
-                    "matchConstraints": {"resourceRules": [{
-                        "apiGroups": ["", "apps", "policy"],
-                        "apiVersions": ["*"],
-                        "operations": ["CREATE", "UPDATE"],
-                        "resources": resources,
-                    }]},
-                    // A probe of this scenario's own tells when it is in force.
-                    "validations": [
-                        {"expression": is_probe, "message": "a probe"},
-                        {
-                            "expression": format!("object.kind == 'ServiceAccount' || ({expression})"),
-                            "message": message,
-                        },
-                    ],
-                },
+        let policy = Global::apply(&json!({
+            "apiVersion": api,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["", "apps", "policy"],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "resources": resources,
+                }]},
+                // A probe of this scenario's own tells when it is in force.
+                "validations": [
+                    {"expression": is_probe, "message": "a probe"},
+                    {
+                        "expression": format!("object.kind == 'ServiceAccount' || ({expression})"),
+                        "message": message,
+                    },
+                ],
             },
-            {
-                "apiVersion": api,
-                "kind": "ValidatingAdmissionPolicyBinding",
-                "metadata": {"name": policy.0},
-                "spec": {
-                    "policyName": policy.0,
-                    "validationActions": ["Deny"],
-                    "matchResources": {"namespaceSelector": {"matchLabels": bound}},
-                },
+        }));
+        let binding = Global::apply(&json!({
+            "apiVersion": api,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {
+                "policyName": name,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": {"matchLabels": bound}},
             },
-        ]});
-        lab::apply(&objects.to_string());
+        }));
         let probe = ["create", "serviceaccount", &probe, "--dry-run=server"];
         let until = Instant::now() + KNOWN;
         loop {
             match place.site.kubectl(&probe) {
-                Err(refused) if refused.contains(&policy.0) => return policy,
-                _ => assert!(Instant::now() < until, "{} does not come", policy.0),
+                Err(refused) if refused.contains(&name) => {
+                    return Self {
+                        _binding: binding,
+                        _policy: policy,
+                    };
+                }
+                _ => assert!(Instant::now() < until, "{name} does not come"),
             }
             std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-}
-
-impl Drop for Policy {
-    fn drop(&mut self) {
-        for kind in [
-            "validatingadmissionpolicybinding",
-            "validatingadmissionpolicy",
-        ] {
-            let gone = lab::kubectl(&["delete", "--ignore-not-found", kind, &self.0]);
-            if let Err(error) = gone {
-                eprintln!("{kind} {} stays: {error}", self.0);
-            }
         }
     }
 }
@@ -123,6 +120,14 @@ async fn what_policies_refuse_is_known_before_anything_is_made() {
     }
     assert_eq!(place.everything(), before);
 
+    let class = lab::unique("class");
+    let _class = Global::apply(&json!({
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": {"name": class},
+        "handler": "runc",
+    }));
+    let class = format!("--runtime-class={class}");
     let chosen = [
         "--label=team=shop",
         "--annotation=note=one\\,two",
@@ -130,6 +135,8 @@ async fn what_policies_refuse_is_known_before_anything_is_made() {
         "--cpu-limit=300m",
         "--node-selector=kubernetes.io/os=linux",
         "--toleration=spot:NoSchedule",
+        "--image-pull-secret=registry",
+        &class,
         "--priority-class=system-cluster-critical",
     ];
     // That class is the system's namespaces' alone, unless a quota says otherwise: said ahead.
@@ -159,6 +166,14 @@ async fn what_policies_refuse_is_known_before_anything_is_made() {
     assert_eq!(pod["metadata"]["labels"]["team"], "shop");
     assert_eq!(pod["metadata"]["annotations"]["note"], "one,two");
     assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/os"], "linux");
+    assert_eq!(pod["spec"]["imagePullSecrets"][0]["name"], "registry");
+    assert_eq!(
+        format!(
+            "--runtime-class={}",
+            pod["spec"]["runtimeClassName"].as_str().unwrap()
+        ),
+        class
+    );
     let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(limits["cpu"], "300m");
     place.kdev(&["uninstall", "--yes"]).ok();

@@ -84,6 +84,15 @@ fn quotas_and_nodes_without_room_are_explained() {
     place.install(&["--replicas", "1"]).ok();
     place.kdev(&["uninstall", "--yes"]).ok();
 
+    // The program is in more ConfigMaps than this.
+    place.bound(
+        "apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: compute}\nspec: {hard: {count/configmaps: \"1\"}}\n",
+    );
+    let said = place.install(&[]).failed();
+    assert!(said.contains("so nothing was changed"), "{said}");
+    assert!(said.contains("exceeded quota: compute"), "{said}");
+    assert_eq!(place.everything(), before);
+
     // More than any node has.
     place
         .site

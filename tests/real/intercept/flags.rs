@@ -103,9 +103,15 @@ fn ctrl_c_before_it_is_live_leaves_nothing() {
     }
     assert_as_before(&team, &before);
 
-    // Its selector has a key that the relay's pods lack: they are replaced first, which takes long.
-    let slow = command(&team, "ann", &["balanced", "--to", "9"]);
-    let label = ".spec.template.metadata.labels.tier";
+    // Its selector has a key that no Service had when the relay came, so that its pods are replaced first, which
+    // takes long.
+    team.place.site.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: late}, spec: {selector: {part: x}, ports: [{port: 80}]}}",
+    );
+    let before = team.objects();
+    let label = ".spec.template.metadata.labels.part";
+    assert_eq!(team.place.site.field("deployment/kdev-relay", label), "");
+    let slow = command(&team, "ann", &["late", "--to", "9"]);
     let (code, took, said) = interrupted(slow, || {
         let begins = |site: &Site| !site.field("deployment/kdev-relay", label).is_empty();
         team.place.site.wait("the relay to be replaced", begins);

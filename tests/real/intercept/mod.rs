@@ -3,6 +3,7 @@
 mod app;
 mod away;
 mod beside;
+mod check;
 mod conflicts;
 mod container;
 mod crowd;
@@ -77,7 +78,10 @@ fn there_and_back_leaves_no_trace() {
     let (ann, bob) = (App::of("ann"), App::of("bob"));
     let everything = |from: &str| {
         let other = [format!("{orders}:8080"), format!("{orders}:9090")];
-        assert!(other.iter().all(|port| from_a_pod(&call(port, &[]))));
+        for port in other {
+            let answer = call(&port, &[]);
+            assert!(from_a_pod(&answer), "{port}: {answer}");
+        }
         match from {
             "pods" => assert!(from_a_pod(&call(&orders, &[]))),
             name => assert_eq!(call(&orders, &[]), name),

@@ -4,9 +4,13 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::app::App;
 use super::session::{Intercept, command};
-use crate::lab;
+use crate::lab::{self, Global};
+use crate::program::kdev;
+use crate::site::Site;
 use crate::team::Team;
 
 /// Caller pods: one that policies let through, and one that they do not speak of.
@@ -64,22 +68,53 @@ spec:
   ingress:
     - from: [{podSelector: {matchLabels: {app: caller}}}]
 "#;
+/// Nobody gets into the relay.
+const ALONE: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: relay-alone}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/name: kdev-relay}}
+  policyTypes: [Ingress]
+"#;
 /// How long enforcers take to know of a policy.
 const ENFORCED: Duration = Duration::from_secs(4);
 
-/// A team, a caller, and an enforcer that stays.
-fn set_up(what: &str) -> Team {
-    lab::script("policies", &["on"]).unwrap();
+/// kube-router, until this is dropped.
+struct Enforcer;
+
+impl Enforcer {
+    fn on() -> Self {
+        lab::script("policies", &["on"]).unwrap();
+        Self
+    }
+}
+
+impl Drop for Enforcer {
+    fn drop(&mut self) {
+        if let Err(error) = lab::script("policies", &["off"]) {
+            eprintln!("policies are still enforced: {error}");
+        }
+    }
+}
+
+/// A team and a caller, where policies are enforced.
+fn set_up(what: &str) -> (Enforcer, Team) {
+    let enforcer = Enforcer::on();
     let team = Team::set_up(what, true);
-    team.place.site.apply(CALLER);
+    add_caller(&team.place.site);
+    (enforcer, team)
+}
+
+fn add_caller(site: &Site) {
+    site.apply(CALLER);
     let wait = [
         "wait",
         "--for=condition=Ready",
         "pod/caller",
         "--timeout=60s",
     ];
-    team.place.site.kubectl(&wait).unwrap();
-    team
+    site.kubectl(&wait).unwrap();
 }
 
 /// Requests of the caller's, one after the other, until it is stopped.
@@ -87,17 +122,20 @@ struct Calls(Child);
 
 impl Calls {
     fn begin(team: &Team) -> Self {
-        let script = "while :; do if curl -sf -o /dev/null -m 2 http://orders; then echo ok; \
-                      else echo lost; fi; sleep 0.05; done";
+        Self::by(&team.place.site, team)
+    }
+
+    /// Those of the caller in another namespace.
+    fn by(callers: &Site, team: &Team) -> Self {
+        let script = format!(
+            "while :; do if curl -sf -o /dev/null -m 2 http://orders.{}; then echo ok; \
+             else echo lost; fi; sleep 0.05; done",
+            team.place.site.0
+        );
         let admin = lab::kubeconfig("admin");
         let child = Command::new("kubectl")
-            .args([
-                "--kubeconfig",
-                admin.to_str().unwrap(),
-                "-n",
-                &team.place.site.0,
-            ])
-            .args(["exec", "caller", "--", "sh", "-c", script])
+            .args(["--kubeconfig", admin.to_str().unwrap(), "-n", &callers.0])
+            .args(["exec", "caller", "--", "sh", "-c", &script])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -117,11 +155,27 @@ impl Calls {
     }
 }
 
+impl Calls {
+    /// The same where none may be lost.
+    fn end_whole(self, what: &str) {
+        let (well, lost, _) = self.end();
+        println!("{what}: {well} calls, {lost} lost");
+        assert!(well > 10 && lost == 0, "{what}: {well} {lost}");
+    }
+}
+
+/// Arguments for a personal intercept.
+const PERSONAL: [&str; 3] = ["orders", "--header", "x-user: ann"];
+
 /// An attempt that must be refused; gives what it said.
 fn refused(team: &Team, app: &App) -> String {
     let to = app.port.to_string();
-    let args = ["orders", "--to", &to, "--header", "x-user: ann"];
-    match Intercept::attempt(&mut command(team, &app.owner, &args)) {
+    let args = [&PERSONAL[..], &["--to", &to]].concat();
+    refused_by(&mut command(team, &app.owner, &args))
+}
+
+fn refused_by(command: &mut Command) -> String {
+    match Intercept::attempt(command) {
         Ok(live) => panic!("live: {}", live.told()),
         Err((code, said)) => {
             assert_eq!(code, Some(1), "{said}");
@@ -136,7 +190,7 @@ fn callers_whom_a_policy_keeps_from_the_relay_lose_nothing() {
     if lab::older_than(31, "nothing enforces NetworkPolicies there") {
         return;
     }
-    let team = set_up("policy");
+    let (_enforcer, team) = set_up("policy");
     let (site, ann) = (&team.place.site, App::of("ann"));
     for (policies, by, rule) in [
         (CLOSED, "NetworkPolicy deny", "--network-policy on"),
@@ -159,22 +213,23 @@ fn callers_whom_a_policy_keeps_from_the_relay_lose_nothing() {
         let said = refused(&team, &ann);
         assert!(said.contains(by) && said.contains(rule), "{said}");
         std::thread::sleep(Duration::from_secs(1));
-        let (well, lost, _) = calls.end();
-        println!("{by}: {well} calls, {lost} lost");
-        assert!(well > 10 && lost == 0, "{well} {lost}");
+        calls.end_whole(by);
         assert_eq!(site.object("service/orders"), before);
         if policies == CLOSED {
+            // At one's own risk.
+            let forced = [&PERSONAL[..], &["--force"]].concat();
+            let live = Intercept::live(&team, &ann, &forced);
+            live.notes("by --force, although", Duration::from_secs(1));
+            live.end();
             // As the refusal says.
             let said = team.place.install(&["--network-policy", "on"]).err;
             assert!(said.contains("NetworkPolicy kdev-relay created"), "{said}");
             std::thread::sleep(ENFORCED);
             let calls = Calls::begin(&team);
-            let live = Intercept::live(&team, &ann, &["orders", "--header", "x-user: ann"]);
+            let live = Intercept::live(&team, &ann, &PERSONAL);
             std::thread::sleep(Duration::from_secs(2));
             live.end();
-            let (well, lost, _) = calls.end();
-            println!("intercepted: {well} calls, {lost} lost");
-            assert!(well > 10 && lost == 0, "{well} {lost}");
+            calls.end_whole("intercepted");
         }
         let all = ["delete", "networkpolicies", "--all"];
         site.kubectl(&all).unwrap();
@@ -183,24 +238,128 @@ fn callers_whom_a_policy_keeps_from_the_relay_lose_nothing() {
 
 #[test]
 #[ignore = "needs the lab"]
+fn install_brings_a_policy_where_there_are_any() {
+    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+        return;
+    }
+    let (_enforcer, team) = set_up("brought");
+    team.place.site.apply(CLOSED);
+    let said = team.place.install(&[]).err;
+    assert!(said.contains("NetworkPolicy kdev-relay created"), "{said}");
+    std::thread::sleep(ENFORCED);
+    let calls = Calls::begin(&team);
+    std::thread::sleep(Duration::from_secs(1));
+    let live = Intercept::live(&team, &App::of("ann"), &PERSONAL);
+    std::thread::sleep(Duration::from_secs(2));
+    live.end();
+    calls.end_whole("intercepted");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn callers_of_another_namespace_are_looked_at_where_they_may_be_seen() {
+    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+        return;
+    }
+    let (_enforcer, team) = set_up("across");
+    let (site, ann) = (&team.place.site, App::of("ann"));
+    let callers = Site::create("callers");
+    add_caller(&callers);
+    let app = json!([{
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": site.0}},
+        "podSelector": {"matchLabels": {"app": "orders"}},
+    }]);
+    let names = json!([{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]);
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "caller-out"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "caller"}},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": app}, {"ports": names}],
+        },
+    });
+    callers.apply(&policy.to_string());
+    let _view = Global::apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": site.0},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [site.subject(&team.place.account)],
+    }));
+    std::thread::sleep(ENFORCED);
+    let calls = Calls::by(&callers, &team);
+    std::thread::sleep(Duration::from_secs(1));
+    let said = refused(&team, &ann);
+    let by = format!("NetworkPolicy caller-out in namespace {}", callers.0);
+    assert!(said.contains(&by), "{said}");
+    std::thread::sleep(Duration::from_secs(1));
+    calls.end_whole("across");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn who_may_not_read_policies_cuts_nobody_off() {
+    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+        return;
+    }
+    let (_enforcer, team) = set_up("blind");
+    let (site, ann) = (&team.place.site, App::of("ann"));
+    let blind = site.account("blind");
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    let all = ["get", "list", "watch", "create", "patch", "delete"];
+    let rules = json!([
+        rule("", &["services"], &all),
+        rule("", &["pods"], &all[..3]),
+        rule("", &["pods/portforward"], &["get", "create"]),
+        rule("", &["secrets"], &["get"]),
+        rule("apps", &["deployments"], &["get", "patch"]),
+        rule("discovery.k8s.io", &["endpointslices"], &["list"]),
+    ]);
+    site.allow("blind", &rules, &site.subject(&blind));
+    site.apply(CLOSED);
+    std::thread::sleep(ENFORCED);
+    let before = site.object("service/orders");
+    let calls = Calls::begin(&team);
+    std::thread::sleep(Duration::from_secs(1));
+    let to = ann.port.to_string();
+    let mut command = kdev(&blind.0);
+    command.env("KDEV_OWNER", "ann");
+    command.args(["intercept", "--json", "--to", &to]);
+    let said = refused_by(command.args(PERSONAL));
+    println!("{said}");
+    assert!(said.contains("--network-policy on"), "{said}");
+    std::thread::sleep(Duration::from_secs(1));
+    calls.end_whole("blind");
+    assert_eq!(site.object("service/orders"), before);
+}
+
+#[test]
+#[ignore = "needs the lab"]
 fn a_policy_that_comes_in_the_middle_ends_the_intercept_within_seconds() {
     if lab::older_than(31, "nothing enforces NetworkPolicies there") {
         return;
     }
-    let team = set_up("shut");
+    let (_enforcer, team) = set_up("shut");
     let (site, ann) = (&team.place.site, App::of("ann"));
-    let live = Intercept::live(&team, &ann, &["orders", "--header", "x-user: ann"]);
-    let calls = Calls::begin(&team);
-    std::thread::sleep(Duration::from_secs(1));
-    site.apply(SHUT);
-    let (code, why) = live.over();
-    println!("{why}");
-    assert_eq!(code, Some(1));
-    assert!(why.contains("NetworkPolicy no-relay"), "{why}");
-    assert!(why.contains("has its own pods again"), "{why}");
-    std::thread::sleep(Duration::from_secs(3));
-    let (well, lost, row) = calls.end();
-    println!("{well} calls, {lost} lost, {row} in a row");
-    // Twenty a second where they are refused.
-    assert!(well > 20 && lost < 60, "{well} {lost}");
+    for (policy, name) in [(SHUT, "no-relay"), (ALONE, "relay-alone")] {
+        let live = Intercept::live(&team, &ann, &PERSONAL);
+        let calls = Calls::begin(&team);
+        std::thread::sleep(Duration::from_secs(1));
+        site.apply(policy);
+        let (code, why) = live.over();
+        println!("{why}");
+        assert_eq!(code, Some(1));
+        let by = format!("NetworkPolicy {name}");
+        assert!(why.contains(&by), "{why}");
+        assert!(why.contains("has its own pods again"), "{why}");
+        std::thread::sleep(Duration::from_secs(3));
+        let (well, lost, row) = calls.end();
+        println!("{well} calls, {lost} lost, {row} in a row");
+        // Twenty a second where they are refused.
+        assert!(well > 20 && lost < 60, "{well} {lost}");
+        site.kubectl(&["delete", "networkpolicy", name]).unwrap();
+        std::thread::sleep(ENFORCED);
+    }
 }

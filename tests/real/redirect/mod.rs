@@ -12,7 +12,8 @@ use kdev::k8s::redirect::sweep::put_back;
 use serde_json::json;
 
 use self::stage::{Stage, alone, wanted};
-use crate::{lab, team};
+use crate::lab::{self, Blocked};
+use crate::team;
 
 /// Much longer than nobody may have come for before the last traces go.
 const IDLE: Duration = Duration::from_secs(60);
@@ -268,47 +269,13 @@ async fn who_goes_is_said() {
     stage.close().await;
 }
 
-/// What a network policy does, without one: who enforces those is switched on for all namespaces at once.
-struct Blocked(Vec<String>);
-
-impl Blocked {
-    /// Keeps the relay's pods from the port of a container.
-    fn between(stage: &Stage, port: &str) -> Self {
-        let pods = stage.place.site.await_relays(2);
-        let ip = |pod: &String| {
-            stage
-                .place
-                .site
-                .field(&format!("pod/{pod}"), ".status.podIP")
-        };
-        let rules = pods
-            .iter()
-            .map(|pod| format!("FORWARD -s {} -p tcp --dport {port} -j DROP", ip(pod)));
-        let blocked = Self(rules.collect());
-        blocked.change("-I");
-        blocked
-    }
-
-    fn change(&self, verb: &str) {
-        for rule in &self.0 {
-            let rule: Vec<&str> = rule.split(' ').collect();
-            let _ = lab::script("node", &[&["iptables", verb], &rule[..]].concat());
-        }
-    }
-}
-
-impl Drop for Blocked {
-    fn drop(&mut self) {
-        self.change("-D");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the lab"]
 async fn what_the_relay_cannot_reach_is_refused_before_anything_is_changed() {
     let stage = Stage::set_up("blocked", true).await;
     let before = stage.place.site.object("service/orders");
-    let blocked = Blocked::between(&stage, "8080");
+    // As a network policy would: who enforces those is switched on for all namespaces at once.
+    let blocked = Blocked::from(&stage.place.site.relay_addresses(), "--dport 8080");
     let error = stage
         .redirector()
         .redirect(wanted("orders", "a"))
