@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -19,6 +20,8 @@ use crate::lab;
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long `connect` and `forward` may take until they are ready.
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long what a program that ended has said may take to be read. A child that it left may hold its pipes.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How long they may take to end: the grace for open streams is 2 s.
 const END_LIMIT: Duration = Duration::from_secs(6);
 
@@ -76,7 +79,10 @@ pub(crate) fn finish_within(limit: Duration, command: &mut Command, input: &'sta
     let mut stdin = child.stdin.take().unwrap();
     // From threads: a pipe that nobody reads would hold the program up.
     std::thread::spawn(move || stdin.write_all(input));
-    let (out, err) = (collect(child.stdout.take()), collect(child.stderr.take()));
+    let (out, err) = (
+        Pipe::read(child.stdout.take()),
+        Pipe::read(child.stderr.take()),
+    );
     let begun = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -85,13 +91,11 @@ pub(crate) fn finish_within(limit: Duration, command: &mut Command, input: &'sta
         if begun.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{command:?} did not end: {}", err.lock().unwrap());
+            panic!("{command:?} did not end: {}", err.so_far());
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    // The pipes end with the program, unless it left a child behind that holds them.
-    std::thread::sleep(Duration::from_millis(20));
-    let (out, err) = (out.lock().unwrap().clone(), err.lock().unwrap().clone());
+    let (out, err) = (out.whole(), err.whole());
     assert!(!err.contains("panicked"), "{err}");
     Done {
         code: status.code().unwrap_or(-1),
@@ -100,26 +104,46 @@ pub(crate) fn finish_within(limit: Duration, command: &mut Command, input: &'sta
     }
 }
 
-/// Reads in the background, so that what was read is there whatever happens.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
-    let text = Arc::new(Mutex::new(String::new()));
-    let (collected, mut pipe) = (text.clone(), pipe.unwrap());
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-            let piece = String::from_utf8_lossy(&buffer[..n]);
-            collected.lock().unwrap().push_str(&piece);
+/// What comes out of a pipe. It is read in the background, so that what was read is there whatever happens.
+struct Pipe {
+    text: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Pipe {
+    fn read(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let (collected, mut pipe) = (text.clone(), pipe.unwrap());
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                let piece = String::from_utf8_lossy(&buffer[..n]);
+                collected.lock().unwrap().push_str(&piece);
+            }
+        });
+        Self { text, reader }
+    }
+
+    fn so_far(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// All of it, once its program has ended.
+    fn whole(&self) -> String {
+        let until = Instant::now() + READ_LIMIT;
+        while !self.reader.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
         }
-    });
-    text
+        self.so_far()
+    }
 }
 
 /// A `kdev connect` or `kdev forward` that is ready; killed when dropped.
 pub(crate) struct Running {
     child: Child,
     ready: Value,
-    out: Arc<Mutex<String>>,
-    err: Arc<Mutex<String>>,
+    out: Pipe,
+    err: Pipe,
 }
 
 impl Running {
@@ -156,8 +180,8 @@ impl Running {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         Self {
-            out: collect(child.stdout.take()),
-            err: collect(child.stderr.take()),
+            out: Pipe::read(child.stdout.take()),
+            err: Pipe::read(child.stderr.take()),
             child,
             ready: Value::Null,
         }
@@ -165,7 +189,7 @@ impl Running {
 
     /// What it printed so far, but for a line that is not whole yet.
     pub(crate) fn printed(&self) -> Vec<Value> {
-        let out = self.out.lock().unwrap();
+        let out = self.out.so_far();
         let whole = out.rfind('\n').map_or("", |end| &out[..end]);
         let lines = whole.lines().map(serde_json::from_str);
         lines.collect::<Result<_, _>>().unwrap()
@@ -173,7 +197,7 @@ impl Running {
 
     /// All that it printed so far, for people.
     pub(crate) fn shown(&self) -> String {
-        self.out.lock().unwrap().clone()
+        self.out.so_far()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -208,7 +232,7 @@ impl Running {
 
     /// What it wrote to standard error so far.
     pub(crate) fn said(&self) -> String {
-        self.err.lock().unwrap().clone()
+        self.err.so_far()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -237,8 +261,8 @@ impl Running {
     /// Its exit code, once it has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<Option<i32>> {
         let status = self.child.try_wait().unwrap()?;
-        // What it said last is still being read.
-        std::thread::sleep(Duration::from_millis(50));
+        self.out.whole();
+        self.err.whole();
         Some(status.code())
     }
 
