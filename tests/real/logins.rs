@@ -156,7 +156,8 @@ async fn a_rotated_token_fails_no_request() {
     }
     let runs = login.issued().len() as u64;
     println!("{asked} requests, {runs} tokens, {revoked} of them revoked, 0 failures");
-    assert!(runs >= length / life, "{runs}");
+    // Each is used up to its end, and what the plugin takes on a busy machine is on top.
+    assert!(runs + 1 >= length / life, "{runs}");
     assert!(runs <= 3 * length / life + 1, "{runs}");
     let said = kdev.stop();
     // A plugin that is slow on a busy machine is said, and no fault.

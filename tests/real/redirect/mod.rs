@@ -49,9 +49,8 @@ async fn there_and_back_loses_nothing_and_leaves_no_trace() {
             begun.elapsed(),
             std::time::UNIX_EPOCH.elapsed()
         );
-        if round == 4 {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-        }
+        // A node that lags still sends callers to the relay, which needs what is swept then.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         first.sweep(|| IDLE).await;
         second.sweep(|| IDLE).await;
     }
