@@ -34,9 +34,10 @@ pub(in crate::app) const DEAD: Duration = Duration::from_millis(1500);
 const GHOST_LOOK: Duration = Duration::from_millis(400);
 /// How long the cluster may take until the Service's address leads to the relay.
 const LANDED: Duration = Duration::from_secs(6);
-/// How long connections may be refused meanwhile: longer than it takes a node to replace addresses.
+/// How long connections may be refused meanwhile. A node may take the old addresses out in one round of kube-proxy and
+/// put the new ones in with the next, which begins a second later at the earliest and takes what it takes on a busy one.
 /// Callers are served again at once then.
-const SHUT: Duration = Duration::from_millis(1500);
+const SHUT: Duration = Duration::from_secs(3);
 /// How long they may get no answer. A replica whose connection comes back to itself gets none on some
 /// networks, so that several are tried.
 const SILENT: Duration = Duration::from_secs(4);
