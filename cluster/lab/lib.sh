@@ -178,7 +178,7 @@ drop_rules() { # PATTERN
     command -v $v-save >/dev/null || continue
     for i in 1 2 3; do
       # A rule that went meanwhile fails the lot.
-      ! $v-save | deletions "$1" | $v-restore --noflush || break
+      if $v-save | deletions "$1" | $v-restore --noflush; then break; fi
       [ "$i" -lt 3 ] || return 1
     done
   done

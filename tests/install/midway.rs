@@ -162,3 +162,22 @@ async fn a_deployment_that_goes_is_waited_for_and_made_anew() {
     let now = stage.object("deployments", "kdev-relay").unwrap();
     assert_ne!(now["metadata"]["uid"], before);
 }
+
+#[tokio::test]
+async fn a_deployment_that_does_not_go_is_named_with_the_way_to_find_out_why() {
+    let stage = Stage::new().await;
+    stage.install(&[]).await.ok();
+    let mut going = stage.object("deployments", "kdev-relay").unwrap();
+    going["metadata"]["deletionTimestamp"] = "2026-11-29T20:00:00Z".into();
+    going["metadata"]["finalizers"] = serde_json::json!(["test/held"]);
+    stage.cluster.put_object("deployments", going);
+    let said = stage.install(&[]).await.failed();
+    for text in [
+        "Deployment kdev-relay was refused: the old one is still being deleted after 45 s",
+        "left: Deployment kdev-relay",
+        "get deployment,pod -l app.kubernetes.io/name=kdev-relay -o yaml",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    assert!(!said.contains("may still come"), "{said}");
+}

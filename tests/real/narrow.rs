@@ -10,7 +10,7 @@ use kdev::k8s::{Client, KubeOptions};
 use kdev::task::Tasks;
 use serde_json::{Value, json};
 
-use crate::app::Way;
+use crate::app::{Failure, Way};
 use crate::lab::{self, Global};
 use crate::program::{Done, Running, finish_within, kdev_with};
 use crate::site::{Account, Site};
@@ -289,12 +289,19 @@ async fn a_busy_api_server_is_waited_for() {
         });
     }
     let begun = Instant::now();
-    // In mid-session: each of the three pods needs a port-forward of its own.
-    let way = Way::Socks5(connect.proxy());
-    for _ in 0..6 {
-        assert_eq!(way.get("web:80", "/").await.unwrap().status, 200);
+    // In mid-session: the API server is asked for a name that nobody knows, and says that there is none.
+    let way = Way::Connect(connect.proxy());
+    for n in 0..3 {
+        match way.open(&format!("nobody-{n}:80")).await {
+            Err(Failure::Status(502, text)) if text.contains("was not found") => {}
+            other => panic!("{:?}", other.map(drop)),
+        }
     }
-    println!("six dials after {:?}: {}", begun.elapsed(), connect.said());
+    println!(
+        "three names after {:?}: {}",
+        begun.elapsed(),
+        connect.said()
+    );
     let (mut runs, mut waited) = (0, connect.said().matches(WAITS).count());
     while begun.elapsed() < BUSY {
         let done = tokio::task::block_in_place(|| stage.fetch(&[]));

@@ -95,7 +95,9 @@ pub(crate) fn finish_within(limit: Duration, command: &mut Command, input: &'sta
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let (out, err) = (out.whole(), err.whole());
+    out.wait();
+    err.wait();
+    let (out, err) = (out.so_far(), err.so_far());
     assert!(!err.contains("panicked"), "{err}");
     Done {
         code: status.code().unwrap_or(-1),
@@ -128,13 +130,12 @@ impl Pipe {
         self.text.lock().unwrap().clone()
     }
 
-    /// All of it, once its program has ended.
-    fn whole(&self) -> String {
+    /// Waits until all of it is read, once its program has ended.
+    fn wait(&self) {
         let until = Instant::now() + READ_LIMIT;
         while !self.reader.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.so_far()
     }
 }
 
@@ -189,7 +190,7 @@ impl Running {
 
     /// What it printed so far, but for a line that is not whole yet.
     pub(crate) fn printed(&self) -> Vec<Value> {
-        let out = self.out.so_far();
+        let out = self.out.text.lock().unwrap();
         let whole = out.rfind('\n').map_or("", |end| &out[..end]);
         let lines = whole.lines().map(serde_json::from_str);
         lines.collect::<Result<_, _>>().unwrap()
@@ -261,8 +262,8 @@ impl Running {
     /// Its exit code, once it has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<Option<i32>> {
         let status = self.child.try_wait().unwrap()?;
-        self.out.whole();
-        self.err.whole();
+        self.out.wait();
+        self.err.wait();
         Some(status.code())
     }
 

@@ -2,13 +2,14 @@
 //! one namespace and nothing else.
 
 mod place;
-pub(crate) mod policies;
+mod policies;
 mod trouble;
 mod upgrade;
 
 use std::collections::BTreeMap;
 
 pub(crate) use self::place::Place;
+pub(crate) use self::policies::Policy;
 use crate::installed::{BASE, RELAY};
 use crate::peer;
 use crate::site::{IMAGE, SECRETS};

@@ -127,7 +127,7 @@ async fn what_policies_refuse_is_known_before_anything_is_made() {
         "metadata": {"name": class},
         "handler": "runc",
     }));
-    let class = format!("--runtime-class={class}");
+    let runtime = format!("--runtime-class={class}");
     let chosen = [
         "--label=team=shop",
         "--annotation=note=one\\,two",
@@ -136,7 +136,7 @@ async fn what_policies_refuse_is_known_before_anything_is_made() {
         "--node-selector=kubernetes.io/os=linux",
         "--toleration=spot:NoSchedule",
         "--image-pull-secret=registry",
-        &class,
+        &runtime,
         "--priority-class=system-cluster-critical",
     ];
     // That class is the system's namespaces' alone, unless a quota says otherwise: said ahead.
@@ -167,13 +167,7 @@ async fn what_policies_refuse_is_known_before_anything_is_made() {
     assert_eq!(pod["metadata"]["annotations"]["note"], "one,two");
     assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/os"], "linux");
     assert_eq!(pod["spec"]["imagePullSecrets"][0]["name"], "registry");
-    assert_eq!(
-        format!(
-            "--runtime-class={}",
-            pod["spec"]["runtimeClassName"].as_str().unwrap()
-        ),
-        class
-    );
+    assert_eq!(pod["spec"]["runtimeClassName"], class.as_str());
     let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(limits["cpu"], "300m");
     place.kdev(&["uninstall", "--yes"]).ok();

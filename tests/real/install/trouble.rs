@@ -91,6 +91,7 @@ fn quotas_and_nodes_without_room_are_explained() {
     let said = place.install(&[]).failed();
     assert!(said.contains("so nothing was changed"), "{said}");
     assert!(said.contains("exceeded quota: compute"), "{said}");
+    assert!(said.contains("count/configmaps"), "{said}");
     assert_eq!(place.everything(), before);
 
     // More than any node has.

@@ -1,23 +1,28 @@
 //! What is looked at before and after a Service is taken.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use super::app::App;
 use super::session::Intercept;
 use super::{assert_as_before, call, from_a_pod};
-use crate::install::policies::Policy;
+use crate::install::Policy;
 use crate::lab::{self, Blocked};
 use crate::program::finish;
 use crate::team::Team;
 
-/// `kdev intercept`, for people.
-fn intercept(team: &Team, app: &App, args: &[&str]) -> Command {
-    let mut command = team.place.command(&["intercept"]);
-    command.args(args).args(["--to", &app.port.to_string()]);
-    command.env("KDEV_OWNER", &app.owner);
-    command
+/// What `kdev intercept SERVICE` says, which must fail.
+fn refused(team: &Team, app: &App, service: &str) -> String {
+    let to = app.port.to_string();
+    let mut command = team.place.command(&["intercept", service, "--to", &to]);
+    let said = finish(command.env("KDEV_OWNER", &app.owner), b"").failed();
+    println!("{said}");
+    said
+}
+
+fn assert_says(said: &str, all: &[&str]) {
+    for text in all {
+        assert!(said.contains(text), "{text}: {said}");
+    }
 }
 
 /// Keeps the relay from what its packets' rest says, in iptables' words.
@@ -34,16 +39,16 @@ fn what_does_not_arrive_gives_the_service_back() {
     // Pods are reached, the Service's own address is not. Nobody calls meanwhile: that would be seen to arrive.
     let blocked = block(&team, &format!("-m conntrack --ctorigdst {orders}"));
     let ann = App::of("ann");
-    let said = finish(&mut intercept(&team, &ann, &["orders:http"]), b"").failed();
-    println!("{said}");
-    for text in [
-        "connections to port http (80) of orders did not arrive at the relay",
-        "the Service has its own pods again",
-        "--force intercepts it all the same",
-        "`kdev restore orders -n ",
-    ] {
-        assert!(said.contains(text), "{text}: {said}");
-    }
+    let said = refused(&team, &ann, "orders:http");
+    assert_says(
+        &said,
+        &[
+            "connections to port http (80) of orders did not arrive at the relay",
+            "the Service has its own pods again",
+            "--force intercepts it all the same",
+            "`kdev restore orders -n ",
+        ],
+    );
     assert!(from_a_pod(&call(&orders, &[])));
     drop(blocked);
     team.place.kdev(&["restore", "orders"]).ok();
@@ -56,8 +61,7 @@ fn only_the_port_that_is_asked_for_must_be_reached() {
     let team = Team::set_up("ports", true);
     let ann = App::of("ann");
     let blocked = block(&team, "--dport 8080");
-    let said = finish(&mut intercept(&team, &ann, &["orders:http"]), b"").failed();
-    println!("{said}");
+    let said = refused(&team, &ann, "orders:http");
     let waiting = "waiting for the relay to reach port http (80) of orders: ";
     assert!(said.matches(waiting).count() >= 5, "{said}");
     // Names of kdev's own are nobody's.
@@ -83,7 +87,7 @@ fn what_cannot_be_intercepted_says_why() {
     });
     team.place.site.apply(&alias.to_string());
     let ann = App::of("ann");
-    let said = finish(&mut intercept(&team, &ann, &["alias"]), b"").failed();
+    let said = refused(&team, &ann, "alias");
     assert!(said.contains("it is an ExternalName"), "{said}");
     assert!(!said.contains("several ports"), "{said}");
 }
@@ -106,15 +110,15 @@ fn policies_about_services_are_said_ahead_and_met() {
     );
     let before = team.objects();
     let ann = App::of("ann");
-    let said = finish(&mut intercept(&team, &ann, &["orders:http"]), b"").failed();
-    println!("{said}");
-    for text in [
-        "Service kdev-2",
-        "label team is required",
-        "--label team=VALUE",
-    ] {
-        assert!(said.contains(text), "{text}: {said}");
-    }
+    let said = refused(&team, &ann, "orders:http");
+    assert_says(
+        &said,
+        &[
+            "Service kdev-2",
+            "label team is required",
+            "--label team=VALUE",
+        ],
+    );
     assert_as_before(&team, &before);
     let live = Intercept::live(&team, &ann, &["orders:http", "--label", "team=shop"]);
     let own = ["get", "services", "-l", "team=shop", "-o", "name"];

@@ -13,7 +13,7 @@ use crate::program::kdev;
 use crate::site::Site;
 use crate::team::Team;
 
-/// Caller pods: one that policies let through, and one that they do not speak of.
+/// A pod that calls.
 const CALLER: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -98,12 +98,15 @@ impl Drop for Enforcer {
     }
 }
 
-/// A team and a caller, where policies are enforced.
-fn set_up(what: &str) -> (Enforcer, Team) {
+/// A team and a caller, where policies are enforced; none where nothing can enforce them.
+fn set_up(what: &str) -> Option<(Enforcer, Team)> {
+    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+        return None;
+    }
     let enforcer = Enforcer::on();
     let team = Team::set_up(what, true);
     add_caller(&team.place.site);
-    (enforcer, team)
+    Some((enforcer, team))
 }
 
 fn add_caller(site: &Site) {
@@ -153,9 +156,7 @@ impl Calls {
         let rows = lines.split(|line| line == "ok").map(<[String]>::len);
         (lines.len() - lost, lost, rows.max().unwrap_or_default())
     }
-}
 
-impl Calls {
     /// The same where none may be lost.
     fn end_whole(self, what: &str) {
         let (well, lost, _) = self.end();
@@ -187,10 +188,9 @@ fn refused_by(command: &mut Command) -> String {
 #[test]
 #[ignore = "needs the lab"]
 fn callers_whom_a_policy_keeps_from_the_relay_lose_nothing() {
-    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+    let Some((_enforcer, team)) = set_up("policy") else {
         return;
-    }
-    let (_enforcer, team) = set_up("policy");
+    };
     let (site, ann) = (&team.place.site, App::of("ann"));
     for (policies, by, rule) in [
         (CLOSED, "NetworkPolicy deny", "--network-policy on"),
@@ -239,10 +239,9 @@ fn callers_whom_a_policy_keeps_from_the_relay_lose_nothing() {
 #[test]
 #[ignore = "needs the lab"]
 fn install_brings_a_policy_where_there_are_any() {
-    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+    let Some((_enforcer, team)) = set_up("brought") else {
         return;
-    }
-    let (_enforcer, team) = set_up("brought");
+    };
     team.place.site.apply(CLOSED);
     let said = team.place.install(&[]).err;
     assert!(said.contains("NetworkPolicy kdev-relay created"), "{said}");
@@ -258,10 +257,9 @@ fn install_brings_a_policy_where_there_are_any() {
 #[test]
 #[ignore = "needs the lab"]
 fn callers_of_another_namespace_are_looked_at_where_they_may_be_seen() {
-    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+    let Some((_enforcer, team)) = set_up("across") else {
         return;
-    }
-    let (_enforcer, team) = set_up("across");
+    };
     let (site, ann) = (&team.place.site, App::of("ann"));
     let callers = Site::create("callers");
     add_caller(&callers);
@@ -301,10 +299,9 @@ fn callers_of_another_namespace_are_looked_at_where_they_may_be_seen() {
 #[test]
 #[ignore = "needs the lab"]
 fn who_may_not_read_policies_cuts_nobody_off() {
-    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+    let Some((_enforcer, team)) = set_up("blind") else {
         return;
-    }
-    let (_enforcer, team) = set_up("blind");
+    };
     let (site, ann) = (&team.place.site, App::of("ann"));
     let blind = site.account("blind");
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
@@ -338,10 +335,9 @@ fn who_may_not_read_policies_cuts_nobody_off() {
 #[test]
 #[ignore = "needs the lab"]
 fn a_policy_that_comes_in_the_middle_ends_the_intercept_within_seconds() {
-    if lab::older_than(31, "nothing enforces NetworkPolicies there") {
+    let Some((_enforcer, team)) = set_up("shut") else {
         return;
-    }
-    let (_enforcer, team) = set_up("shut");
+    };
     let (site, ann) = (&team.place.site, App::of("ann"));
     for (policy, name) in [(SHUT, "no-relay"), (ALONE, "relay-alone")] {
         let live = Intercept::live(&team, &ann, &PERSONAL);

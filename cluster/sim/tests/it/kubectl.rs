@@ -31,8 +31,9 @@ fn programs() -> Vec<PathBuf> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let root = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, |dir| Some(dir.into()));
     let cache = cache.or_else(|| Some(root?.join("kdev-lab")));
-    let fetched = cache.as_ref().map(|cache| cache.join("kubectl").read_dir());
-    let fetched = fetched.into_iter().flatten().flatten().flatten();
+    let fetched = cache.as_ref();
+    let fetched = fetched.and_then(|cache| cache.join("kubectl").read_dir().ok());
+    let fetched = fetched.into_iter().flatten().flatten();
     let mut fetched: Vec<PathBuf> = fetched.map(|dir| dir.path().join("kubectl")).collect();
     fetched.sort();
     let own = cache.map(|cache| cache.join("bin/kubectl"));
