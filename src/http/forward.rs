@@ -2,7 +2,6 @@
 //! again when that connection turns out to be dead.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -17,11 +16,11 @@ use tracing::debug;
 use super::body::Gate;
 use super::headers::{clean_request, clean_response, has_token};
 use super::pool::{Lease, Pool, Sender};
-use super::replay::{Replay, Unanswered};
+use super::replay::{Replay, Unanswered, may_be_sent_twice};
 use super::request::RequestBody;
 use super::shared::Shared;
 use super::turnover::Turnover;
-use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream, via};
+use super::{Body, Failure, MAX_BUFFER, MAX_HEAD, Upstream, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
 use crate::io::BoxIo;
@@ -143,7 +142,7 @@ impl<D: Dial> Forwarder<D> {
         let mut pooled = if upgrade {
             None
         } else {
-            self.pool.take(target, reusable_for(&request))
+            self.pool.take(target, may_be_sent_twice(&request))
         };
         loop {
             let reused = pooled.is_some();
@@ -283,15 +282,6 @@ pub(super) fn received(
         response: response.map(|body| Body::forwarded(body, Some(lease), gate)),
         upstream,
     })
-}
-
-/// How old a pooled connection may be for this request.
-fn reusable_for(request: &Request<RequestBody>) -> Duration {
-    if request.method().is_idempotent() && request.body().is_empty() {
-        IDLE_TIMEOUT
-    } else {
-        FRESH
-    }
 }
 
 /// The authority as the app wrote it, without what must not be sent: user and password.

@@ -55,11 +55,6 @@ pub const MAX_IDLE: usize = 256;
 /// its pod, so a pool that forgets soon also spreads the load again.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Up to this age an idle connection may carry a request that could not be sent again if the
-/// connection turned out to be dead. Servers close idle connections after 5 s (Node) to 75 s
-/// (nginx), and an orderly end takes a second to come through a port-forward.
-pub const FRESH: Duration = Duration::from_secs(2);
-
 /// How long a request body waits for the origin's `100 Continue` before it is sent anyway, as
 /// clients themselves do (curl waits 1 s): old servers do not know the expectation.
 pub const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,4 +1,17 @@
 //! Idle connections to origins, a bounded number of each.
+//!
+//! An idle connection that looks open may be closed already: the origin's end of it is still on its
+//! way, through the network, a tunnel, or a port-forward, where it takes a second. The request that
+//! is sent on it then is lost, and whether it was served nobody knows. No look at the connection
+//! rules that out, and no age does, as servers close idle connections after 75 s, or 5 s, or 10 ms.
+//! So idle connections carry what may be sent twice, and the rest gets a fresh one, which costs
+//! little: a stream that is opened together with its first bytes, and a connection on the laptop or
+//! inside the cluster.
+//!
+//! The exception is a busy destination of those whose connections turn over, the original pods: a
+//! fresh connection for each of thousands of requests a second would use up the ports of the
+//! address. There one that was used a moment ago may carry anything, as long as none that was idle
+//! is found closed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +26,11 @@ use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
 use crate::dial::HttpProxy;
 use crate::task::Tasks;
+
+/// How long a connection to a busy destination may have been idle for what must not be sent twice.
+/// More than there is between two requests of hundreds a second, so that few are opened; less than
+/// any server waits for the next request, but for those that are found out by it.
+const JUST: Duration = Duration::from_millis(5);
 
 /// A connection that can carry requests.
 #[derive(Debug)]
@@ -60,41 +78,67 @@ impl Pool {
         }
     }
 
-    /// The connection to `target` that was used last, if that was within `age`.
-    pub(super) fn take(&self, target: &Target, age: Duration) -> Option<Sender> {
+    /// The connection to `target` that was used last, if it is good for the request; `twice` is
+    /// whether that may be sent twice.
+    pub(super) fn take(&self, target: &Target, twice: bool) -> Option<Sender> {
         let now = Instant::now();
         let mut idle = self.lock();
-        if self.turnover.is_some() {
-            idle.rate(target).count(now);
-        }
-        let entries = idle.senders.get_mut(target)?;
+        let Idle {
+            senders,
+            total,
+            rates,
+            ..
+        } = &mut *idle;
+        let mut rate = self.turnover.map(|_| {
+            let rate = rates.entry(target.clone()).or_default();
+            rate.count(now);
+            rate
+        });
+        let entries = senders.get_mut(target)?;
         let before = entries.len();
-        let young = |sender: &Sender| {
-            let age = now.duration_since(sender.born);
-            self.turnover.is_none_or(|turnover| age < turnover.age)
-        };
-        entries.retain(|entry| !entry.sender.send.is_closed() && young(&entry.sender));
+        entries.retain(|entry| {
+            let closed = entry.sender.send.is_closed();
+            if let (true, Some(rate)) = (closed, rate.as_deref_mut()) {
+                rate.closes(now);
+            }
+            let old = now.duration_since(entry.sender.born);
+            !closed && self.turnover.is_none_or(|turnover| old < turnover.age)
+        });
         // One whose last response is through may still be sending the last request's body.
         let found = entries
             .iter()
             .rposition(|entry| {
-                entry.sender.send.is_ready() && now.duration_since(entry.since) < age
+                let age = now.duration_since(entry.since);
+                entry.sender.send.is_ready() && age < IDLE_TIMEOUT
             })
             .and_then(|index| entries.remove(index));
-        let gone = before - entries.len();
+        *total -= before - entries.len();
         if entries.is_empty() {
-            idle.senders.remove(target);
+            senders.remove(target);
         }
-        idle.total -= gone;
-        found.map(|entry| entry.sender)
+        let busy = match (self.turnover, rate) {
+            (Some(turnover), Some(rate)) => turnover.is_busy(rate, now),
+            _ => false,
+        };
+        // The one that is not good enough makes room for the one that will be opened: many more are
+        // not needed, and some servers serve one at a time.
+        found
+            .filter(|entry| twice || busy && now.duration_since(entry.since) < JUST)
+            .map(|entry| entry.sender)
     }
 
     /// Keeps a connection that nobody uses.
     pub(super) fn put(&self, target: Target, sender: Sender) {
-        if sender.send.is_closed() || self.tasks.is_draining() {
+        if self.tasks.is_draining() {
             return;
         }
         let mut idle = self.lock();
+        if sender.send.is_closed() {
+            if self.turnover.is_some() {
+                idle.rate(&target).closes(Instant::now());
+            }
+            return;
+        }
         if let Some(turnover) = self.turnover
             && turnover.is_over(sender.served, sender.born, idle.rate(&target))
         {

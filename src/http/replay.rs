@@ -11,6 +11,12 @@ use super::request::RequestBody;
 use crate::addr::Target;
 use crate::dial::DialError;
 
+/// Whether a request may be sent again although it may have been served: it is idempotent, and its
+/// body will be at hand.
+pub(super) fn may_be_sent_twice(request: &Request<RequestBody>) -> bool {
+    request.method().is_idempotent() && request.body().is_kept()
+}
+
 /// A request that has no answer.
 #[derive(Debug)]
 pub(super) struct Unanswered {
@@ -47,12 +53,13 @@ impl Replay {
     /// The request, if it may be sent again after `error`.
     ///
     /// It may when nobody served it: a stream that was refused late carried nothing. Otherwise
-    /// only what may be done twice, and only when the connection had been idle before: then the
-    /// likely cause is that the origin closed it at the same moment.
+    /// only what may be sent twice, and only when the connection had been idle before: then the
+    /// likely cause is that the origin closed it at the same moment. What may not gets no connection
+    /// that had been idle, see [`Pool`](super::pool::Pool).
     fn after(&self, reused: bool, error: &hyper::Error) -> Option<Request<RequestBody>> {
         let may = match late_refusal(error) {
             Some(_) => is_of_one_pod(error),
-            None => is_unserved(error) || reused && self.may_be_done_twice(error),
+            None => is_unserved(error) || reused && self.may_be_sent_twice(error),
         };
         may.then(|| self.request())?
     }
@@ -86,15 +93,16 @@ impl Replay {
     /// What is left to say of a request that failed.
     fn elsewhere(&self, target: &Target, error: &hyper::Error) -> Unanswered {
         let unserved = late_refusal(error).is_some() || is_unserved(error);
-        let may = unserved || self.may_be_done_twice(error);
+        let may = unserved || self.may_be_sent_twice(error);
         Unanswered {
             failure: Failure::exchange(target, error),
             again: may.then(|| self.request()).flatten(),
         }
     }
 
-    fn may_be_done_twice(&self, error: &hyper::Error) -> bool {
-        self.0.method.is_idempotent() && self.1.is_empty() && !error.is_parse()
+    /// Its body has to be at hand as well, which is seen when it is asked for.
+    fn may_be_sent_twice(&self, error: &hyper::Error) -> bool {
+        self.0.method.is_idempotent() && !error.is_parse()
     }
 
     /// The request, if its body is still at hand.

@@ -114,6 +114,12 @@ impl RequestBody {
         self.source.is_none()
     }
 
+    /// Whether all of it will be at hand for [`RequestBody::again`].
+    pub(super) fn is_kept(&self) -> bool {
+        let kept = |length| length <= KEPT as u64;
+        self.is_empty() || self.size_hint().exact().is_some_and(kept)
+    }
+
     /// The same body from its beginning; `None` where that is no longer at hand. Only one of them
     /// may be read at a time.
     pub(super) fn again(&self) -> Option<Self> {

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::pool::{Lease, Pool, Sender};
 use super::request::RequestBody;
-use super::{FRESH, IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
+use super::turnover::Turnover;
+use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
 use crate::task::Tasks;
 
@@ -54,8 +55,8 @@ async fn the_pool_is_bounded_for_each_authority_and_in_total() {
     }
     // The longest unused went first.
     assert_eq!(pool.len(), MAX_IDLE);
-    assert!(pool.take(&target("web.shop"), IDLE_TIMEOUT).is_none());
-    assert!(pool.take(&target("web0"), IDLE_TIMEOUT).is_some());
+    assert!(pool.take(&target("web.shop"), true).is_none());
+    assert!(pool.take(&target("web0"), true).is_some());
     assert_eq!(pool.len(), MAX_IDLE - 1);
     tasks.drain();
 }
@@ -67,9 +68,8 @@ async fn a_connection_grows_old() {
     let web = target("web.shop");
     let (sender, _origin) = connection(&tasks).await;
     Lease::new(sender, &pool, &web).give_back();
-    tokio::time::sleep(FRESH + Duration::from_millis(1)).await;
-    assert!(pool.take(&web, FRESH).is_none());
-    let sender = pool.take(&web, IDLE_TIMEOUT).unwrap();
+    tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+    let sender = pool.take(&web, true).unwrap();
     Lease::new(sender, &pool, &web).give_back();
     // Nobody asks, and it goes all the same.
     tokio::time::sleep(IDLE_TIMEOUT * 2).await;
@@ -89,8 +89,59 @@ async fn a_connection_that_the_origin_closed_is_not_handed_out() {
     Lease::new(sender, &pool, &web).give_back();
     drop(origin);
     tokio::task::yield_now().await;
-    assert!(pool.take(&web, IDLE_TIMEOUT).is_none());
+    assert!(pool.take(&web, true).is_none());
     assert_eq!(pool.len(), 0);
+}
+
+#[tokio::test]
+async fn what_may_not_be_sent_twice_gets_no_idle_connection() {
+    let tasks = Tasks::new();
+    let pool = Pool::new(tasks.clone(), None);
+    let web = target("web.shop");
+    let (sender, mut origin) = connection(&tasks).await;
+    Lease::new(sender, &pool, &web).give_back();
+    assert!(pool.take(&web, false).is_none());
+    // It makes room for the fresh one.
+    assert_eq!(pool.len(), 0);
+    let end = tokio::io::AsyncReadExt::read_u8(&mut origin).await;
+    assert!(end.is_err(), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_busy_destination_one_that_was_just_used_may_carry_anything() {
+    let tasks = Tasks::new();
+    let turnover = Turnover {
+        requests: 1000,
+        connections: 20,
+        age: Duration::from_secs(60),
+        width: 1,
+    };
+    let pool = Pool::new(tasks.clone(), Some(turnover));
+    let web = target("web.shop");
+    let tick = Duration::from_millis(2);
+    let (sender, origin) = connection(&tasks).await;
+    Lease::new(sender, &pool, &web).give_back();
+    // GETs, and after a second of them a POST.
+    for _ in 0..600 {
+        let sender = pool.take(&web, true).unwrap();
+        Lease::new(sender, &pool, &web).give_back();
+        tokio::time::sleep(tick).await;
+    }
+    let sender = pool.take(&web, false).unwrap();
+    Lease::new(sender, &pool, &web).give_back();
+    // Not after a pause.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(pool.take(&web, false).is_none());
+    // Nor where idle ones are found closed.
+    drop(origin);
+    let (one, kept) = connection(&tasks).await;
+    let (other, closed) = connection(&tasks).await;
+    Lease::new(one, &pool, &web).give_back();
+    Lease::new(other, &pool, &web).give_back();
+    drop(closed);
+    tokio::time::sleep(tick).await;
+    assert!(pool.take(&web, false).is_none());
+    drop(kept);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod balance;
 mod first;
+mod idle;
 #[cfg(feature = "client")]
 mod reverse;
 mod second;
