@@ -2,16 +2,20 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::Body;
+use super::{Body, MAX_ANSWER_HEAD, MAX_ANSWER_LINES};
 use crate::dial::DialError;
 
 /// Marks a response as kdev's own, with one word for the cause, so that scripts can tell it from
 /// the origin's 502.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-kdev-error");
+
+/// The word for a request that broke off because whoever sent it left.
+const LEFT: &str = "caller-left";
 
 /// Why a request has no answer of the origin: a status, one word, and a text with cause and fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,13 @@ impl Failure {
         response
     }
 
+    /// Whether there is nobody any more who could be told: whoever sent the request left before it
+    /// was through.
+    #[must_use]
+    pub fn is_of_who_left(&self) -> bool {
+        self.word == LEFT
+    }
+
     /// What failed between kdev and the origin: a late refusal where there is one inside.
     pub(super) fn exchange(target: impl Display, error: &hyper::Error) -> Self {
         if let Some(refusal) = late_refusal(error) {
@@ -58,7 +69,24 @@ impl Failure {
             let cause = error
                 .source()
                 .map_or_else(String::new, |s| format!(": {s}"));
-            return Self::bad_request(format!("the body of the request broke off{cause}"));
+            let failure = Self::bad_request(format!("the body of the request broke off{cause}"));
+            return match is_malformed(error) {
+                true => failure,
+                false => Self {
+                    word: LEFT,
+                    ..failure
+                },
+            };
+        }
+        if error.is_parse_too_large() {
+            return Self {
+                status: StatusCode::BAD_GATEWAY,
+                word: "answer-too-large",
+                text: format!(
+                    "{target} answered with a head of more than {} KiB or {MAX_ANSWER_LINES} lines",
+                    MAX_ANSWER_HEAD >> 10
+                ),
+            };
         }
         let what = if error.is_parse() {
             "sent something that is not HTTP/1"
@@ -76,6 +104,19 @@ impl Failure {
             text: format!("{target} {what}{cause}"),
         }
     }
+}
+
+/// Whether a body broke off because of what is in it, and not because no more came.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{InvalidData, InvalidInput};
+            return matches!(error.kind(), InvalidData | InvalidInput);
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// The dial's failure that a stream reported on its first read, where that is the cause.

@@ -19,8 +19,9 @@ use super::pool::{Lease, Pool, Sender};
 use super::replay::{Replay, Unanswered, may_be_sent_twice};
 use super::request::RequestBody;
 use super::shared::Shared;
+use super::sips::Sips;
 use super::turnover::Turnover;
-use super::{Body, Failure, MAX_BUFFER, MAX_HEAD, Upstream, via};
+use super::{Body, Failure, MAX_ANSWER_HEAD, MAX_ANSWER_LINES, Upstream, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
 use crate::io::BoxIo;
@@ -239,10 +240,12 @@ pub(super) async fn handshake(
     http1::SendRequest<RequestBody>,
     http1::Connection<TokioIo<BoxIo>, RequestBody>,
 )> {
+    let io: BoxIo = Box::new(Sips::of(io));
     http1::Builder::new()
         .preserve_header_case(true)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_ANSWER_LINES)
+        .max_header_size(MAX_ANSWER_HEAD)
+        .max_buf_size(MAX_ANSWER_HEAD)
         .handshake(TokioIo::new(io))
         .await
 }

@@ -19,6 +19,7 @@ mod pool;
 mod replay;
 mod request;
 mod shared;
+mod sips;
 #[cfg(test)]
 mod tests;
 mod turnover;
@@ -36,9 +37,16 @@ pub use request::{KEPT, RequestBody};
 pub use turnover::Turnover;
 pub use upgrade::{Upstream, reclaim};
 
-/// Largest head of a request or a response. Twice what curl, nginx and most servers allow, so
-/// that the origin says what is too much for it, not kdev.
+/// Largest head of a request. Twice what curl, nginx and most servers allow, so that the origin says
+/// what is too much for it, not kdev.
 pub const MAX_HEAD: usize = 64 << 10;
+
+/// Largest head of a response: what browsers take, and near what curl does (300 KB), so that
+/// callers get what they would get without kdev.
+pub const MAX_ANSWER_HEAD: usize = 256 << 10;
+
+/// Most header lines of a response: those of some hundred cookies.
+pub const MAX_ANSWER_LINES: usize = 256;
 
 /// Bytes of a body that one direction of a connection holds: as much as a
 /// [`splice`](crate::io::splice) holds. Not below [`MAX_HEAD`], which must fit in.

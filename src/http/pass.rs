@@ -31,7 +31,7 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes of all streams of one connection that may be.
 const CONNECTION_WINDOW: u32 = 2 << 20;
 /// Bytes of the headers of one HTTP/2 message.
-const MAX_HEADERS: u32 = super::MAX_HEAD as u32;
+const MAX_HEADERS: u32 = super::MAX_ANSWER_HEAD as u32;
 /// Bytes that one HTTP/2 stream holds before it waits for its origin.
 const SEND_BUFFER: usize = super::MAX_BUFFER;
 

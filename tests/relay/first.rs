@@ -306,6 +306,50 @@ async fn what_is_no_http_goes_to_who_has_all_or_to_the_pods() {
     assert_eq!(greeted().await, "220 pods\n");
 }
 
+/// An app whose answers have a head of so many lines of so many bytes.
+async fn wordy(lines: usize, bytes: usize) -> std::net::SocketAddr {
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let line = format!("X-Long: {}\r\n", "x".repeat(bytes));
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok",
+        line.repeat(lines)
+    );
+    tokio::spawn(async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            let _ = caller.read(&mut [0; 4096]).await;
+            let _ = caller.write_all(answer.as_bytes()).await;
+            // What is not wanted is not read, and its end would be a reset.
+            let _ = caller.read(&mut [0; 1]).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_heads_of_answers_go_through_and_too_long_ones_are_called_that() {
+    let stage = Stage::set_up().await;
+    for (user, lines, bytes) in [("one", 1, 100 << 10), ("many", 200, 1000)] {
+        let mut ann = stage.kdev(user, wordy(lines, bytes).await).await;
+        ann.mine(user).await;
+        let (status, answer) = stage.get("/", &[("x-user", user)]).await;
+        assert_eq!(status, 200, "{user}: {}", &answer[..answer.len().min(500)]);
+        assert_eq!(answer.matches("X-Long: x").count(), lines);
+        assert!(answer.len() > lines * bytes && answer.ends_with("ok"));
+        ann.ask(&Ask::Bye).await;
+    }
+    for (user, lines, bytes) in [("large", 1, 300 << 10), ("more", 300, 1)] {
+        let mut ann = stage.kdev(user, wordy(lines, bytes).await).await;
+        ann.mine(user).await;
+        let (status, answer) = stage.get("/", &[("x-user", user)]).await;
+        assert_eq!(status, 502, "{user}");
+        let why = "answered with a head of more than 256 KiB or 256 lines";
+        assert!(answer.contains(why), "{answer}");
+        assert!(!answer.contains("not HTTP"), "{answer}");
+        ann.ask(&Ask::Bye).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_gets_copies_and_slows_nobody() {
     let stage = Stage::set_up().await;
