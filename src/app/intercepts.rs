@@ -37,8 +37,12 @@ impl Found {
     /// How the kdev of a claim is doing; `None` where that could not be asked.
     #[must_use]
     pub fn life(&self, claim: &Claim) -> Option<Life> {
-        let seen = self.seen.as_ref()?;
-        Some(seen.get(&claim.id).map_or(Life::Gone, |seen| seen.life))
+        let seen = self.seen.as_ref()?.get(&claim.id);
+        Some(match (seen, recorded(claim)) {
+            (Some(seen), _) => seen.life,
+            (None, Ok((_, claim))) => Life::unknown(&claim, now()),
+            (None, Err(_)) => Life::Gone,
+        })
     }
 }
 
@@ -192,7 +196,7 @@ pub async fn restore(
         let settled = |claim: &Claim| match one.life(claim) {
             Some(Life::Live) => began.elapsed() >= DYING,
             Some(Life::Dead) => began.elapsed() >= DEAD,
-            Some(Life::Gone | Life::Silent) | None => true,
+            Some(Life::Gone | Life::Beginning | Life::Silent) | None => true,
         };
         meant(&one.on_record) && own.any(|claim| !settled(claim))
     };
@@ -212,9 +216,9 @@ pub async fn restore(
         .iter()
         .flat_map(|one| one.on_record.claims.iter().map(move |claim| (one, claim)))
         .filter(|(one, claim)| match one.life(claim) {
-            Some(Life::Gone) => !begins(claim),
+            Some(Life::Gone) => true,
             Some(Life::Dead | Life::Silent) => is_own(claim),
-            Some(Life::Live) | None => false,
+            Some(Life::Beginning | Life::Live) | None => false,
         })
         .map(|(_, claim)| claim.id.as_str())
         .collect();
@@ -230,17 +234,10 @@ pub async fn restore(
 const DYING: Duration = Duration::from_millis(2500);
 /// How often it is looked.
 const DYING_LOOK: Duration = Duration::from_millis(300);
-/// How long a claim is on record before the relay knows it.
-const BEGINNING: Duration = Duration::from_secs(30);
-
-/// Whether a claim may just be beginning.
-fn begins(claim: &Claim) -> bool {
-    let Ok((_, claim)) = recorded(claim) else {
-        return false;
-    };
-    let since = std::time::UNIX_EPOCH + Duration::from_millis(claim.since);
-    // One of the future is of a laptop whose clock is wrong.
-    since.elapsed().is_ok_and(|age| age < BEGINNING)
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The cluster, and the relays that were asked.
@@ -362,6 +359,36 @@ mod tests {
             },
             seen: None,
         }
+    }
+
+    #[test]
+    fn one_that_the_relay_does_not_know_yet_is_not_gone() {
+        let mut found = found("orders", &[]);
+        found.seen = Some(BTreeMap::new());
+        let claim = |age| {
+            let claim = crate::rule::Claim {
+                id: "a".to_owned(),
+                owner: "ada".to_owned(),
+                session: crate::tunnel::SessionId::random(),
+                conditions: crate::rule::Conditions::new(Vec::new()).unwrap(),
+                since: now() - age,
+                mirror: false,
+                fallback: false,
+                protocol: crate::rule::AppProtocol::Auto,
+            };
+            crate::intercept::record::record(80, &claim)
+        };
+        assert_eq!(found.life(&claim(3_500)), Some(Life::Beginning));
+        assert_eq!(found.life(&claim(60_000)), Some(Life::Gone));
+        let seen = Seen {
+            life: Life::Live,
+            last: None,
+            requests: 0,
+        };
+        found.seen = Some([("a".to_owned(), seen)].into());
+        assert_eq!(found.life(&claim(3_500)), Some(Life::Live));
+        found.seen = None;
+        assert_eq!(found.life(&claim(3_500)), None);
     }
 
     #[test]

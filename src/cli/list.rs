@@ -135,7 +135,7 @@ fn line(found: &Found, claim: &Claim) -> String {
         Some(_) => ", no request yet".to_owned(),
     };
     let life = match found.life(claim) {
-        Some(life @ Life::Live) => life.name().to_owned(),
+        Some(life @ (Life::Live | Life::Beginning)) => life.name().to_owned(),
         Some(life @ Life::Silent) => format!("{}, `kdev leave {}` ends it", life.name(), claim.id),
         Some(life @ (Life::Dead | Life::Gone)) => {
             format!("{}, `kdev restore` ends it", life.name())

@@ -52,8 +52,10 @@ pub fn recorded(claim: &Claim) -> Result<(u16, rule::Claim), String> {
 pub enum Life {
     /// The relay does not know it, and its kdev has no tunnel: it was killed, or broken off.
     Dead,
-    /// The relay does not know it: it is just beginning, or was forgotten long ago.
+    /// The relay does not know it any more.
     Gone,
+    /// The relay does not know it yet: it is on record since a moment ago.
+    Beginning,
     /// It has no tunnel at the moment.
     Silent,
     /// It has one.
@@ -66,6 +68,7 @@ impl Life {
     pub fn name(self) -> &'static str {
         match self {
             Self::Dead | Self::Gone => "gone",
+            Self::Beginning => "beginning",
             Self::Silent => "silent",
             Self::Live => "live",
         }
@@ -75,6 +78,18 @@ impl Life {
 /// How long a claim may be on record before the relay knows it, in milliseconds: what is looked at
 /// before a Service is changed takes some seconds.
 const BEGINNING: u64 = 30_000;
+
+impl Life {
+    /// That of a claim which the relay does not know, at `now` in milliseconds since 1970. One of a
+    /// laptop whose clock is far off is not known to begin.
+    #[must_use]
+    pub fn unknown(claim: &rule::Claim, now: u64) -> Self {
+        match claim.since.abs_diff(now) < BEGINNING {
+            true => Self::Beginning,
+            false => Self::Gone,
+        }
+    }
+}
 
 /// Judges whether `claim` may join others on the Service's port `port`, where it is known of some
 /// how they do (by id). With `take_over`, what is in its way goes.
@@ -104,7 +119,8 @@ pub fn judge(
             if theirs != port || claim.verdict(&known) != rule::Verdict::Conflicts {
                 continue;
             }
-            let life = lives.get(&other.id).copied().unwrap_or(Life::Gone);
+            let unknown = || Life::unknown(&known, claim.since);
+            let life = lives.get(&other.id).copied().unwrap_or_else(unknown);
             if take_over || is_ghost(&claim, &known, life) {
                 goes.push(other.id.clone());
                 continue;
@@ -121,11 +137,9 @@ pub fn judge(
 /// Whether `there` is what a former kdev of the same owner left behind: nobody needs permission to
 /// clean up after themselves.
 fn is_ghost(claim: &rule::Claim, there: &rule::Claim, life: Life) -> bool {
-    let begins = claim.since.saturating_sub(there.since) < BEGINNING;
     let gone = match life {
-        Life::Dead | Life::Silent => true,
-        Life::Gone => !begins,
-        Life::Live => false,
+        Life::Dead | Life::Silent | Life::Gone => true,
+        Life::Beginning | Life::Live => false,
     };
     claim.owner == there.owner && gone
 }
@@ -237,9 +251,16 @@ mod tests {
         assert!(matches!(live, Verdict::Conflict(why) if why.contains("you have")));
         let beginning = claim("b", "ada", 99_000, &["x: 1"]);
         let waits = verdict(&mine, &beginning, None, false);
-        assert!(matches!(waits, Verdict::Conflict(_)));
+        assert!(matches!(waits, Verdict::Conflict(why) if why.contains("beginning")));
         // Unless its kdev is known to be no more.
         assert_eq!(verdict(&mine, &beginning, Some(Life::Dead), false), goes);
+        // Of two who begin at one instant the other one has won, and is not gone.
+        let winner = claim("b", "bob", 100_500, &["x: 1"]);
+        let lost = verdict(&mine, &winner, None, false);
+        assert!(
+            matches!(&lost, Verdict::Conflict(why) if why.contains("(claim b, beginning)")),
+            "{lost:?}"
+        );
         let bobs = claim("b", "bob", 99_000, &["x: 1"]);
         let stays = verdict(&mine, &bobs, Some(Life::Dead), false);
         assert!(matches!(stays, Verdict::Conflict(_)));

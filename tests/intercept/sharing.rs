@@ -1,6 +1,6 @@
 //! Several people on one Service.
 
-use crate::support::{Team, app, nobody};
+use crate::support::{Live, Team, app, nobody};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_has_their_own_requests_and_the_last_gives_it_back() {
@@ -29,6 +29,26 @@ async fn each_has_their_own_requests_and_the_last_gives_it_back() {
     bobs.end().await;
     assert!(team.is_at_the_pods("x-user: bob").await);
     assert_eq!(team.service(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_begin_at_one_instant_the_winner_is_not_called_gone() {
+    let team = Team::set_up().await;
+    let to = app("somebody's").await.to_string();
+    let begin = |owner| {
+        let args = ["intercept", "cart", "--to", &to, "--header", "x-user: one"];
+        team.command(owner, &args).spawn().unwrap()
+    };
+    let (mut ada, mut bob) = (begin("ada"), begin("bob"));
+    let (loser, winner) = tokio::select! {
+        _ = ada.wait() => ((ada, "bob@laptop"), bob),
+        _ = bob.wait() => ((bob, "ada@laptop"), ada),
+    };
+    let (code, said) = Live::of_child(loser.0).said().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(loser.1) && said.contains("already"), "{said}");
+    assert!(!said.contains("gone"), "{said}");
+    Live::of_child(winner).end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,15 +162,15 @@ impl Site {
             };
             let lives = seen
                 .into_iter()
-                .map(|(id, seen)| match seen.life {
+                .filter_map(|(id, seen)| match seen.life {
                     Life::Dead => {
                         let since = *dead.entry(id.clone()).or_insert_with(Instant::now);
                         let sure = since.elapsed() >= DEAD;
-                        (id, if sure { Life::Dead } else { Life::Gone })
+                        sure.then_some((id, Life::Dead))
                     }
                     life => {
                         dead.remove(&id);
-                        (id, life)
+                        Some((id, life))
                     }
                 })
                 .collect();
