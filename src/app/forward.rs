@@ -20,6 +20,7 @@ use crate::addr::{Host, Target, split_port};
 use crate::config::Config;
 use crate::dial::{Dial, DialError, Notes, Way};
 use crate::io::{Io as _, accept, splice};
+use crate::k8s::portforward::PodReset;
 use crate::proxy::is_same_user;
 
 /// Connections that one port serves at a time.
@@ -323,12 +324,14 @@ async fn carry(
     dialer: &Dialer,
     said: &Said,
 ) {
+    // Of one kind once, however its figures differ.
+    let warn_of = |kind: &str, text: &str| match said.is_new(kind) {
+        true => warn!("{target}: {text}"),
+        false => debug!("{target}: {text}"),
+    };
     let warn = |error: &DialError| {
-        let text = format!("{target}: {error}");
-        match said.is_new(&text) {
-            true => warn!("{text}"),
-            false => debug!("{text}"),
-        }
+        let text = error.to_string();
+        warn_of(&text, &text);
     };
     // On loopback anybody on this machine may knock; a port on another address was asked for.
     if peer.ip().is_loopback() && !is_same_user(peer, app.local_addr().ok()) {
@@ -346,9 +349,10 @@ async fn carry(
     let (moved, result) = splice(app, stream).await;
     match &result {
         Ok(()) => debug!(sent = moved.forth, received = moved.back, "done"),
-        Err(error) => match DialError::from_io(error) {
-            Some(cause) => warn(cause),
-            None => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
+        Err(error) => match (DialError::from_io(error), PodReset::from_io(error)) {
+            (Some(cause), _) => warn(cause),
+            (None, Some(reset)) => warn_of("reset", &reset.to_string()),
+            (None, None) => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
         },
     }
 }

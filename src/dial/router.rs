@@ -1,5 +1,6 @@
 //! Which way a dial goes: through the relay, straight to a pod, or to the laptop's own network.
 
+mod asked;
 mod decision;
 mod open;
 #[cfg(test)]

@@ -126,7 +126,7 @@ impl Stream {
                 }
                 Ok(response) => Receive::Refused(cause_of(to, &response)),
                 Err(error) if is_unserved(&error) => Receive::Lost(lost(to, &error)),
-                Err(error) => Receive::Refused(lost(to, &error)),
+                Err(error) => Receive::Refused(given_up(to, &error)),
             };
         }
         Poll::Ready(match &mut self.receive {
@@ -148,7 +148,20 @@ pub(super) fn why(error: &h2::Error) -> String {
     of_stream.unwrap_or_else(|| error.to_string())
 }
 
-/// A stream whose tunnel broke, or that the other side reset, before it was answered.
+/// A stream that was reset, by itself, before it was answered.
+fn given_up(target: &Target, error: &h2::Error) -> DialError {
+    let reason = match error.is_remote() {
+        true => "the other end of the tunnel gave it up before it was open".to_owned(),
+        false => format!("its stream broke before it was open: {error}"),
+    };
+    DialError::Unreachable {
+        target: target.to_string(),
+        reason,
+        fix: String::new(),
+    }
+}
+
+/// A stream whose tunnel broke before it was answered.
 pub(super) fn lost(target: &Target, error: &h2::Error) -> DialError {
     DialError::Unreachable {
         target: target.to_string(),

@@ -6,6 +6,7 @@ use super::super::{
     Answer, Dial, DialError, DialPods, DialRelay, DialUdp, Flow, HttpIo, Inside, Notes, Resolve,
     Room, Router,
 };
+use super::asked::asked as told_of;
 use super::decision::{Decision, Way, explain, no_stream};
 use crate::addr::{Protocol, Target};
 use crate::io::{BoxIo, datagram};
@@ -86,7 +87,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
             Way::Relay(inside, _) => self.through_relay(asked, &inside).await,
             Way::Cluster(endpoints) => {
                 match self.pods.dial_pods(&decision.target, &endpoints).await {
-                    Ok(io) => Ok(Box::new(io)),
+                    Ok(io) => Ok(told_of(io, &decision.target, asked)),
                     // What port-forward may not, or cannot while the API server is away, a relay
                     // can that is there and will be back.
                     Err(error @ (DialError::Denied { .. } | DialError::Cluster { .. }))
@@ -118,7 +119,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
             false => Answer::Awaited,
         };
         match relay.dial_relay(target, answer).await {
-            Ok(io) => Ok(Box::new(io)),
+            Ok(io) => Ok(told_of(io, target, asked)),
             Err(error) => Err(error.of(asked)),
         }
     }

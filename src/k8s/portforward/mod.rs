@@ -34,6 +34,7 @@ pub use denials::{MAX_DENIED, named_pods};
 pub use form::{Form, KnownForm};
 pub use pool::{PortForward, PortForwardStatus};
 pub use probe::{PING_LIMIT, Probe, ProbeError, probe, ready_pods};
+pub use state::PodReset;
 pub use stream::PodStream;
 
 /// Locks a mutex whose data are valid between any two statements that change them.

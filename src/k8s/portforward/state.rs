@@ -1,6 +1,7 @@
 //! What both ends of the code, the connection's reader and the stream's owner, know of a stream.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
@@ -217,19 +218,21 @@ impl StreamState {
     }
 
     /// The failure that the server or the connection reported, once there is one.
-    pub(super) fn failure(&self, incoming: &Incoming) -> Option<DialError> {
+    pub(super) fn failure(&self, incoming: &Incoming) -> Option<Failure> {
+        let received = self.received.load(Ordering::Relaxed);
         if !incoming.error_text.is_empty() {
-            let text = String::from_utf8_lossy(&incoming.error_text)
-                .trim()
-                .to_owned();
-            return Some(refusal(&self.target, &text));
+            let text = String::from_utf8_lossy(&incoming.error_text);
+            let text = text.trim();
+            return Some(match is_reset(text) {
+                true => Failure::Reset(PodReset { received }),
+                false => Failure::Dial(refusal(&self.target, text)),
+            });
         }
         if let Some(lost) = &incoming.lost {
-            return Some(lost.clone());
+            return Some(Failure::Dial(lost.clone()));
         }
         // Older runtimes give no text: a stream given up before its first byte never had a pod.
-        (incoming.reset && self.received.load(Ordering::Relaxed) == 0)
-            .then(|| refusal(&self.target, ""))
+        (incoming.reset && received == 0).then(|| Failure::Dial(refusal(&self.target, "")))
     }
 }
 
@@ -243,6 +246,36 @@ pub(super) enum Remains {
     Bytes,
 }
 
+/// Why a stream failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It reached no pod, or lost the way there.
+    Dial(DialError),
+    /// The pod had it.
+    Reset(PodReset),
+}
+
+/// A pod took a connection and broke it off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pod reset the connection after it had sent {received} B")]
+pub struct PodReset {
+    /// Bytes that came from the pod before.
+    pub received: u64,
+}
+
+impl PodReset {
+    /// What an I/O error is, where it is this.
+    #[must_use]
+    pub fn from_io(error: &io::Error) -> Option<&Self> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+}
+
+/// Whether the runtime's text is of a connection that it had: "… read: connection reset by peer".
+fn is_reset(text: &str) -> bool {
+    text.contains("reset by peer") || text.contains("broken pipe")
+}
+
 /// Reads the runtime's text of why it could not connect.
 pub(super) fn refusal(target: &str, text: &str) -> DialError {
     let target = target.to_owned();
@@ -252,12 +285,6 @@ pub(super) fn refusal(target: &str, text: &str) -> DialError {
         return DialError::Refused {
             target,
             reason: "nothing listens on that port".to_owned(),
-        };
-    }
-    if text.contains("reset by peer") || text.contains("broken pipe") {
-        return DialError::Refused {
-            target,
-            reason: "the pod closed the connection".to_owned(),
         };
     }
     DialError::Unreachable {

@@ -15,7 +15,7 @@ use super::lock;
 use super::refusals::Refusals;
 use super::shared::Shared;
 use super::spdy::STATUS_CANCEL;
-use super::state::{Piece, RECEIVE_HIGH, SMALL_UPLOAD, StreamState};
+use super::state::{Failure, Piece, RECEIVE_HIGH, SMALL_UPLOAD, StreamState};
 use crate::dial::DialError;
 use crate::io::Io;
 
@@ -69,7 +69,11 @@ impl PodStream {
         self.refusals = Some((refusals, port));
     }
 
-    fn fail(&mut self, failure: DialError) -> io::Error {
+    fn fail(&mut self, failure: Failure) -> io::Error {
+        let failure = match failure {
+            Failure::Dial(failure) => failure,
+            Failure::Reset(reset) => return io::Error::new(io::ErrorKind::ConnectionReset, reset),
+        };
         if matches!(failure, DialError::Refused { .. })
             && let Some((refusals, port)) = self.refusals.take()
         {
@@ -91,13 +95,18 @@ impl PodStream {
 
     /// Waits until the server reports a failure or sends a byte, for at most `limit`.
     pub(super) async fn early_failure(&self, limit: Duration) -> Option<DialError> {
+        let of_dial = |failure| match failure {
+            Failure::Dial(failure) => Some(failure),
+            // The pod took it; the first read says what came of that.
+            Failure::Reset(_) => None,
+        };
         let judged = std::future::poll_fn(|cx| {
             let mut incoming = lock(&self.state.incoming);
             if incoming.queued > 0 || (incoming.ended && incoming.error_ended) {
-                return Poll::Ready(self.state.failure(&incoming));
+                return Poll::Ready(self.state.failure(&incoming).and_then(of_dial));
             }
             match self.state.failure(&incoming) {
-                Some(failure) => Poll::Ready(Some(failure)),
+                Some(failure) => Poll::Ready(of_dial(failure)),
                 None => {
                     incoming.reader = Some(cx.waker().clone());
                     Poll::Pending

@@ -10,7 +10,7 @@ use super::connection::{Connection, Fitness};
 use super::counters::Counters;
 use super::outgoing::Framing;
 use super::spdy::{Decoder, Frame, encode};
-use super::state::RECEIVE_HIGH;
+use super::state::{PodReset, RECEIVE_HIGH};
 use crate::dial::DialError;
 use crate::task::Tasks;
 
@@ -124,6 +124,32 @@ async fn a_late_refusal_is_an_error_that_names_its_cause() {
     assert!(stream.write_all(b"x").await.is_err());
     // It is of this stream alone.
     assert_eq!(connection.fitness(), Fitness::Fit(1));
+}
+
+#[tokio::test]
+async fn a_reset_in_mid_stream_is_no_refusal() {
+    for sent in [&b"hello"[..], b""] {
+        let (connection, mut server, _tasks) = connected(4096);
+        let mut stream = connection.open(80, "web:80").unwrap();
+        if !sent.is_empty() {
+            server.data(3, sent, false).await;
+            stream.read_exact(&mut [0; 5]).await.unwrap();
+        }
+        let text = b"error copying from local connection to remote stream: read tcp4 \
+                     127.0.0.1:40000->127.0.0.1:80: read: connection reset by peer";
+        server.data(1, text, false).await;
+        for id in [1, 3] {
+            server.send(|out| encode::rst_stream(out, id, 5)).await;
+        }
+        let error = stream.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        // What may be sent again where a pod refused it may not be sent again here.
+        assert!(DialError::from_io(&error).is_none(), "{error}");
+        let received = sent.len() as u64;
+        assert_eq!(PodReset::from_io(&error), Some(&PodReset { received }));
+        let words = format!("the pod reset the connection after it had sent {received} B");
+        assert_eq!(error.to_string(), words);
+    }
 }
 
 #[tokio::test]

@@ -153,6 +153,27 @@ async fn refusals_carry_their_cause() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_given_up_is_no_broken_tunnel() {
+    let tasks = Tasks::new();
+    // As by who takes it and is ended before it is answered.
+    let opener = tunnel(NARROW, &tasks, |incoming| async move { drop(incoming) }).await;
+    let target = Target::new("web".parse().unwrap(), 1);
+    let mut stream = opener.open(&target, Protocol::Tcp).await.unwrap();
+    let error = stream.opened().await.unwrap_err().to_string();
+    assert!(error.contains("gave it up"), "{error}");
+    tasks.kill();
+    let mut stream = loop {
+        // It may take a moment until that is known.
+        match opener.open(&target, Protocol::Tcp).await {
+            Ok(stream) => break stream,
+            Err(error) => return assert!(error.to_string().contains("broke"), "{error}"),
+        }
+    };
+    let error = stream.opened().await.unwrap_err().to_string();
+    assert!(error.contains("the tunnel to the relay broke"), "{error}");
+}
+
+#[tokio::test]
 async fn resets_travel_both_ways() {
     let tasks = Tasks::new();
     let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();

@@ -216,3 +216,57 @@ async fn more_aliases_than_a_resolver_follows_are_an_error() {
     assert_eq!(allowed.aliases.len(), MAX_ALIASES);
     failure(&decide(&router, &from(0)).await);
 }
+
+/// A stream that is refused late, as by whoever dialled another address for it.
+struct Late(DialError);
+
+impl tokio::io::AsyncRead for Late {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Err(self.0.clone().into_io()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Late {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+impl crate::io::Io for Late {}
+
+#[tokio::test]
+async fn a_late_refusal_names_what_was_asked_for() {
+    use tokio::io::AsyncReadExt as _;
+    let (asked, dialled) = ("web.shop:80", "10.96.0.7:80");
+    let late = Late(DialError::TimedOut {
+        target: dialled.to_owned(),
+        after: std::time::Duration::from_secs(7),
+    });
+    let parsed = |text: &str| text.parse::<Target>().unwrap();
+    let mut stream = asked::asked(late, &parsed(dialled), &parsed(asked));
+    let error = stream.read_u8().await.unwrap_err();
+    let cause = DialError::from_io(&error).unwrap();
+    assert_eq!(cause.to_string(), "web.shop:80 did not answer within 7 s");
+}
