@@ -47,6 +47,9 @@ pub struct Report {
     pub relay: Option<RelayReport>,
     /// Addresses that it listens on, with what they are for.
     pub listening: Vec<Listening>,
+    /// What it intercepts.
+    #[serde(default)]
+    pub intercepts: Vec<InterceptReport>,
     /// Connections of apps that are open.
     pub app_connections: u64,
     /// Streams into the cluster that are open.
@@ -78,6 +81,27 @@ pub struct RelayReport {
     pub trouble: Option<String>,
     /// The tunnels.
     pub tunnels: Vec<TunnelReport>,
+}
+
+/// What a session tells about one intercept.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct InterceptReport {
+    /// The claim.
+    pub id: String,
+    /// The Service.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its port.
+    pub port: u16,
+    /// Which requests.
+    pub conditions: String,
+    /// Whether the app gets copies.
+    pub mirror: bool,
+    /// The app.
+    pub app: String,
+    /// How many requests it was told of.
+    pub requests: u64,
 }
 
 /// What a session tells about one tunnel.
@@ -233,6 +257,7 @@ pub fn register_borrower(command: &str, lender: &Report, tasks: &Tasks) -> Optio
         transport_why: None,
         relay: None,
         listening: Vec::new(),
+        intercepts: Vec::new(),
         app_connections: 0,
         streams: 0,
         streams_total: 0,

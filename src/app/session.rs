@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::intercept::Shown;
 use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
 use crate::addr::ClusterDomain;
@@ -56,6 +57,8 @@ pub struct Session {
     /// What serves those connections, and goes last.
     background: Tasks,
     began: SystemTime,
+    /// Its intercepts, for `kdev status`.
+    pub(super) shown: Shown,
 }
 
 impl Session {
@@ -106,6 +109,7 @@ impl Session {
             via: config.via,
             background,
             began: SystemTime::now(),
+            shown: Shown::default(),
         })
     }
 

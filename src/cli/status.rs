@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
-use crate::app::registry::{self, Found, Report, TunnelReport};
+use crate::app::registry::{self, Found, InterceptReport, Report, TunnelReport};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,6 +78,9 @@ fn describe(report: &Report) -> String {
             listening.purpose, listening.address
         );
     }
+    for intercept in &report.intercepts {
+        text += &describe_intercept(intercept);
+    }
     text += &format!(
         "  streams    {} open, {} in all, over {} connections\n\
          \x20 bytes      {} sent, {} received\n",
@@ -123,6 +126,28 @@ fn describe_tunnel(tunnel: &TunnelReport, now: u64) -> String {
     format!(
         "  tunnel     {} (relay {}, {}), for {age}: {} streams{round_trip}{bulk}{state}\n",
         tunnel.replica, tunnel.version, tunnel.carrier, tunnel.streams
+    )
+}
+
+fn describe_intercept(intercept: &InterceptReport) -> String {
+    let InterceptReport {
+        id,
+        service,
+        namespace,
+        port,
+        conditions,
+        mirror,
+        app,
+        requests,
+    } = intercept;
+    let copies = if *mirror { "copies of " } else { "" };
+    let requests = match requests {
+        1 => "1 request".to_owned(),
+        many => format!("{many} requests"),
+    };
+    format!(
+        "  intercept  {service}.{namespace} port {port} -> {app}: {copies}{conditions}, {requests} \
+         (claim {id})\n"
     )
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::ports::{Entry, Routes};
+use super::served::Served;
 use crate::addr::Target;
 use crate::http::{CopyBudget, Passing};
 use crate::rule::Head;
@@ -66,10 +67,15 @@ impl Mirrors {
             entry.hit();
             let line = entry.lines(&self.tasks).of(second).clone();
             let target = target.clone();
+            let served = Served::of(&entry, passing);
             self.tasks.spawn(async move {
                 let exchange = async {
-                    let passed = line.pass(&target, copy).await;
-                    let mut body = passed.ok()?.response.into_body();
+                    // Of a copy only the app's own answer counts: nobody gets another.
+                    let response = line.pass(&target, copy).await.ok()?.response;
+                    if let Some(served) = served {
+                        served.answered(response.status());
+                    }
+                    let mut body = response.into_body();
                     // To its end, so that the app sees a caller like any other.
                     while body.frame().await?.is_ok() {}
                     Some(())

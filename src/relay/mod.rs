@@ -20,6 +20,7 @@ mod pace;
 mod policy;
 mod ports;
 mod route;
+mod served;
 mod sessions;
 mod settings;
 mod sniff;

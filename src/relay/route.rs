@@ -1,7 +1,7 @@
 //! Where a request goes, and what becomes of one that nobody answers.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Response, StatusCode};
@@ -11,46 +11,14 @@ use tracing::debug;
 use super::hops;
 use super::mirror::Mirrors;
 use super::ports::Entry;
+use super::served::Served;
 use super::web::{Switched, Web};
 use crate::http::{Body, Failed, Failure, Forwarded, Passing, Upstream};
 use crate::rule::Head;
-use crate::rule::control::Tell;
 
 /// How long it may take until a session whose tunnel breaks is seen to be without it: both are
 /// noticed at the same moment, by different tasks.
 const NOTICED: Duration = Duration::from_millis(20);
-/// Bytes of a path that kdev is told: a line of a terminal.
-const LONGEST_PATH: usize = 200;
-
-/// A request that kdev is told of once it is answered.
-struct Served {
-    method: String,
-    path: String,
-    began: Instant,
-}
-
-impl Served {
-    fn new(passing: &Passing) -> Self {
-        // What follows the path may be secret. Paths are ASCII.
-        let path = passing.uri().path();
-        Self {
-            method: passing.method().to_string(),
-            path: path[..path.len().min(LONGEST_PATH)].to_owned(),
-            began: Instant::now(),
-        }
-    }
-
-    fn tell(self, entry: &Entry, status: StatusCode) {
-        entry.session.tell(&Tell::Served {
-            id: entry.claim.id.clone(),
-            method: self.method,
-            path: self.path,
-            status: status.as_u16(),
-            took: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
-        });
-    }
-}
-
 impl Web {
     /// Sends a request to the app whose claim it fulfils, or else to the original pods. `caller` is
     /// the caller's side of an upgrade.
@@ -101,17 +69,16 @@ impl Web {
             }
         }
         match entry {
-            Some(entry) if entry.log => {
-                let served = Served::new(&passing);
+            Some(entry) => {
+                let served = Served::of(&entry, &passing);
                 let result = self.to_laptop(&entry, passing, caller).await;
-                let status = match &result {
-                    Ok(response) => response.status(),
-                    Err(failure) => failure.status,
-                };
-                served.tell(&entry, status);
+                match (served, &result) {
+                    (Some(served), Ok(response)) => served.answered(response.status()),
+                    (Some(served), Err(failure)) => served.failed(failure),
+                    (None, _) => {}
+                }
                 result
             }
-            Some(entry) => self.to_laptop(&entry, passing, caller).await,
             None => self.to_pods(passing, caller).await,
         }
     }

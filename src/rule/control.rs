@@ -103,8 +103,8 @@ pub enum Tell {
         /// Who did it, in their own words.
         by: String,
     },
-    /// A request of a claim was answered, or could not be. Comes unasked, where it was asked for
-    /// with the claim, and is left out where kdev does not keep up.
+    /// A request of a claim, or a copy for it, was answered or could not be. Comes unasked, where it
+    /// was asked for with the claim, and is left out where kdev does not keep up.
     Served {
         /// The claim.
         id: String,
@@ -112,7 +112,8 @@ pub enum Tell {
         method: String,
         /// The path, without the query, cut where it is long.
         path: String,
-        /// The status that the caller got; 0 for a connection that is no HTTP.
+        /// The status that the caller got, or for a copy that of its answer; 0 where the caller left
+        /// before, where the copy has no answer, and for a connection that is no HTTP.
         status: u16,
         /// From the request's arrival to the head of its answer, in microseconds; for a connection
         /// that is no HTTP how long it was open.

@@ -52,6 +52,51 @@ async fn your_requests_come_and_all_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_shows_what_is_intercepted_and_what_went_through() {
+    let team = Team::set_up().await;
+    let port = app("ada's").await;
+    let mut live = team.intercept("ada", port, &["--header", ADA]).await;
+    for _ in 0..2 {
+        assert_eq!(team.get(ADA).await, (HERS.0, HERS.1.to_owned()));
+        live.event("request").await;
+    }
+    let status = team.kdev("ada", &["status", "--json"]).await.json();
+    let session = &status[0];
+    let shown = &session["intercepts"][0];
+    assert_eq!(shown["id"], live.id, "{session}");
+    assert_eq!(shown["service"], "cart");
+    assert_eq!(shown["namespace"], "shop");
+    assert_eq!(shown["requests"], 2);
+    let app = shown["app"].as_str().unwrap();
+    assert!(app.ends_with(&format!(":{port}")), "{app}");
+    for bytes in ["bytes_sent", "bytes_received"] {
+        assert!(session[bytes].as_u64().unwrap() > 50, "{session}");
+    }
+    let said = team.kdev("ada", &["status"]).await.ok();
+    for part in [
+        "intercept  cart.shop port 8080 -> ",
+        "x-user: ada",
+        "2 requests",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+    live.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_printed_with_the_answers_of_the_app() {
+    let team = Team::set_up().await;
+    let port = app("ada's").await;
+    let args = ["--mirror", "--header", ADA];
+    let mut live = team.intercept("ada", port, &args).await;
+    assert!(team.is_at_the_pods(ADA).await);
+    let request = live.event("request").await;
+    let said = ["method", "path", "status", "copy"].map(|key| request[key].to_string());
+    assert_eq!(said, ["\"GET\"", "\"/c\"", "200", "true"]);
+    live.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_is_down_is_named_or_the_pods_answer() {
     let team = Team::set_up().await;
     let port = nobody().await;

@@ -76,6 +76,7 @@ impl Team {
             .env_clear()
             .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
             .env("HOME", self.folder.path())
+            .env("XDG_RUNTIME_DIR", self.folder.path())
             .env("KDEV_PROJECT", "off")
             .env("KDEV_OWNER", format!("{owner}@laptop"))
             .stdin(Stdio::null())

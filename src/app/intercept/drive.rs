@@ -195,8 +195,12 @@ impl Driver {
         match event {
             reverse::Event::Served(served) => {
                 if let Some(place) = place(&served.id) {
-                    let service = self.lives[place].service().to_owned();
-                    (self.site.tell)(Event::Request { service, served });
+                    let live = &self.lives[place];
+                    (self.site.tell)(Event::Request {
+                        service: live.service().to_owned(),
+                        copy: live.standing.claim.mirror,
+                        served,
+                    });
                 }
             }
             reverse::Event::AppDown { id, error } => {
@@ -204,7 +208,8 @@ impl Driver {
                 if self.lives[place].starting {
                     return;
                 }
-                let what = match self.site.terms.fallback {
+                let terms = &self.site.terms;
+                let what = match terms.fallback || terms.mirror {
                     true => "the original pods answer",
                     false => "callers get a 502",
                 };

@@ -4,7 +4,7 @@
 //! * [`asked`]: what a user asks for; [`owner`](mod@owner): whose it is; [`seen`](mod@seen): what the
 //!   relay knows of it
 //! * [`begin`]: how one begins, [`start`]: and with it all, unless a signal comes; [`live`]: how it goes
-//!   on and ends; [`left`]: what is left where nobody waited for that
+//!   on and ends; [`left`]: what is left where nobody waited for that; [`shown`]: to `kdev status`
 //! * [`drive`]: all of one kdev together; [`alone`]: without a command beside them
 
 mod alone;
@@ -15,6 +15,7 @@ mod left;
 mod live;
 mod owner;
 mod seen;
+mod shown;
 mod start;
 
 use std::sync::{Arc, OnceLock};
@@ -30,6 +31,7 @@ use self::begin::Site;
 use self::drive::Driver;
 pub use self::owner::{mine, owner};
 pub use self::seen::{Seen, seen};
+pub(in crate::app) use self::shown::Shown;
 pub(in crate::app) use self::start::Started;
 use super::Session;
 use super::signals::Ending;
@@ -52,10 +54,12 @@ const EVENTS: usize = 1024;
 pub enum Event {
     /// One is live.
     Live(Box<Begun>),
-    /// A request of one was answered.
+    /// A request of one was answered, or has ended without that.
     Request {
         /// The Service.
         service: String,
+        /// Whether the app got a copy of it.
+        copy: bool,
         /// The request.
         served: Served,
     },
@@ -170,6 +174,7 @@ impl Intercepts {
         );
         let namespace = client.namespace();
         let ways = through_tunnels(client, pods, namespace);
+        let tell = session.shown.teller(plan.tell.clone(), reverse.clone());
         let site = Site {
             client: client.clone(),
             redirector: Redirector::marking(client, namespace, ways, &config.shape, background),
@@ -177,7 +182,7 @@ impl Intercepts {
             relay: session.relay.clone(),
             owner: owner(config),
             terms: plan.terms.clone(),
-            tell: plan.tell.clone(),
+            tell,
             on_record: record.on_record.clone(),
             tasks: background.clone(),
         };

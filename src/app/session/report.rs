@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Session;
+use crate::app::intercept::Shown;
 use crate::app::registry::{Lends, Listening, RelayReport, Report, TunnelReport};
 use crate::k8s::client::About;
 use crate::k8s::portforward::PortForward;
@@ -20,6 +21,7 @@ pub(super) struct Reporter {
     stats: Arc<Stats>,
     listening: Vec<Listening>,
     lends: Option<Lends>,
+    shown: Shown,
 }
 
 impl Reporter {
@@ -38,6 +40,7 @@ impl Reporter {
             stats: session.stats.clone(),
             listening,
             lends,
+            shown: session.shown.clone(),
         }
     }
 
@@ -49,6 +52,8 @@ impl Reporter {
             .map(|(form, why)| (form.to_string(), why))
             .unzip();
         let relayed = relay.clone().unwrap_or_default();
+        let reverse = self.shown.tunnels();
+        let traffics = [direct.traffic, relayed.traffic, reverse.traffic];
         let round_trip = relayed.round_trip().or(direct.round_trip);
         Report {
             pid: std::process::id(),
@@ -62,11 +67,12 @@ impl Reporter {
             relay: relay.as_ref().map(report),
             listening: self.listening.clone(),
             app_connections: self.stats.snapshot().live,
-            streams: direct.traffic.streams + relayed.traffic.streams,
-            streams_total: direct.traffic.streams_total + relayed.traffic.streams_total,
-            connections: direct.connections + relayed.tunnels.len(),
-            bytes_sent: direct.traffic.sent + relayed.traffic.sent,
-            bytes_received: direct.traffic.received + relayed.traffic.received,
+            intercepts: self.shown.live(),
+            streams: traffics.iter().map(|traffic| traffic.streams).sum(),
+            streams_total: traffics.iter().map(|traffic| traffic.streams_total).sum(),
+            connections: direct.connections + relayed.tunnels.len() + reverse.tunnels,
+            bytes_sent: traffics.iter().map(|traffic| traffic.sent).sum(),
+            bytes_received: traffics.iter().map(|traffic| traffic.received).sum(),
             round_trip_ms: round_trip.map(|d| d.as_secs_f64() * 1e3),
             lends: self.lends.clone(),
             uses: None,

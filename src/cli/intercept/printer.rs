@@ -55,7 +55,11 @@ impl Printer {
         }
         match event {
             Event::Live(begun) => self.line(describe(begun).trim_end()),
-            Event::Request { service, served } => self.line(&request(service, served)),
+            Event::Request {
+                service,
+                copy,
+                served,
+            } => self.line(&request(service, *copy, served)),
             Event::Note(text) => output::note(&output::plain(text)),
             Event::Ended {
                 service, reason, ..
@@ -116,18 +120,24 @@ fn describe(begun: &Begun) -> String {
     text
 }
 
-fn request(service: &str, served: &Served) -> String {
+fn request(service: &str, copy: bool, served: &Served) -> String {
     let millis = served.took.as_secs_f64() * 1e3;
     if served.method.is_empty() {
         return format!("{service}  connection closed after {millis:.0} ms");
     }
-    let Served {
-        method,
-        path,
-        status,
-        ..
-    } = served;
-    format!("{service}  {method} {path}  {status}  {millis:.1} ms")
+    let Served { method, path, .. } = served;
+    let copy_of = if copy { "copy of " } else { "" };
+    let outcome = outcome(copy, served);
+    format!("{service}  {copy_of}{method} {path}  {outcome}  {millis:.1} ms")
+}
+
+/// The status, or why there is none.
+fn outcome(copy: bool, served: &Served) -> String {
+    match (served.status, copy) {
+        (0, true) => "no answer".to_owned(),
+        (0, false) => "caller left".to_owned(),
+        (status, _) => status.to_string(),
+    }
 }
 
 fn document(event: &Event) -> Value {
@@ -153,13 +163,18 @@ fn document(event: &Event) -> Value {
                 "app_error": begun.down,
             })
         }
-        Event::Request { service, served } => json!({
+        Event::Request {
+            service,
+            copy,
+            served,
+        } => json!({
             "event": "request",
             "id": served.id,
             "service": service,
             "method": served.method,
             "path": served.path,
-            "status": served.status,
+            "status": (served.status > 0 || served.method.is_empty()).then_some(served.status),
+            "copy": copy,
             "ms": served.took.as_secs_f64() * 1e3,
         }),
         Event::Note(text) => json!({"event": "note", "text": text}),

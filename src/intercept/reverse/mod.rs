@@ -6,6 +6,7 @@
 //! * [`line`]: one tunnel; [`keep`]: one to each replica
 //! * [`serve`]: a stream and its app
 
+mod counted;
 mod keep;
 mod line;
 mod serve;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::addr::Target;
 use crate::dial::DialError;
+use crate::io::{Traffic, TrafficSnapshot};
 use crate::rule::Claim;
 use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
@@ -85,7 +87,8 @@ pub struct Served {
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// The status that the caller got; 0 for a connection that is no HTTP.
+    /// The status that the caller got, or for a copy that of its answer; 0 where the caller left
+    /// before, where the copy has no answer, and for a connection that is no HTTP.
     pub status: u16,
     /// From the request's arrival at the relay to the head of its answer; for a connection that is
     /// no HTTP how long it was open.
@@ -124,6 +127,16 @@ struct Shared {
     /// Counts changes, for those who wait for one.
     changes: watch::Sender<u64>,
     events: mpsc::Sender<Event>,
+    traffic: Arc<Traffic>,
+}
+
+/// How the reverse tunnels are doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReverseStatus {
+    /// Those that are open.
+    pub tunnels: usize,
+    /// The connections to apps.
+    pub traffic: TrafficSnapshot,
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +184,7 @@ impl Reverse {
             state: Mutex::default(),
             changes: watch::Sender::new(0),
             events,
+            traffic: Arc::default(),
         });
         let follow = keep::follow(shared.clone(), Arc::new(transport));
         shared.keepers.spawn(follow);
@@ -181,6 +195,15 @@ impl Reverse {
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.shared.session
+    }
+
+    /// How they are doing now.
+    #[must_use]
+    pub fn status(&self) -> ReverseStatus {
+        ReverseStatus {
+            tunnels: self.shared.lock().lines.len(),
+            traffic: self.shared.traffic.snapshot(),
+        }
     }
 
     /// Waits until there is a tunnel to each replica, or a failure to get one beside those that

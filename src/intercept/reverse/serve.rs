@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::counted::Counted;
 use super::{Event, Shared, Standing};
 use crate::dial::{Dial as _, DialError, Laptop};
 use crate::tunnel::{Incoming, join};
@@ -24,7 +25,8 @@ pub(super) async fn serve(shared: Arc<Shared>, standing: Arc<Standing>, mut inco
             let Ok(stream) = incoming.accept() else {
                 return;
             };
-            let (_, result) = join(stream, socket).await;
+            let app = Counted::new(socket, shared.traffic.clone());
+            let (_, result) = join(stream, app).await;
             if let Err(error) = result {
                 tracing::debug!(%error, claim = standing.claim.id, "a stream broke");
             }

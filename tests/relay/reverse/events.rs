@@ -48,6 +48,92 @@ async fn each_request_is_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_caller_who_leaves_it_is_told_that_they_left() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = Side::of("ann", &[&stage]).await;
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    ann.claim("ann", listener.local_addr().unwrap()).await;
+    let head = "HTTP/1.1\r\nHost: x\r\nx-user: ann\r\n";
+    // Before the app answers, in the middle of a body, and with a body that is none.
+    let waits = format!("GET /waits {head}\r\n");
+    let half = format!("POST /half {head}Content-Length: 10\r\n\r\nhalf");
+    let nonsense = format!("POST /nonsense {head}Transfer-Encoding: chunked\r\n\r\nxyz\r\n");
+    for (text, path, status) in [
+        (waits, "/waits", 0),
+        (half, "/half", 0),
+        (nonsense, "/nonsense", 400),
+    ] {
+        let mut caller = stage.caller().await;
+        caller.write_all(text.as_bytes()).await.unwrap();
+        let accepted = timeout(LONG, listener.accept());
+        // What is malformed from the start may not come so far.
+        let app = if status == 0 {
+            Some(accepted.await.unwrap().unwrap())
+        } else {
+            None
+        };
+        if status == 0 {
+            drop(caller);
+        } else {
+            let mut answer = Vec::new();
+            let _ = timeout(LONG, caller.read_to_end(&mut answer))
+                .await
+                .unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 400"));
+        }
+        let event = timeout(LONG, ann.events.recv()).await.unwrap().unwrap();
+        let method = if path == "/waits" { "GET" } else { "POST" };
+        assert_eq!(told(event), line("ann", method, path, status));
+        drop(app);
+    }
+    let more = ann.all().await;
+    assert!(more.is_empty(), "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_told_with_the_answers_to_them() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = Side::of("ann", &[&stage]).await;
+    let mut standing = ann.standing("ann", app("ann").await);
+    standing.claim.mirror = true;
+    ann.reverse.attach(standing, None).await.unwrap();
+    assert_eq!(who(&stage, "ann").await, "pods");
+    let headers = [("x-user", "ann")];
+    assert_eq!(stage.get("/early", &headers).await.0, 413);
+    let served =
+        async |side: &mut Side| told(timeout(LONG, side.events.recv()).await.unwrap().unwrap());
+    assert_eq!(served(&mut ann).await, line("ann", "GET", "/", 200));
+    assert_eq!(served(&mut ann).await, line("ann", "GET", "/early", 413));
+    // Where nobody answers the copy, there is no status of it.
+    let mut standing = ann.standing("other", nobody().await);
+    standing.claim.mirror = true;
+    ann.reverse.attach(standing, None).await.unwrap();
+    assert_eq!(who(&stage, "other").await, "pods");
+    let served = ann.wait(|event| match event {
+        Event::Served(served) => Some(served.status),
+        _ => None,
+    });
+    assert_eq!(served.await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_apps_is_counted_while_it_goes() {
+    let stage = Stage::set_up().await;
+    let ann = Side::of("ann", &[&stage]).await;
+    ann.claim("ann", app("ann").await).await;
+    let before = ann.reverse.status();
+    assert_eq!((before.tunnels, before.traffic.streams_total), (1, 0));
+    let (_, answer) = stage.get("/", &[("x-user", "ann")]).await;
+    let now = ann.reverse.status().traffic;
+    // The stream is kept for the next request.
+    assert_eq!((now.streams, now.streams_total), (1, 1));
+    assert!(now.sent >= answer.len() as u64 / 2, "{now:?}");
+    assert!(now.received > 20, "{now:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_claim_on_everything_requests_are_told_and_connections_that_are_no_http() {
     let stage = Stage::set_up().await;
     let mut ann = Side::of("ann", &[&stage]).await;
