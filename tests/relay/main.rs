@@ -15,3 +15,5 @@ mod second;
 mod sessions;
 mod smuggling;
 mod support;
+#[path = "../common/thief.rs"]
+mod thief;
