@@ -180,14 +180,14 @@ pub fn overlapping(port: u16, claim: &rule::Claim, others: &[Claim]) -> Vec<rule
 mod tests {
     use super::*;
     use crate::rule::{AppProtocol, Condition, Conditions};
-    use crate::tunnel::SessionId;
+    use crate::tunnel::Identity;
 
     fn claim(id: &str, owner: &str, since: u64, headers: &[&str]) -> rule::Claim {
         let conditions = headers.iter().map(|text| Condition::header(text).unwrap());
         rule::Claim {
             id: id.to_owned(),
             owner: owner.to_owned(),
-            session: SessionId::random(),
+            session: Identity::random().session(),
             conditions: Conditions::new(conditions.collect()).unwrap(),
             since,
             mirror: false,

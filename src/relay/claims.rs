@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use super::ports::{Entry, Port};
 use super::sessions::Session;
@@ -98,6 +99,14 @@ impl Claims {
         let gone = |entry: &Entry| entry.session.is_gone();
         state.remove(&self.ports, gone);
         state.forget();
+    }
+
+    /// Somebody else wanted to be the session `id`: its owner is told, where it is here.
+    pub(super) fn intruded(&self, id: SessionId) {
+        let session = self.lock().sessions.get(&id).cloned();
+        if let Some(attempts) = session.and_then(|session| session.intruded()) {
+            warn!(session = %id, attempts, "somebody else wants to be this session");
+        }
     }
 
     /// Tells all who have claims on the Service that its pods cannot be reached on `port`.
@@ -275,14 +284,16 @@ impl Joined {
         let mut in_its_way = Vec::new();
         for entry in there {
             if entry.claim.id == claim.id {
-                if entry.session.id != self.session.id {
+                let own = entry.session.id == self.session.id;
+                // Ids are no secret either: whoever the record in the cluster is of insists on it.
+                if !own && over.is_none() {
                     return Err(format!("claim {} is another session's", claim.id));
                 }
-                if entry.claim == claim {
+                if own && entry.claim == claim {
                     port.retire(false);
                     return Ok(());
                 }
-                in_its_way.push((entry.clone(), false));
+                in_its_way.push((entry.clone(), !own));
             } else if claim.verdict(&entry.claim) == Verdict::Conflicts {
                 // One's own ghost needs no permission to be cleaned up.
                 let ghost = entry.claim.owner == claim.owner && !entry.session.is_live();

@@ -27,6 +27,8 @@ pub enum Refused {
     Version,
     /// It does not know the secret of the role that it asked for.
     Proof,
+    /// It wanted to be a session that is another kdev's.
+    Session,
     /// There are as many tunnels as there is memory for.
     Busy,
     /// It left.
@@ -36,13 +38,14 @@ pub enum Refused {
 }
 
 impl Refused {
-    const ALL: [(Self, &str); 9] = [
+    const ALL: [(Self, &str); 10] = [
         (Self::Foreign, "{reason=\"foreign\"}"),
         (Self::Crowded, "{reason=\"crowded\"}"),
         (Self::Silent, "{reason=\"silent\"}"),
         (Self::Malformed, "{reason=\"malformed\"}"),
         (Self::Version, "{reason=\"version\"}"),
         (Self::Proof, "{reason=\"proof\"}"),
+        (Self::Session, "{reason=\"session\"}"),
         (Self::Busy, "{reason=\"busy\"}"),
         (Self::Broken, "{reason=\"broken\"}"),
         (Self::Unready, "{reason=\"unready\"}"),
@@ -53,10 +56,12 @@ impl Refused {
     pub fn of(error: &HandshakeError) -> Self {
         match error {
             HandshakeError::TimedOut => Self::Silent,
+            HandshakeError::NotTheOwner(_) => Self::Session,
             HandshakeError::Refused(refusal) => match refusal.code {
                 RefusalCode::Malformed => Self::Malformed,
                 RefusalCode::Version => Self::Version,
                 RefusalCode::Proof => Self::Proof,
+                RefusalCode::Session => Self::Session,
                 RefusalCode::Busy => Self::Busy,
             },
             HandshakeError::Io(_)

@@ -16,6 +16,9 @@ use crate::tunnel::{Health, Opener, SessionId};
 pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// How long the claims of a session without a tunnel are kept: a laptop that wakes resumes.
 pub(super) const SILENT: Duration = Duration::from_secs(600);
+/// How often a session is told that others want to be it: at once, and then so that its owner sees
+/// it goes on and still reads everything else.
+const WARN_EACH: Duration = Duration::from_secs(10);
 /// Messages that wait for one tunnel's control stream.
 const TELLS: usize = 64;
 
@@ -27,6 +30,15 @@ pub(super) struct Session {
     link: Mutex<Link>,
     changed: Notify,
     losses: AtomicU64,
+    intrusions: Mutex<Intrusions>,
+}
+
+/// Attempts of others to be this session.
+#[derive(Debug, Default)]
+struct Intrusions {
+    /// Those that the owner does not know of.
+    untold: u64,
+    told: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +79,7 @@ impl Session {
             link: Mutex::default(),
             changed: Notify::new(),
             losses: AtomicU64::new(0),
+            intrusions: Mutex::default(),
         }
     }
 
@@ -135,6 +148,23 @@ impl Session {
                 return None;
             }
         }
+    }
+
+    /// Somebody else wanted to be this session and was refused. Says how often that was since its
+    /// owner was told, where that is due again.
+    pub(super) fn intruded(&self) -> Option<u64> {
+        let mut seen = self
+            .intrusions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        seen.untold += 1;
+        if seen.told.is_some_and(|at| at.elapsed() < WARN_EACH) {
+            return None;
+        }
+        seen.told = Some(Instant::now());
+        let attempts = std::mem::take(&mut seen.untold);
+        self.tell(&Tell::Intruded { attempts });
+        Some(attempts)
     }
 
     /// Tells it something, through whichever tunnel takes it.

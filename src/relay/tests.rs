@@ -16,7 +16,7 @@ use crate::rule::control::{Ask, Tell};
 use crate::rule::{AppProtocol, Claim, Conditions};
 use crate::tunnel::control::{Reader, write};
 use crate::tunnel::{
-    Budget, HandshakeError, Hello, Opener, Protocol, Role, Secret, SessionId, connect, datagram,
+    Budget, HandshakeError, Identity, Opener, Protocol, Role, Secret, SessionId, connect, datagram,
     open, serve as listen,
 };
 
@@ -132,9 +132,10 @@ impl Stage {
 
     async fn forward(&self) -> Opener {
         let socket = TcpStream::connect(self.address).await.unwrap();
-        let hello = Hello::new(Role::Forward, SessionId::random());
         let secret = Secret::new(FORWARD).unwrap();
-        let (io, _) = connect(socket, &hello, &secret).await.unwrap();
+        let identity = Identity::random();
+        let connected = connect(socket, Role::Forward, &identity, &secret);
+        let (io, _) = connected.await.unwrap();
         let share = Budget::new(64 << 20).share().unwrap();
         let (opener, driver) = open(io, share).await.unwrap();
         tokio::spawn(driver.run());
@@ -142,11 +143,12 @@ impl Stage {
     }
 
     /// A kdev that answers every caller with `name` and the caller's address, once it has `port`.
-    async fn attach(&self, session: SessionId, port: u16, name: &'static str) -> Tell {
+    async fn attach(&self, identity: &Identity, port: u16, name: &'static str) -> Tell {
         let socket = TcpStream::connect(self.address).await.unwrap();
-        let hello = Hello::new(Role::Reverse, session);
+        let session = identity.session();
         let secret = Secret::new(INTERCEPT).unwrap();
-        let (io, _) = connect(socket, &hello, &secret).await.unwrap();
+        let connected = connect(socket, Role::Reverse, identity, &secret);
+        let (io, _) = connected.await.unwrap();
         let share = Budget::new(64 << 20).share().unwrap();
         let mut listener = listen(io, share).await.unwrap();
         let (told, tell) = tokio::sync::oneshot::channel();
@@ -335,8 +337,8 @@ async fn the_pods_nameservers_are_reached_whatever_the_policy_says() {
 async fn a_forward_secret_takes_no_listener() {
     let stage = Stage::set_up().await;
     let socket = TcpStream::connect(stage.address).await.unwrap();
-    let hello = Hello::new(Role::Reverse, SessionId::random());
-    let refused = connect(socket, &hello, &Secret::new(FORWARD).unwrap()).await;
+    let secret = Secret::new(FORWARD).unwrap();
+    let refused = connect(socket, Role::Reverse, &Identity::random(), &secret).await;
     assert!(
         matches!(refused, Err(HandshakeError::Impostor)),
         "{refused:?}"
@@ -356,23 +358,23 @@ async fn callers_reach_the_session_that_attached_and_the_pods_otherwise() {
     });
     assert_eq!(stage.call(stage.first).await, "the original");
 
-    let (me, other) = (SessionId::random(), SessionId::random());
+    let (me, other) = (Identity::random(), Identity::random());
     let port = stage.first;
     let attached = Tell::Attached {
         port,
-        id: me.to_string(),
+        id: me.session().to_string(),
     };
-    assert_eq!(stage.attach(me, port, "mine").await, attached);
+    assert_eq!(stage.attach(&me, port, "mine").await, attached);
     assert_eq!(stage.call(port).await, "mine for 127.0.0.1");
     // Another session is refused; the same one, reconnected, is not.
-    let told = stage.attach(other, port, "other").await;
+    let told = stage.attach(&other, port, "other").await;
     assert!(
         matches!(told, Tell::Refused { port: p, .. } if p == port),
         "{told:?}"
     );
-    assert_eq!(stage.attach(me, port, "mine").await, attached);
+    assert_eq!(stage.attach(&me, port, "mine").await, attached);
     assert_eq!(stage.call(port).await, "mine for 127.0.0.1");
-    let told = stage.attach(other, 1, "other").await;
+    let told = stage.attach(&other, 1, "other").await;
     assert!(matches!(told, Tell::Refused { port: 1, .. }), "{told:?}");
     // Nobody has the second port, and it has no pods.
     assert_eq!(stage.call(port + 1).await, "");

@@ -19,8 +19,8 @@ use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
 use crate::tunnel::control::{Reader, write};
 use crate::tunnel::{
-    Accepted, Budget, Ended, Keys, Opener, Protocol, Role, Secret, SessionId, Share, accept, open,
-    serve,
+    Accepted, Budget, Ended, HandshakeError, Keys, Opener, Protocol, Role, Secret, SessionId,
+    Share, accept, open, serve,
 };
 
 /// Peers that have not proved themselves at a time. One more cuts off the oldest: an honest one
@@ -107,6 +107,9 @@ impl Tunnels {
             Ok(accepted) => Ok(accepted),
             Err(error) => {
                 debug!(%peer, %error, "no tunnel");
+                if let HandshakeError::NotTheOwner(session) = error {
+                    self.claims.intruded(session);
+                }
                 Err(Refused::of(&error))
             }
         }

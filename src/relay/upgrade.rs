@@ -136,9 +136,9 @@ mod tests {
             assert!(!taken);
             assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
         }
-        let early = "GET / HTTP/1.1\r\nUpgrade: kdev-tunnel\r\n\r\nKDEV-TUNNEL 1\r\n";
+        let early = "GET / HTTP/1.1\r\nUpgrade: kdev-tunnel\r\n\r\nKDEV-TUNNEL 2\r\n";
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(MAX_HEAD));
-        for request in [early, &long, "KDEV-TUNNEL 1\r\nrole: forward\r\n", ""] {
+        for request in [early, &long, "KDEV-TUNNEL 2\r\nrole: forward\r\n", ""] {
             let (answer, taken) = answer(64 << 10, request).await;
             assert!(!taken && answer.is_empty(), "{answer}");
         }

@@ -2,7 +2,7 @@
 //! tunnel (see [`crate::tunnel::control`]).
 //!
 //! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`],
-//! [`Tell::Served`] and [`Tell::Unreached`] come unasked.
+//! [`Tell::Served`], [`Tell::Unreached`] and [`Tell::Intruded`] come unasked.
 
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +124,12 @@ pub enum Tell {
     Unreached {
         /// The port.
         port: u16,
+    },
+    /// Somebody else wanted a tunnel of this session and was refused. Comes unasked, at most once in
+    /// ten seconds.
+    Intruded {
+        /// How often, since this was told last.
+        attempts: u64,
     },
     /// What arrived on a port.
     Seen {

@@ -1,14 +1,15 @@
 //! Who is there: versions, roles and the mutual proof, before the first byte of HTTP/2.
 //!
 //! ```text
-//! kdev   KDEV-TUNNEL 1, role, session, nonce
-//! relay  KDEV-RELAY 1 challenge, nonce, proof        or  refused, code, reason
-//! kdev   KDEV-TUNNEL proof, proof, and HTTP/2 at once in a forward tunnel
-//! relay  KDEV-RELAY 1 welcome, HTTP/2                or  refused, code, reason
+//! kdev   KDEV-TUNNEL 2, role, session, nonce
+//! relay  KDEV-RELAY 2 challenge, nonce, proof        or  refused, code, reason
+//! kdev   KDEV-TUNNEL proof, proof, key, signature, and HTTP/2 at once in a forward tunnel
+//! relay  KDEV-RELAY 2 welcome, HTTP/2                or  refused, code, reason
 //! ```
 //!
 //! The relay proves itself first: kdev sends nothing of its user's to what does not know the
-//! secret. A recorded proof is worthless, since each side's nonce is new.
+//! secret. A recorded proof is worthless, since each side's nonce is new. All who may use a role
+//! know its secret, so kdev also signs: the session is its own and no colleague's.
 
 use std::io;
 use std::time::Duration;
@@ -16,9 +17,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::head::{
-    Answer, Hello, MAX_HEAD, Nonce, Refusal, RefusalCode, Role, encode_proof, parse_proof,
-};
+use super::head::{Answer, Hello, MAX_HEAD, Nonce, Proof, Refusal, RefusalCode, Role, SessionId};
+use super::identity::Identity;
 use super::proof::{Secret, Side, Transcript};
 use super::{OLDEST_VERSION, VERSION};
 use crate::io::{Io, Prefixed};
@@ -38,6 +38,9 @@ pub enum HandshakeError {
     /// The relay says no.
     #[error("the relay refused the tunnel: {}", .0.reason)]
     Refused(Refusal),
+    /// Somebody who knows the secret wants to be a session that is not theirs.
+    #[error("session {0} is another kdev's")]
+    NotTheOwner(SessionId),
     /// Whatever answers is no relay.
     #[error("what answers on the tunnel port is not kdev's relay")]
     NotARelay,
@@ -78,25 +81,29 @@ pub struct Accepted<T, A> {
     pub admitted: A,
 }
 
-/// kdev's half. Gives the stream that HTTP/2 goes over, and the relay's program version.
+/// kdev's half, for a tunnel of `role`. Gives the stream that HTTP/2 goes over, and the relay's
+/// program version.
 ///
 /// # Errors
 /// When the relay refuses, is none, cannot prove itself, or the stream fails.
 pub async fn connect<T: Io>(
     io: T,
-    hello: &Hello,
+    role: Role,
+    identity: &Identity,
     secret: &Secret,
 ) -> Result<(Prefixed<T>, String), HandshakeError> {
-    tokio::time::timeout(HANDSHAKE_LIMIT, connecting(io, hello, secret))
+    tokio::time::timeout(HANDSHAKE_LIMIT, connecting(io, role, identity, secret))
         .await
         .map_err(|_| HandshakeError::TimedOut)?
 }
 
 async fn connecting<T: Io>(
     io: T,
-    hello: &Hello,
+    role: Role,
+    identity: &Identity,
     secret: &Secret,
 ) -> Result<(Prefixed<T>, String), HandshakeError> {
+    let hello = Hello::new(role, identity.session());
     let mut heads = Heads::new(io);
     heads.send(&hello.encode()).await?;
     let (transcript, proof, program) = match heads.answer().await? {
@@ -112,7 +119,7 @@ async fn connecting<T: Io>(
                     version,
                 });
             }
-            (transcript(hello, version, nonce), proof, program)
+            (transcript(&hello, version, nonce), proof, program)
         }
         Answer::Refused(refusal) => return Err(HandshakeError::Refused(refusal)),
         Answer::Welcome => return Err(HandshakeError::NotARelay),
@@ -120,8 +127,11 @@ async fn connecting<T: Io>(
     if !transcript.verify(secret, Side::Relay, &proof) {
         return Err(HandshakeError::Impostor);
     }
-    let proof = transcript.sign(secret, Side::Kdev);
-    heads.send(&encode_proof(&proof)).await?;
+    let proof = Proof {
+        proof: transcript.sign(secret, Side::Kdev),
+        ownership: Some(identity.sign(&transcript)),
+    };
+    heads.send(&proof.encode()).await?;
     match heads.answer().await? {
         Answer::Welcome => Ok((heads.into_io(), program)),
         Answer::Refused(refusal) => Err(HandshakeError::Refused(refusal)),
@@ -188,13 +198,22 @@ async fn accepting<T: Io, A>(
         program: env!("CARGO_PKG_VERSION").to_owned(),
     };
     heads.send(&challenge.encode()).await?;
-    let proof = parse_proof(&heads.receive().await?);
-    if !proof.is_some_and(|proof| transcript.verify(secret, Side::Kdev, &proof)) {
+    let proof = Proof::parse(&heads.receive().await?);
+    let proof = proof.filter(|said| transcript.verify(secret, Side::Kdev, &said.proof));
+    let Some(proof) = proof else {
         let reason = format!(
             "the proof for a {} tunnel is wrong: another secret than the relay's",
             hello.role.name()
         );
         return Err(heads.refuse(RefusalCode::Proof, &reason).await);
+    };
+    let ownership = proof.ownership;
+    if !ownership.is_some_and(|ownership| ownership.verify(&transcript)) {
+        let error = HandshakeError::NotTheOwner(hello.session);
+        let reason = format!("{error}; only the one that began it can prove that it is its own");
+        // Whoever it is knows why now; the relay has somebody else to tell.
+        let _ = heads.refuse(RefusalCode::Session, &reason).await;
+        return Err(error);
     }
     let admitted = match admit(&hello) {
         Ok(admitted) => admitted,

@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::identity::Ownership;
+use super::proof::PROOF;
+
 /// First word of what kdev says.
 const KDEV: &str = "KDEV-TUNNEL";
 /// First word of what the relay says.
@@ -37,17 +40,10 @@ impl Role {
     }
 }
 
-/// Tells one kdev process from another; the same over all of its tunnels and reconnects.
+/// Tells one kdev process from another; the same over all of its tunnels and reconnects. Knowing it
+/// is no use to others: it is what an [`Identity`](super::Identity) shows of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(pub [u8; 16]);
-
-impl SessionId {
-    /// One that nobody else has.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(random())
-    }
-}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +81,7 @@ impl Nonce {
     }
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     // Fails only on a system without a random number source, where nothing is safe.
     #[allow(clippy::expect_used)]
@@ -110,7 +106,7 @@ pub struct Hello {
 impl Hello {
     /// A first message with a fresh nonce.
     #[must_use]
-    pub fn new(role: Role, session: SessionId) -> Self {
+    pub(super) fn new(role: Role, session: SessionId) -> Self {
         Self {
             version: super::VERSION,
             role,
@@ -165,15 +161,18 @@ pub enum RefusalCode {
     Version,
     /// The proof is wrong: another secret.
     Proof,
+    /// The session is another kdev's.
+    Session,
     /// The relay has no room or is about to end; later, or another replica.
     Busy,
     /// The first message makes no sense.
     Malformed,
 }
 
-const CODES: [(RefusalCode, &str); 4] = [
+const CODES: [(RefusalCode, &str); 5] = [
     (RefusalCode::Version, "version"),
     (RefusalCode::Proof, "proof"),
+    (RefusalCode::Session, "session"),
     (RefusalCode::Busy, "busy"),
     (RefusalCode::Malformed, "malformed"),
 ];
@@ -186,7 +185,7 @@ pub(super) enum Answer {
         /// The version that both speak.
         version: u16,
         nonce: Nonce,
-        proof: [u8; super::proof::PROOF],
+        proof: [u8; PROOF],
         /// The version of the program, for people.
         program: String,
     },
@@ -249,16 +248,45 @@ impl Answer {
 }
 
 /// kdev's second message.
-pub(super) fn encode_proof(proof: &[u8]) -> String {
-    format!("{KDEV} proof\r\nproof: {}\r\n\r\n", hex(proof))
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// It knows the secret of its role.
+    pub(super) proof: [u8; PROOF],
+    /// The session is its own; a peer that cannot show it may leave this out.
+    pub(super) ownership: Option<Ownership>,
 }
 
-pub(super) fn parse_proof(text: &str) -> Option<[u8; super::proof::PROOF]> {
-    let (first, fields) = split(text)?;
-    if first.strip_prefix(KDEV) != Some(" proof") {
-        return None;
+impl Proof {
+    pub(super) fn encode(&self) -> String {
+        let mut text = format!("{KDEV} proof\r\nproof: {}\r\n", hex(&self.proof));
+        if let Some(Ownership { key, signature }) = &self.ownership {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "key: {}\r\nsignature: {}\r\n",
+                hex(key),
+                hex(signature)
+            );
+        }
+        text + "\r\n"
     }
-    unhex(fields.get("proof")?)
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (first, fields) = split(text)?;
+        if first.strip_prefix(KDEV) != Some(" proof") {
+            return None;
+        }
+        let ownership = || {
+            Some(Ownership {
+                key: unhex(fields.get("key")?)?,
+                signature: unhex(fields.get("signature")?)?,
+            })
+        };
+        Some(Self {
+            proof: unhex(fields.get("proof")?)?,
+            ownership: ownership(),
+        })
+    }
 }
 
 struct Fields<'a>(&'a str);

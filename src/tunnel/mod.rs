@@ -16,6 +16,7 @@ mod handshake;
 mod head;
 mod health;
 mod held;
+mod identity;
 mod join;
 mod life;
 mod link;
@@ -35,6 +36,7 @@ pub use cause::{CAUSE_HEADER, REASON_HEADER, cause_of, refusal};
 pub use handshake::{Accepted, HANDSHAKE_LIMIT, HandshakeError, Keys, accept, connect};
 pub use head::{Hello, Refusal, RefusalCode, Role, SessionId};
 pub use health::Health;
+pub use identity::Identity;
 pub use join::join;
 pub use life::{DEAD_AFTER, Ended, PING_EVERY};
 pub use link::{Caller, Driver, Opener, Protocol, Speaks, open};
@@ -43,9 +45,9 @@ pub use proof::Secret;
 pub use stream::Stream;
 
 /// The newest form of the tunnel that this build speaks.
-pub const VERSION: u16 = 1;
-/// The oldest form that it still speaks.
-pub const OLDEST_VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// The oldest form that it still speaks: before it, whoever knew a session's id could join it.
+pub const OLDEST_VERSION: u16 = 2;
 /// The port of the relay's own loopback where tunnels arrive.
 pub const TUNNEL_PORT: u16 = 7000;
 /// The port of the relay's pod where they arrive by an HTTP upgrade, where it listens there.

@@ -57,18 +57,26 @@ impl Transcript {
         // HMAC takes keys of any length, so this cannot fail.
         #[allow(clippy::unwrap_used)]
         let mut mac = Hmac::<Sha256>::new_from_slice(&secret.0).unwrap();
-        // Every field has a fixed length but the labels, which end in a zero byte.
+        // The labels end in a zero byte, as none of them is another's beginning.
         mac.update(match side {
             Side::Kdev => b"kdev-tunnel kdev\0",
             Side::Relay => b"kdev-tunnel relay\0",
         });
-        mac.update(&self.version.to_be_bytes());
-        mac.update(self.role.name().as_bytes());
-        mac.update(b"\0");
-        mac.update(&self.session.0);
-        mac.update(&self.kdev.0);
-        mac.update(&self.relay.0);
+        mac.update(&self.to_bytes());
         mac
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        // Every field has a fixed length but the role, which ends in a zero byte.
+        [
+            &self.version.to_be_bytes()[..],
+            self.role.name().as_bytes(),
+            b"\0",
+            &self.session.0,
+            &self.kdev.0,
+            &self.relay.0,
+        ]
+        .concat()
     }
 
     pub(super) fn sign(&self, secret: &Secret, side: Side) -> [u8; PROOF] {

@@ -12,7 +12,7 @@ use kdev::addr::Target;
 use kdev::dial::{Dial, DialError, DialUdp, Flow, Room};
 use kdev::proxy::{Access, AllowedPeers, Config, MAX_FLOWS, Password};
 use kdev::relay::{Names as Resolver, Policy, Relay, Settings};
-use kdev::tunnel::{self, Budget, Hello, Opener, Protocol, Role, Secret, SessionId};
+use kdev::tunnel::{self, Budget, Identity, Opener, Protocol, Role, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -180,10 +180,12 @@ async fn through_a_relay(folder: &tempfile::TempDir) -> Proxy {
     let relay = Relay::start(&settings, Resolver::system().unwrap()).unwrap();
     let socket = TcpStream::connect(relay.address().unwrap()).await.unwrap();
     let running = relay.run(std::future::pending());
-    let hello = Hello::new(Role::Forward, SessionId::random());
     let opening = async {
         let secret = Secret::new([1; 32]).unwrap();
-        let (io, _) = tunnel::connect(socket, &hello, &secret).await.unwrap();
+        let identity = Identity::random();
+        let (io, _) = tunnel::connect(socket, Role::Forward, &identity, &secret)
+            .await
+            .unwrap();
         let share = Budget::new(64 << 20).share().unwrap();
         tunnel::open(io, share).await.unwrap()
     };

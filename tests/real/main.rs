@@ -41,5 +41,7 @@ mod sharing;
 mod site;
 mod slow;
 mod team;
+#[path = "../common/thief.rs"]
+mod thief;
 mod traffic;
 mod transcripts;

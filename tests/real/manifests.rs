@@ -6,9 +6,7 @@ use std::process::Command;
 use kdev::rule::control::{Ask, Tell};
 use kdev::rule::{AppProtocol, Claim, Conditions};
 use kdev::tunnel::control::{Reader, write};
-use kdev::tunnel::{
-    Budget, HandshakeError, Hello, Protocol, Role, Secret, SessionId, connect, serve,
-};
+use kdev::tunnel::{Budget, HandshakeError, Identity, Protocol, Role, Secret, connect, serve};
 use serde_json::{Value, json};
 
 use crate::lab::{self, Only};
@@ -135,10 +133,10 @@ impl Drop for Roles {
 
 /// Registers a listener as a kdev would, and gives what the relay says of it.
 async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeError> {
-    let session = SessionId::random();
-    let hello = Hello::new(Role::Reverse, session);
+    let identity = Identity::random();
+    let session = identity.session();
     let secret = Secret::new(key).unwrap();
-    let (io, _) = connect(peer.dial(pod).await, &hello, &secret).await?;
+    let (io, _) = connect(peer.dial(pod).await, Role::Reverse, &identity, &secret).await?;
     let mut listener = serve(io, Budget::new(1 << 20).share().unwrap()).await?;
     let incoming = listener.next().await.unwrap();
     assert_eq!(incoming.protocol, Protocol::Control);

@@ -12,8 +12,8 @@ use kdev::k8s::portforward::{KnownForm, PortForward};
 use kdev::k8s::{Client, KubeOptions};
 use kdev::task::Tasks;
 use kdev::tunnel::{
-    Budget, HandshakeError, Hello, Opener, Protocol, Role, Secret, SessionId, Stream, TUNNEL_PORT,
-    connect, open,
+    Budget, HandshakeError, Identity, Opener, Protocol, Role, Secret, Stream, TUNNEL_PORT, connect,
+    open,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -79,8 +79,13 @@ impl Peer {
 
 /// A forward tunnel over `io`; it ends with its last [`Opener`].
 pub(crate) async fn tunnel<T: Io + 'static>(io: T, key: &[u8]) -> Result<Opener, HandshakeError> {
-    let hello = Hello::new(Role::Forward, SessionId::random());
-    let (io, _) = connect(io, &hello, &Secret::new(key).unwrap()).await?;
+    let (io, _) = connect(
+        io,
+        Role::Forward,
+        &Identity::random(),
+        &Secret::new(key).unwrap(),
+    )
+    .await?;
     let share = Budget::new(BUDGET).share().unwrap();
     let (opener, driver) = open(io, share).await?;
     // It ends by itself, with the test at the latest.

@@ -16,3 +16,5 @@ mod second;
 mod sessions;
 mod smuggling;
 mod support;
+#[path = "../common/thief.rs"]
+mod thief;

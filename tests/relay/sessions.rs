@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use kdev::rule::control::{Ask, Tell};
 use kdev::rule::{AppProtocol, Condition};
-use kdev::tunnel::SessionId;
+use kdev::tunnel::Identity;
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::support::*;
+use super::thief::{self, Shows};
 
 fn over(claim: kdev::rule::Claim, port: u16, by: Option<&str>) -> Ask {
     Ask::Attach {
@@ -56,8 +58,8 @@ async fn a_goodbye_gives_all_back_at_once() {
 async fn a_session_that_breaks_is_waited_for_and_its_claim_kept() {
     let stage = Stage::set_up().await;
     stage.pods("pods").await;
-    let (session, server) = (SessionId::random(), app("ann").await);
-    let mut ann = stage.kdev_of(session, "ann", server).await;
+    let (identity, server) = (Identity::random(), app("ann").await);
+    let mut ann = stage.kdev_of(&identity, "ann", server).await;
     ann.mine("ann").await;
     let claim = ann.claim("ann", &[Condition::header("x-user: ann").unwrap()]);
     let mut fall = ann.claim("fall", &[Condition::header("x-user: fall").unwrap()]);
@@ -67,11 +69,11 @@ async fn a_session_that_breaks_is_waited_for_and_its_claim_kept() {
     // Held, and served when it is back within that time.
     let (held, _) = tokio::join!(stage.get("/", &[("x-user", "ann")]), async {
         sleep(Duration::from_millis(700)).await;
-        let ann = stage.kdev_of(session, "ann", server).await;
+        let ann = stage.kdev_of(&identity, "ann", server).await;
         std::mem::forget(ann);
     });
     assert!(held.1.contains("ann GET /"), "{}", held.1);
-    let mut again = stage.kdev_of(session, "ann", server).await;
+    let mut again = stage.kdev_of(&identity, "ann", server).await;
     assert!(matches!(
         again.attach(claim.clone()).await,
         Tell::Attached { .. }
@@ -83,8 +85,8 @@ async fn a_session_that_breaks_is_waited_for_and_its_claim_kept() {
 async fn nobody_waits_for_long_and_nobody_twice() {
     let stage = Stage::set_up().await;
     stage.pods("pods").await;
-    let (session, server) = (SessionId::random(), app("ann").await);
-    let mut ann = stage.kdev_of(session, "ann", server).await;
+    let (identity, server) = (Identity::random(), app("ann").await);
+    let mut ann = stage.kdev_of(&identity, "ann", server).await;
     ann.mine("ann").await;
     let mut fall = ann.claim("fall", &[Condition::header("x-user: fall").unwrap()]);
     fall.fallback = true;
@@ -114,18 +116,18 @@ async fn nobody_waits_for_long_and_nobody_twice() {
         begun.elapsed()
     );
     // The claim is still there, and works when its owner is.
-    let mut back = stage.kdev_of(session, "ann", server).await;
+    let mut back = stage.kdev_of(&identity, "ann", server).await;
     let told = back.ask(&Ask::Look { port: back.port }).await;
     assert!(
         matches!(&told, Tell::Seen { claims, .. } if claims.len() == 2),
         "{told:?}"
     );
-    let sessions = vec![session, SessionId::random()];
+    let sessions = vec![identity.session(), Identity::random().session()];
     let told = back.ask(&Ask::Live { sessions }).await;
     assert_eq!(
         told,
         Tell::Live {
-            sessions: vec![session]
+            sessions: vec![identity.session()]
         }
     );
     assert!(
@@ -176,6 +178,81 @@ async fn a_frozen_session_costs_its_requests_six_seconds_at_most() {
     let begun = Instant::now();
     assert_eq!(stage.get("/", &[("x-user", "ann")]).await.0, 503);
     assert!(begun.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_knows_key_and_id_joins_no_session_and_its_owner_is_told() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let (identity, server) = (Identity::random(), app("ann").await);
+    let session = identity.session();
+    let mut ann = stage.kdev_of(&identity, "ann", server).await;
+    ann.mine("ann").await;
+    let steal = async |stage: &Stage, shows| {
+        let socket = TcpStream::connect(stage.tunnels).await.unwrap();
+        let told = thief::join(socket, &KEY, session, shows).await;
+        assert!(told.contains("refused"), "{told}");
+        assert!(told.contains("code: session"), "{told}");
+    };
+    let mine = async || {
+        for _ in 0..30 {
+            let (_, answer) = stage.get("/", &[("x-user", "ann")]).await;
+            assert!(answer.contains("ann GET"), "{answer}");
+        }
+    };
+    steal(&stage, Shows::Nothing).await;
+    let told = ann.tells.recv().await.unwrap();
+    assert_eq!(told, Tell::Intruded { attempts: 1 });
+    // Many attempts are no flood for the owner.
+    for _ in 0..20 {
+        steal(&stage, Shows::OwnKey).await;
+    }
+    mine().await;
+    assert!(ann.tells.try_recv().is_err());
+
+    // Nor is there anything to gain where the owner has not been yet.
+    let fresh = stage.replica().await;
+    for shows in [Shows::Nothing, Shows::OwnKey] {
+        steal(&fresh, shows).await;
+    }
+    let mut there = fresh.kdev_of(&identity, "ann", server).await;
+    there.mine("ann").await;
+
+    // The owner's next tunnel is let in, beside the first and after it.
+    let beside = stage.kdev_of(&identity, "ann", server).await;
+    ann.kill();
+    mine().await;
+    beside.kill();
+    let _back = stage.kdev_of(&identity, "ann", server).await;
+    mine().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_the_id_of_a_claim_first_does_not_keep_it() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut ann = stage.kdev("ann", app("ann").await).await;
+    let mut bob = stage.kdev("bob", app("bob").await).await;
+    let when = [Condition::header("x-user: ann").unwrap()];
+    let told = bob.attach(bob.claim("a1", &when)).await;
+    assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+    let told = ann.attach(ann.claim("a1", &when)).await;
+    assert!(
+        matches!(&told, Tell::Refused { reason, .. } if reason.contains("another session's")),
+        "{told:?}"
+    );
+    // Whoever has it in the cluster's record insists, and the other one is told.
+    let told = ann
+        .ask(&over(ann.claim("a1", &when), stage.first, Some("ann")))
+        .await;
+    assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+    let told = bob.tells.recv().await.unwrap();
+    assert!(
+        matches!(&told, Tell::Ousted { by, .. } if by == "ann"),
+        "{told:?}"
+    );
+    let (_, answer) = stage.get("/", &[("x-user", "ann")]).await;
+    assert!(answer.contains("ann GET"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ use kdev::rule::control::{Ask, Tell};
 use kdev::rule::{AppProtocol, Claim, Condition, Conditions};
 use kdev::tunnel::control::{Reader, write};
 use kdev::tunnel::{
-    Budget, Caller, Hello, Protocol, Role, Secret, SessionId, connect, join, serve,
+    Budget, Caller, Identity, Protocol, Role, Secret, SessionId, connect, join, serve,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -186,13 +186,13 @@ impl Stage {
     }
 
     pub async fn kdev(&self, owner: &str, app: SocketAddr) -> Kdev {
-        self.kdev_of(SessionId::random(), owner, app).await
+        self.kdev_of(&Identity::random(), owner, app).await
     }
 
-    pub async fn kdev_of(&self, session: SessionId, owner: &str, app: SocketAddr) -> Kdev {
+    pub async fn kdev_of(&self, identity: &Identity, owner: &str, app: SocketAddr) -> Kdev {
         let socket = TcpStream::connect(self.tunnels).await.unwrap();
-        let hello = Hello::new(Role::Reverse, session);
-        let (io, _) = connect(socket, &hello, &Secret::new(KEY).unwrap())
+        let secret = Secret::new(KEY).unwrap();
+        let (io, _) = connect(socket, Role::Reverse, identity, &secret)
             .await
             .unwrap();
         let mut listener = serve(io, Budget::new(64 << 20).share().unwrap())
@@ -232,7 +232,7 @@ impl Stage {
             }
         });
         Kdev {
-            session,
+            session: identity.session(),
             owner: owner.to_owned(),
             port: self.first,
             to,

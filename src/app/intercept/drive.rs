@@ -237,6 +237,11 @@ impl Driver {
                     live.doubt(port);
                 }
             }
+            reverse::Event::Intruded { attempts } => self.say(format!(
+                "somebody else who knows the intercept key wanted to join this session and was \
+                 refused (attempts: {attempts}); your requests still come to you alone. The API \
+                 server's audit log has who opened port-forwards to the relay"
+            )),
             reverse::Event::Away => self.say(
                 "the way to the relay is lost; your requests wait for it for 2 s, then get a 503"
                     .to_owned(),

@@ -71,7 +71,7 @@ async fn attempt<T: Transport>(
     let Some(share) = shared.budget.share() else {
         return Err(unreachable(replica, "too many tunnels".to_owned()));
     };
-    let greeted = greet(transport, replica, shared.session, Role::Reverse).await?;
+    let greeted = greet(transport, replica, &shared.identity, Role::Reverse).await?;
     let served = serve(greeted.io, share).await;
     served.map_err(|error| unreachable(replica, error.to_string()))
 }

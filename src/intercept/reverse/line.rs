@@ -209,6 +209,7 @@ fn hear(shared: &Shared, waiting: &mut VecDeque<Waits>, tell: Tell) {
             }
         }
         Tell::Unreached { port } => shared.tell(Event::Unreached { port }),
+        Tell::Intruded { attempts } => shared.tell(Event::Intruded { attempts }),
         // A newer relay says what this kdev has not asked for.
         Tell::Other => {}
         tell => match (waiting.pop_front(), tell) {

@@ -26,7 +26,7 @@ use crate::rule::Claim;
 use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
 use crate::tunnel::pool::{Replicas, Transport, Trouble};
-use crate::tunnel::{Budget, SessionId};
+use crate::tunnel::{Budget, Identity, SessionId};
 
 /// Bytes that all reverse tunnels of a session may hold for apps that read slowly.
 const BUDGET: u32 = 64 << 20;
@@ -72,6 +72,11 @@ pub enum Event {
         /// The relay's port.
         port: u16,
     },
+    /// Somebody else who may intercept wanted to be this session, and a replica refused them.
+    Intruded {
+        /// How often, since this was told last.
+        attempts: u64,
+    },
     /// The last tunnel was lost.
     Away,
     /// There is one again.
@@ -116,7 +121,7 @@ pub struct Reverse {
 
 #[derive(Debug)]
 struct Shared {
-    session: SessionId,
+    identity: Identity,
     budget: Budget,
     /// The tunnels, and the streams of callers.
     tasks: Tasks,
@@ -176,7 +181,7 @@ impl Reverse {
     ) -> Self {
         let tasks = Tasks::new();
         let shared = Arc::new(Shared {
-            session: SessionId::random(),
+            identity: Identity::random(),
             budget: Budget::new(BUDGET).with_streams(STREAM_WINDOW, FILLED_BY),
             keepers: tasks.child(),
             tasks,
@@ -194,7 +199,13 @@ impl Reverse {
     /// Which kdev this is to the relay, for its whole life.
     #[must_use]
     pub fn session(&self) -> SessionId {
-        self.shared.session
+        self.shared.identity.session()
+    }
+
+    /// What proves that a tunnel is of this session.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
     }
 
     /// How they are doing now.

@@ -12,7 +12,7 @@ use super::transport::{Carried, Replicas, Transport, Trouble};
 use crate::dial::DialError;
 use crate::io::Prefixed;
 use crate::task::Tasks;
-use crate::tunnel::{HandshakeError, Hello, RefusalCode, Role, SessionId, connect};
+use crate::tunnel::{HandshakeError, Identity, RefusalCode, Role, connect};
 
 /// Longest pause before the first try after a loss: just enough that a team's kdevs do not come
 /// back in one instant.
@@ -87,7 +87,7 @@ pub(crate) struct Greeted<T> {
 pub(crate) async fn greet<T: Transport>(
     transport: &T,
     replica: &str,
-    session: SessionId,
+    identity: &Identity,
     role: Role,
 ) -> Result<Greeted<T::Io>, Trouble> {
     let Carried {
@@ -95,8 +95,7 @@ pub(crate) async fn greet<T: Transport>(
         secret,
         carrier,
     } = transport.open(replica).await?;
-    let hello = Hello::new(role, session);
-    let connected = connect(io, &hello, &secret).await;
+    let connected = connect(io, role, identity, &secret).await;
     let (io, program) = connected.map_err(|error| judge(&error, replica))?;
     Ok(Greeted {
         io,
@@ -147,6 +146,7 @@ fn judge(error: &HandshakeError, replica: &str) -> Trouble {
         HandshakeError::TimedOut => text(),
         HandshakeError::Refused(refusal) if refusal.code == RefusalCode::Busy => text(),
         HandshakeError::Refused(_)
+        | HandshakeError::NotTheOwner(_)
         | HandshakeError::NotARelay
         | HandshakeError::Impostor
         | HandshakeError::Version { .. } => Trouble::lasting(text().error),

@@ -105,7 +105,7 @@ pub(super) async fn attempt<T: Transport>(
         io,
         program,
         carrier,
-    } = greet(transport, replica, shared.session, Role::Forward).await?;
+    } = greet(transport, replica, &shared.identity, Role::Forward).await?;
     let opened = open(io, share).await;
     let (opener, driver) = opened.map_err(|error| unreachable(replica, error.to_string()))?;
     let tunnel = Tunnel {

@@ -72,7 +72,7 @@ impl Pool {
     /// Which kdev this is to the relay, for its whole life.
     #[must_use]
     pub fn session(&self) -> SessionId {
-        self.shared.session
+        self.shared.identity.session()
     }
 
     /// What `kdev status` shows.

@@ -13,7 +13,7 @@ use super::transport::{Replicas, Trouble};
 use crate::dial::DialError;
 use crate::io::Traffic;
 use crate::task::Tasks;
-use crate::tunnel::{Budget, Health, Opener, SessionId};
+use crate::tunnel::{Budget, Health, Identity, Opener};
 
 /// Tunnels to one replica: one for what is small, and two for bulk, which fill any line.
 pub(super) const MOST_PER_REPLICA: usize = 3;
@@ -57,7 +57,7 @@ impl Tunnel {
 /// What all handles and tasks of a pool share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) session: SessionId,
+    pub(super) identity: Identity,
     pub(super) budget: Budget,
     pub(super) traffic: Arc<Traffic>,
     /// What moves bytes.
@@ -79,7 +79,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(replicas: watch::Receiver<Replicas>, budget: Budget, tasks: Tasks) -> Self {
         Self {
-            session: SessionId::random(),
+            identity: Identity::random(),
             budget,
             traffic: Arc::default(),
             keepers: tasks.child(),

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use super::head::{RefusalCode, Role, SessionId};
+use super::head::{RefusalCode, Role};
 use super::tally::Counted;
 use super::*;
 use crate::addr::Target;
@@ -37,10 +37,6 @@ fn keys() -> Keys {
 
 fn admit(_: &Hello) -> Result<(), String> {
     Ok(())
-}
-
-fn hello(role: Role) -> Hello {
-    Hello::new(role, SessionId::random())
 }
 
 /// A tunnel over a pipe of `width` bytes; its far side does with each stream what `far` says.

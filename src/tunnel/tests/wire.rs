@@ -5,7 +5,8 @@ use super::*;
 proptest! {
     #[test]
     fn first_messages_come_back_as_they_were(program in "[ -~]{0,40}", reverse: bool) {
-        let mut said = hello(if reverse { Role::Reverse } else { Role::Forward });
+        let role = if reverse { Role::Reverse } else { Role::Forward };
+        let mut said = Hello::new(role, Identity::random().session());
         said.program = program.trim().to_owned();
         prop_assert_eq!(Hello::parse(&said.encode()), Some(said));
     }
@@ -15,7 +16,16 @@ proptest! {
         let text = format!("{text}\r\n\r\n");
         let _ = Hello::parse(&text);
         let _ = head::Answer::parse(&text);
-        let _ = head::parse_proof(&text);
+        let _ = head::Proof::parse(&text);
+    }
+
+    #[test]
+    fn proofs_come_back_as_they_were(proof: [u8; 32], key: [u8; 32], half: [u8; 32], owns: bool) {
+        let mut signature = [0; 64];
+        signature[..32].copy_from_slice(&half);
+        let ownership = owns.then_some(identity::Ownership { key, signature });
+        let said = head::Proof { proof, ownership };
+        prop_assert_eq!(head::Proof::parse(&said.encode()), Some(said));
     }
 
     #[test]

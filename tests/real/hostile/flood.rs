@@ -112,15 +112,15 @@ fn wrong() -> Vec<Vec<u8>> {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "KDEV-TUNNEL\r\n\r\n",
         "KDEV-TUNNEL 99999999999999999999\r\n\r\n",
-        "KDEV-TUNNEL 1\r\nrole: forward\r\nrole: reverse\r\n\r\n",
-        "KDEV-TUNNEL 1\r\nrole: admin\r\nsession: 0\r\nnonce: 0\r\n\r\n",
-        "KDEV-TUNNEL 1\r\nrole: forward\r\nsession: zz\r\nnonce: zz\r\n\r\n",
+        "KDEV-TUNNEL 2\r\nrole: forward\r\nrole: reverse\r\n\r\n",
+        "KDEV-TUNNEL 2\r\nrole: admin\r\nsession: 0\r\nnonce: 0\r\n\r\n",
+        "KDEV-TUNNEL 2\r\nrole: forward\r\nsession: zz\r\nnonce: zz\r\n\r\n",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec();
     all.push(vec![0; 5000]);
     all.push(vec![0xff; 5000]);
-    all.push(b"KDEV-TUNNEL 1\r\n".repeat(1000));
+    all.push(b"KDEV-TUNNEL 2\r\n".repeat(1000));
     all.push(vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]);
     all
 }
@@ -149,7 +149,7 @@ async fn a_flood_of_wrong_first_messages_is_answered_and_forgotten() {
                         let _ = stream.shutdown().await;
                         let mut answer = Vec::new();
                         let _ = stream.read_to_end(&mut answer).await;
-                        assert!(!answer.starts_with(b"KDEV-RELAY 1 challenge"), "{kind:?}");
+                        assert!(!answer.starts_with(b"KDEV-RELAY 2 challenge"), "{kind:?}");
                         sent.fetch_add(1, Ordering::Relaxed);
                     });
                 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use kdev::io::Io;
-use kdev::tunnel::{HandshakeError, Hello, Role, Secret, SessionId, TUNNEL_PORT, connect};
+use kdev::tunnel::{HandshakeError, Identity, Role, Secret, TUNNEL_PORT, connect};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -51,7 +51,7 @@ async fn only_the_pods_own_loopback_reaches_the_tunnel_port() {
     let loopback = ([127, 0, 0, 1], TUNNEL_PORT).into();
     let mut forged = socket.connect(loopback).await.unwrap();
     assert_eq!(forged.local_addr().unwrap().ip(), stage.relay.ip);
-    let _ = forged.write_all(b"KDEV-TUNNEL 1\r\n\r\n").await;
+    let _ = forged.write_all(b"KDEV-TUNNEL 2\r\n\r\n").await;
     assert_eq!(answers(&mut forged).await, "");
     assert_eq!(stage.relay.metric(foreign), 1.0);
 
@@ -69,7 +69,7 @@ async fn neighbour(stage: &Stage) {
     let dialled = timeout(CUT_OFF, socket.connect(loopback)).await;
     let mut stream = dialled.expect("an answer").expect("a connection");
     assert_eq!(stream.local_addr().unwrap().ip(), net.ip);
-    let _ = stream.write_all(b"KDEV-TUNNEL 1\r\n\r\n").await;
+    let _ = stream.write_all(b"KDEV-TUNNEL 2\r\n\r\n").await;
     assert_eq!(answers(&mut stream).await, "");
 }
 
@@ -175,11 +175,15 @@ async fn a_wrong_or_replayed_proof_is_refused() {
 
     // What an honest kdev says, all of it.
     let said = Arc::new(Mutex::new(Vec::new()));
-    let hello = Hello::new(Role::Forward, SessionId::random());
     let recorded = Recorded(dial().await, said.clone());
-    connect(recorded, &hello, &secret(&stage.keys[0]))
-        .await
-        .unwrap();
+    connect(
+        recorded,
+        Role::Forward,
+        &Identity::random(),
+        &secret(&stage.keys[0]),
+    )
+    .await
+    .unwrap();
     let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
     let (first, proof) = said.split_once("\r\n\r\n").unwrap();
     let first = format!("{first}\r\n\r\n");
@@ -212,8 +216,7 @@ async fn a_wrong_or_replayed_proof_is_refused() {
         (Role::Forward, &stage.keys[1]),
         (Role::Reverse, &stage.keys[0]),
     ] {
-        let hello = Hello::new(role, SessionId::random());
-        let error = connect(dial().await, &hello, &secret(key))
+        let error = connect(dial().await, role, &Identity::random(), &secret(key))
             .await
             .unwrap_err();
         assert!(matches!(error, HandshakeError::Impostor), "{error:?}");

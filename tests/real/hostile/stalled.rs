@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kdev::tunnel::{
-    Budget, Hello, Opener, Protocol, Role, Secret, SessionId, Stream, TUNNEL_PORT, connect, open,
+    Budget, Identity, Opener, Protocol, Role, Secret, Stream, TUNNEL_PORT, connect, open,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -34,9 +34,10 @@ struct Session {
 
 async fn session(stage: &Stage, target: &str, way: Way) -> Session {
     let io = stage.relay.dial(TUNNEL_PORT).await.unwrap();
-    let hello = Hello::new(Role::Forward, SessionId::random());
     let secret = Secret::new(stage.keys[0].clone()).unwrap();
-    let (io, _) = connect(io, &hello, &secret).await.unwrap();
+    let (io, _) = connect(io, Role::Forward, &Identity::random(), &secret)
+        .await
+        .unwrap();
     let share = Budget::new(OFFERED).share().unwrap();
     let (opener, driver) = open(io, share).await.unwrap();
     #[allow(clippy::disallowed_methods)]

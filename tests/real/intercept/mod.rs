@@ -15,6 +15,7 @@ mod faults;
 mod flags;
 mod grpc;
 mod hostile;
+mod joined;
 mod kinds;
 mod losses;
 mod many;

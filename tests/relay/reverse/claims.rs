@@ -150,8 +150,8 @@ async fn a_stream_for_a_claim_that_this_kdev_does_not_have_is_refused_with_the_r
     let ann = Side::of("ann", &[&stage]).await;
     ann.claim("ann", app("ann").await).await;
     // Of the same session, by a tunnel that Reverse knows nothing of.
-    let session = ann.reverse.session();
-    let mut same = stage.kdev_of(session, "ann", nobody().await).await;
+    let identity = ann.reverse.identity();
+    let mut same = stage.kdev_of(identity, "ann", nobody().await).await;
     same.mine("ghost").await;
     same.kill();
     let answer = who(&stage, "ghost").await;
