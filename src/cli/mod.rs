@@ -160,7 +160,16 @@ pub fn main() -> ExitCode {
         Command::Config(_) | Command::Completions(_) | Command::Man(_) | Command::Demo(_) => {
             Ok(Config::default())
         }
-        _ => config::load(cli.given(), &place).map(|layered| settings_of(&cli.command, layered)),
+        _ => config::load(cli.given(), &place).map(|layered| {
+            let widened = match &cli.command {
+                Command::Run(_) | Command::Connect(_) => layered.widened(),
+                _ => None,
+            };
+            if let Some(widened) = widened {
+                output::note(&widened);
+            }
+            settings_of(&cli.command, layered)
+        }),
     };
     let config = match config {
         Ok(config) => config,
