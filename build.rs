@@ -1,6 +1,6 @@
 //! Puts the relay's programs into kdev: those in the folder that `KDEV_EMBED_RELAY` names, as
 //! `kdev-relay-ARCH` or `kdev-relay-ARCH.gz`. Without it kdev has none and takes what lies beside
-//! it.
+//! it, or builds it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,6 +8,9 @@ use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=KDEV_EMBED_RELAY");
+    // `kdev install` may have to build the relay for the machine that it was built for itself.
+    let target = env::var("TARGET").unwrap_or_default();
+    println!("cargo::rustc-env=KDEV_TARGET={target}");
     // The relay does not carry itself.
     let folder = env::var_os("CARGO_FEATURE_CLIENT")
         .and_then(|_| env::var_os("KDEV_EMBED_RELAY"))

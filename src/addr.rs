@@ -41,6 +41,12 @@ pub enum AddrError {
     /// Neither a DNS name nor an address.
     #[error("{0:?} is neither a host name nor an IP address")]
     Host(String),
+    /// No name of a namespace.
+    #[error(
+        "{0:?} is no namespace: at most 63 lower-case letters, digits and -, with a letter or a digit \
+         at both ends"
+    )]
+    Namespace(String),
     /// The port is missing or not 1 to 65535.
     #[error("{0:?} has no port from 1 to 65535 (write HOST:PORT)")]
     Port(String),
@@ -102,6 +108,34 @@ impl fmt::Display for Target {
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
             host => write!(f, "{host}:{}", self.port),
         }
+    }
+}
+
+/// Whether a text can be the name of a namespace, a Service or a host: a DNS label (RFC 1123, 2.1).
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=MAX_LABEL).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether a text can be the name of a pod: DNS labels with dots between them.
+#[must_use]
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= MAX_NAME && text.split('.').all(is_label)
+}
+
+/// Takes the name of a namespace. It stands in paths to the API server, which another text would
+/// lead elsewhere.
+///
+/// # Errors
+/// When no namespace has that name.
+pub fn namespace(text: &str) -> Result<String, AddrError> {
+    match is_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err(AddrError::Namespace(text.to_owned())),
     }
 }
 
@@ -225,6 +259,39 @@ mod tests {
             Target::parse("::1", Some(80)).unwrap().to_string(),
             "[::1]:80"
         );
+    }
+
+    /// What stands between slashes of a path to the API server.
+    #[test]
+    fn a_name_of_an_object_leads_nowhere_else() {
+        let longest = "a".repeat(63);
+        for name in ["shop", "a", "7", "kube-system", "a-1-b", &longest] {
+            assert!(is_label(name) && is_subdomain(name), "{name}");
+            assert_eq!(namespace(name).unwrap(), name);
+        }
+        assert!(is_subdomain("web-0.a.b") && !is_label("web-0.a.b"));
+        let long = "a".repeat(64);
+        for wrong in [
+            "",
+            "kube-system/services/kube-dns?x=",
+            "a/b",
+            "..",
+            ".",
+            "a%2fb",
+            "a?b",
+            "a#b",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "a b",
+            "ä",
+            "a\n",
+            &long,
+        ] {
+            assert!(!is_label(wrong) && !is_subdomain(wrong), "{wrong:?}");
+            assert!(namespace(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

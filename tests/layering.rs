@@ -117,6 +117,48 @@ fn modules_use_only_what_stands_to_their_right() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What prints, and the file that may do it.
+const PRINTS: [(&str, &str); 8] = [
+    ("print!(", "-"),
+    ("println!(", "-"),
+    ("dbg!(", "-"),
+    ("io::stdout()", "cli/terminal.rs"),
+    ("io::stderr()", "cli/terminal.rs"),
+    ("io::stderr)", "cli/terminal.rs"),
+    ("/dev/tty", "-"),
+    ("ProgressBar::", "cli/output.rs"),
+];
+
+#[test]
+fn one_module_writes_to_the_terminal() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&src, &mut all);
+    let mut wrong = Vec::new();
+    for file in all {
+        let relative = file
+            .strip_prefix(&src)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Tests stand last in a file, and may say that they were skipped.
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (prints, owner) in PRINTS {
+            let used = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(prints));
+            if used && owner != relative {
+                wrong.push(format!(
+                    "{relative}: {prints} passes by cli/terminal.rs, which makes what others wrote harmless"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_check_sees_every_way_to_import() {
     let text = "use crate::dial::Dial;\nuse crate::{addr, io::Io};\n//! [x](crate::proxy)\n";

@@ -85,6 +85,7 @@ fn they_are_what_install_would_make() {
     let pairs = [
         ("deployment", installed.deployment()),
         ("poddisruptionbudget", installed.budget().unwrap()),
+        ("ports", installed.ports()),
     ];
     for (file, object) in pairs {
         let manifest = read(&format!("manifests/{file}.yaml"));
@@ -94,6 +95,35 @@ fn they_are_what_install_would_make() {
         let secret = installed.secret(name).unwrap();
         assert_eq!(secret["type"], "Opaque");
         assert_eq!(secret["data"].as_object().unwrap().len(), 1);
+    }
+}
+
+/// Whoever intercepts by the roles of the manifests changes Services and the record of ports, and
+/// nothing that pods are made of: those can mount every Secret.
+#[test]
+fn no_role_can_change_what_runs() {
+    for file in ["use", "intercept"] {
+        let role = read(&format!("rbac/{file}.yaml"));
+        for rule in role["rules"].as_array().unwrap() {
+            let of = |field: &str| -> Vec<String> {
+                let texts = rule[field].as_array().into_iter().flatten();
+                texts
+                    .map(|text| text.as_str().unwrap().to_owned())
+                    .collect()
+            };
+            let writes = ["create", "update", "patch", "delete", "*"];
+            let writes = of("verbs")
+                .iter()
+                .any(|verb| writes.contains(&verb.as_str()));
+            for resource in of("resources") {
+                let may = match resource.as_str() {
+                    "services" | "pods/portforward" | "pods/eviction" => true,
+                    "configmaps" => of("resourceNames") == ["kdev-relay-ports"],
+                    _ => !writes,
+                };
+                assert!(may, "{file}: {rule}");
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::{AddrError, Host, Namespaced};
+use super::{AddrError, Host, Namespaced, is_label};
 
 /// The DNS domain of nearly all clusters.
 pub const DEFAULT_DOMAIN: &str = "cluster.local";
@@ -178,14 +178,6 @@ pub fn undashed(text: &str) -> Option<IpAddr> {
     v4.map(IpAddr::from)
         .or_else(|_| v6().map(IpAddr::from))
         .ok()
-}
-
-/// Whether a text can be the name of a Service, a namespace or a host (RFC 1123, 2.1).
-fn is_label(text: &str) -> bool {
-    text.bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// Whether a text is a port or a protocol in an SRV name (RFC 2782).

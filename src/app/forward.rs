@@ -19,9 +19,9 @@ use super::session::Dialer;
 use crate::addr::{Host, Target, split_port};
 use crate::config::Config;
 use crate::dial::{Dial, DialError, Notes, Way};
+use crate::io::user::is_same_user;
 use crate::io::{Io as _, accept, splice};
 use crate::k8s::portforward::PodReset;
-use crate::proxy::is_same_user;
 
 /// Connections that one port serves at a time.
 const MAX_CONNECTIONS: usize = 1024;

@@ -370,12 +370,35 @@ fn folder() -> io::Result<PathBuf> {
     }
     // In a shared /tmp somebody else may have been there first.
     let meta = std::fs::symlink_metadata(&path)?;
-    if meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0 {
-        Ok(path)
-    } else {
-        Err(io::Error::other(format!(
-            "{} is not a folder of this user alone",
-            path.display()
-        )))
+    let shown = path.display();
+    let wrong = match (meta.is_dir(), meta.uid()) {
+        (true, owner) if owner == uid && meta.mode() & 0o077 == 0 => return Ok(path),
+        (true, owner) if owner == uid => {
+            format!("the runtime folder {shown} can be entered by others; run `chmod 700 {shown}`")
+        }
+        (true, owner) => format!(
+            "the runtime folder {shown} belongs to another user (uid {owner}), who could answer in \
+             kdev's place; set XDG_RUNTIME_DIR to a folder that only you may enter, or have that one \
+             removed"
+        ),
+        (false, _) => format!("{shown}, the runtime folder, is no folder; remove it"),
+    };
+    Err(io::Error::other(Unsafe(wrong)))
+}
+
+/// The runtime folder is not this user's alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unsafe(String);
+
+/// Makes sure that nobody else has the runtime folder. That there is none is no error: sessions are
+/// then not shown.
+///
+/// # Errors
+/// Whose it is, and what to do.
+pub fn check_folder() -> io::Result<()> {
+    match folder() {
+        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Unsafe>()) => Err(error),
+        _ => Ok(()),
     }
 }

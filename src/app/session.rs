@@ -76,6 +76,7 @@ impl Session {
     /// # Errors
     /// As [`Session::open`].
     pub async fn open_behind(config: &Config, own: Option<SocketAddr>) -> anyhow::Result<Self> {
+        registry::check_folder()?;
         let background = Tasks::new();
         let environment = config.environment();
         let proxies = environment.proxies.clone();

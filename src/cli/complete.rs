@@ -1,7 +1,6 @@
 //! `kdev completions`, and the answers to what its scripts ask.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 
 use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::CompleteEnv;
@@ -52,7 +51,7 @@ pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<u8> {
         Shell::Bash => {
             let quoted = program.replace('\'', r"'\''");
             let script = BASH.replace("@VARIABLE@", VARIABLE);
-            super::output::line(script.replace("@PROGRAM@", &quoted).trim_end())?;
+            super::output::data(&script.replace("@PROGRAM@", &quoted))?;
             return Ok(0);
         }
         Shell::Zsh => "zsh",
@@ -63,7 +62,7 @@ pub(super) fn run(args: &CompletionsArgs) -> anyhow::Result<u8> {
     if let Some(completer) = Shells::builtins().completer(name) {
         completer.write_registration(VARIABLE, "kdev", "kdev", &program, &mut script)?;
     }
-    super::output::line(String::from_utf8_lossy(&script).trim_end())?;
+    super::output::data(&String::from_utf8_lossy(&script))?;
     Ok(0)
 }
 
@@ -77,7 +76,7 @@ pub(super) fn answer() -> bool {
         .var(VARIABLE)
         .try_complete(std::env::args_os(), folder.as_deref());
     // What is not understood has no completions; the shell's line is no place for an error.
-    let _ = std::io::stdout().flush();
+    super::terminal::flush();
     asked.unwrap_or(true)
 }
 
@@ -111,6 +110,8 @@ pub(super) fn targets() -> ArgValueCompleter {
 fn candidates(typed: &OsStr, names: Vec<String>) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
     let fit = names.into_iter().filter(|name| name.starts_with(&*typed));
+    // What a terminal would not show as it is, no object is called.
+    let fit = fit.filter(|name| super::terminal::word(name) == *name);
     fit.map(CompletionCandidate::new).collect()
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn run(args: ConnectArgs, config: &Config) -> anyhow::Result<u8
             "namespace": about.namespace,
             "pid": std::process::id(),
         });
-        output::line(&ready.to_string())?;
+        output::json(&ready, false)?;
     } else {
         let (context, server, namespace) = (&about.context, &about.server, &about.namespace);
         let (ip, port, domain) = (dns.ip(), dns.port(), connected.session().domain());

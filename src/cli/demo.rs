@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::output;
 use crate::app;
 
 const EXAMPLES: &str = "\
@@ -23,7 +24,12 @@ pub(super) struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<u8> {
     match args.fetch {
-        Some(url) => app::demo::fetch(&url).await,
-        None => app::demo::run(args.keep).await,
+        Some(url) => {
+            let (code, body) = app::demo::fetch(&url).await?;
+            output::data(&body)?;
+            Ok(code)
+        }
+        // A reader that went away is no reason to stop.
+        None => app::demo::run(args.keep, |text| drop(output::line(text))).await,
     }
 }

@@ -1,10 +1,9 @@
 //! `kdev doctor`.
 
-use std::io::{IsTerminal as _, Write as _};
-
 use clap::Args;
 
 use super::output;
+use super::terminal::{self, Text, message};
 use crate::app::doctor::{self, Check, Report, Status};
 use crate::config::Config;
 
@@ -33,23 +32,17 @@ pub(super) async fn run(args: DoctorArgs, config: &Config) -> anyhow::Result<u8>
     let look = Look::of_stdout();
     let mut say = |check: &Check| {
         if !args.json {
-            spinner.above(|| print(&look.lines(check)));
+            // A reader that went away is no reason to stop.
+            spinner.above(|| drop(terminal::print(&look.lines(check))));
         }
     };
     let report = spinner.during(doctor::run(config, &mut say)).await;
     if args.json {
-        output::line(&serde_json::to_string_pretty(&report)?)?;
+        output::json(&report, true)?;
     } else {
         output::line(summary(&report).trim_end())?;
     }
     Ok(u8::from(!report.ok))
-}
-
-/// Prints at once, also into a pipe. A reader that went away is no reason to stop.
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
 }
 
 /// What the output can show.
@@ -61,7 +54,7 @@ struct Look {
 
 impl Look {
     fn of_stdout() -> Self {
-        let terminal = std::io::stdout().is_terminal();
+        let terminal = terminal::shows_output();
         // The first that is set decides, as in setlocale(3).
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
             .iter()
@@ -75,7 +68,7 @@ impl Look {
         }
     }
 
-    fn lines(self, check: &Check) -> String {
+    fn lines(self, check: &Check) -> Text {
         let (sign, word, code) = match check.status {
             Status::Ok => ("✓", "ok  ", "32"),
             Status::Warn => ("!", "warn", "33"),
@@ -83,20 +76,17 @@ impl Look {
             Status::Skipped => ("-", "skip", "2"),
         };
         let sign = if self.signs { sign } else { word };
-        let sign = output::colour(self.terminal, code, sign);
+        let text = Text::default().paint(self.terminal, code, sign);
         let skipped = match check.status {
             Status::Skipped => "not checked: ",
             _ => "",
         };
-        let mut text = format!("{sign} {}: {skipped}{}\n", check.title, check.detail);
-        if let Some(fix) = &check.fix {
-            let fix = format!("fix: {fix}");
-            text.push_str(&format!(
-                "    {}\n",
-                output::colour(self.terminal, "1", &fix)
-            ));
-        }
-        text
+        let detail = message(&check.detail, "    ");
+        let text = text.say(&format!(" {}: {skipped}{detail}\n", check.title));
+        let Some(fix) = &check.fix else { return text };
+        let fix = format!("fix: {}", message(fix, "    "));
+        let text = text.say("    ").paint(self.terminal, "1", &fix);
+        text.say("\n")
     }
 }
 
@@ -146,7 +136,7 @@ mod tests {
             signs: false,
         };
         assert_eq!(
-            plain.lines(&check(Status::Fail)),
+            plain.lines(&check(Status::Fail)).as_str(),
             "FAIL credentials: they expired\n    fix: log in\n"
         );
         let rich = Look {
@@ -155,6 +145,7 @@ mod tests {
         };
         assert!(
             rich.lines(&check(Status::Ok))
+                .as_str()
                 .starts_with("✓ credentials: ")
         );
     }

@@ -68,7 +68,7 @@ pub(super) async fn run(args: EnvArgs, config: &Config) -> anyhow::Result<u8> {
     } else {
         env::set(config, &inherited).await?
     };
-    output::line(&text(shell, &changes)?)?;
+    output::data(&format!("{}\n", text(shell, &changes)?))?;
     Ok(0)
 }
 

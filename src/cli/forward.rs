@@ -49,7 +49,7 @@ pub(super) async fn run(args: ForwardArgs, config: &Config) -> anyhow::Result<u8
             .iter()
             .map(|port| json!({"local": port.local.to_string(), "target": port.target.to_string()}))
             .collect();
-        output::line(&json!({"ports": ports, "pid": std::process::id()}).to_string())?;
+        output::json(&json!({"ports": ports, "pid": std::process::id()}), false)?;
     } else {
         for port in ports {
             output::line(&format!("{} -> {}", port.local, port.target))?;

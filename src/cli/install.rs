@@ -23,7 +23,7 @@ Examples:
   kdev install -n dev --deny 10.9.0.0/16 --allow 10.0.0.0/8:5432
   kdev install -n dev --network-policy on     callers get in where policies keep others out
   kdev install -n dev --label team=shop --cpu-limit 200m --toleration spot:NoSchedule
-  kdev install -n dev --dry-run | kubectl apply --server-side --field-manager=kdev -f -
+  kdev install -n dev --dry-run --show-keys | kubectl apply --server-side --field-manager=kdev -f -
 
 The built-in role `edit` in the namespace is enough. What is not given stays as it was installed;
 an empty value takes it off (--label '' --priority-class ''). All of it goes through a dry run of
@@ -31,16 +31,19 @@ the API server first. Where a later step fails, what was made is taken back.";
 
 /// What stands above the YAML of a dry run.
 const HEAD: &str = "\
-# Apply it with: kubectl apply --server-side --field-manager=kdev -f FILE
+# Print it with --show-keys to apply it: kubectl apply --server-side --field-manager=kdev -f FILE
 # (without --server-side kubectl would copy the program into an annotation, which may not be so large)
 ";
+
+/// What stands for a key.
+const MASKED: &str = "(masked; --show-keys prints it)";
 
 const UPGRADE: &str = "\
 Examples:
   kdev upgrade -n dev                         the relay of this kdev's version, as it was installed
   kdev upgrade -n dev --image registry.example.com/kdev-relay:0.2.0
   kdev upgrade -n dev --memory-limit 256Mi    and with more memory
-  kdev upgrade -n dev --dry-run -o json       what would be applied, for kubectl apply --server-side
+  kdev upgrade -n dev --dry-run -o json       what would be applied; the keys only with --show-keys
 
 One pod after the other is replaced, so sessions go on. Labels, limits and what else was chosen
 at the install stay unless a flag or a setting says otherwise.";
@@ -140,10 +143,14 @@ struct HowArgs {
     /// Leave what was made where a later step fails, to look at it
     #[arg(long)]
     keep: bool,
-    /// Change nothing, print what would be applied: with `kubectl apply --server-side`, since the
-    /// program is larger than what kubectl could note in an annotation
+    /// Change nothing, print what would be applied, the keys masked: with --show-keys it is for
+    /// `kubectl apply --server-side`, since the program is larger than what kubectl could note in an
+    /// annotation
     #[arg(long)]
     dry_run: bool,
+    /// Print the two keys, too, as what is applied needs them; whoever has one uses the relay
+    #[arg(long, requires = "dry_run")]
+    show_keys: bool,
     /// How --dry-run prints it [default: yaml]
     #[arg(short, long, value_name = "FORM", requires = "dry_run")]
     output: Option<Form>,
@@ -210,10 +217,17 @@ pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Resul
 }
 
 async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result<u8> {
-    let plan = output::progress("Looking at the namespace", Plan::make(config, &request)).await?;
+    let spinner = output::Spinner::new("Looking at the namespace");
+    let say = |what: &str| spinner.say(what);
+    let plan = spinner.during(Plan::make(config, &request, &say)).await?;
     plan.notes().iter().for_each(|note| output::note(note));
     if how.dry_run {
-        output::line(written(plan.objects(), how.output.unwrap_or(Form::Yaml))?.trim_end())?;
+        let mut objects = plan.objects().to_vec();
+        if !how.show_keys {
+            objects.iter_mut().for_each(mask);
+        }
+        let text = written(&objects, how.output.unwrap_or(Form::Yaml))?;
+        output::data(&format!("{}\n", text.trim_end()))?;
         return Ok(0);
     }
     let rehearsing = output::progress("Asking the cluster whether it takes this", async {
@@ -239,11 +253,20 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
         Outcome::Interrupted(number) => return Ok(128 + number),
     };
     if how.json {
-        output::line(&serde_json::to_string_pretty(&installed)?)?;
+        output::json(&installed, true)?;
     } else {
         output::line(&summary(&installed))?;
     }
     Ok(0)
+}
+
+/// Puts something in place of a key that no API server takes for one.
+fn mask(object: &mut Value) {
+    if object["kind"] == "Secret"
+        && let Some(data) = object["data"].as_object_mut()
+    {
+        data.values_mut().for_each(|value| *value = json!(MASKED));
+    }
 }
 
 /// What is worth a line of its own: objects that are as they were are not.

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::terminal::word;
 use super::{output, restore};
 use crate::app::intercepts::{self, Leave};
 use crate::app::signals::unless_told;
@@ -49,8 +50,8 @@ pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> 
             spinner.above(|| {
                 for claim in &put.ended {
                     // That nobody reads it is no reason to stop half-way.
-                    let _ =
-                        output::line(&format!("intercept {} of {} ended", claim.id, claim.owner));
+                    let (id, owner) = (word(&claim.id), word(&claim.owner));
+                    let _ = output::line(&format!("intercept {id} of {owner} ended"));
                 }
                 let service = format!("{}.{}", put.service, put.namespace);
                 let _ = output::line(&match put.left {
@@ -73,7 +74,7 @@ pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> 
     };
     if args.json {
         let all: Vec<Value> = done.iter().map(restore::document).collect();
-        output::line(&serde_json::to_string_pretty(&all)?)?;
+        output::json(&all, true)?;
     } else if done.is_empty() {
         output::line("Nothing of yours is intercepted.")?;
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output;
+use super::terminal::word;
 use crate::app::intercept::Seen;
 use crate::app::intercepts::{self, Found};
 use crate::config::Config;
@@ -38,14 +39,14 @@ pub(super) async fn run(args: ListArgs, config: &Config) -> anyhow::Result<u8> {
     let found = output::progress("Looking for intercepts", listed).await?;
     if args.json {
         let all: Vec<Value> = found.iter().map(document).collect();
-        output::line(&serde_json::to_string_pretty(&all)?)?;
+        output::json(&all, true)?;
         return Ok(0);
     }
     if found.is_empty() {
         output::line("Nothing is intercepted.")?;
     }
     for service in &found {
-        output::line(output::plain(&describe(service)).trim_end())?;
+        output::line(describe(service).trim_end())?;
     }
     Ok(0)
 }
@@ -96,12 +97,12 @@ fn entry(found: &Found, claim: &Claim) -> Value {
 
 fn describe(found: &Found) -> String {
     let record = &found.on_record;
-    let mut text = format!("{}.{}\n", record.service, record.namespace);
+    let mut text = format!("{}.{}\n", word(&record.service), word(&record.namespace));
     for claim in &record.claims {
         text += &line(found, claim);
     }
     match (&record.unreadable, record.claims.is_empty()) {
-        (Some(why), _) => text += &format!("  {why}\n"),
+        (Some(why), _) => text += &format!("  {}\n", word(why)),
         (None, true) => text += "  traces of an intercept; `kdev restore` takes them away\n",
         (None, false) => {}
     }
@@ -142,7 +143,13 @@ fn line(found: &Found, claim: &Claim) -> String {
         }
         None => "the relay cannot be asked".to_owned(),
     };
-    format!("  {}  {}  {what}{last}  ({life})\n", claim.id, claim.owner)
+    // A colleague's kdev wrote it, or whoever may change Services.
+    let (id, owner) = (word(&claim.id), word(&claim.owner));
+    format!(
+        "  {id}  {owner}  {}  ({})\n",
+        word(&(what + &last)),
+        word(&life)
+    )
 }
 
 /// A time as people say it.

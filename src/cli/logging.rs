@@ -1,11 +1,10 @@
 //! The log on standard error.
 
-use std::io::IsTerminal as _;
-
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::terminal::Log;
 use crate::config::LogFormat;
 
 /// Starts the log: warnings by default, more with `-v` and `-vv`, or what `RUST_LOG` says.
@@ -23,12 +22,13 @@ pub(super) fn start(verbose: u8, format: LogFormat) -> anyhow::Result<()> {
         }),
     };
     let quiet = verbose == 0 && filter.max_level_hint() <= Some(LevelFilter::WARN);
+    let json = format == LogFormat::Json;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // A terminal that is gone must not end what is to be given back: that is said by a panic.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+        .with_writer(move || Log { json })
+        .with_ansi(false);
     match (format, quiet) {
         (LogFormat::Json, _) => log.json().init(),
         // A warning in the middle of a program's own output: the sentence and nothing else.

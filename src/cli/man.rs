@@ -26,7 +26,7 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<u8> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     match &args.out {
-        None => output::line(String::from_utf8_lossy(&page(&root, "kdev")?).trim_end())?,
+        None => output::data(&String::from_utf8_lossy(&page(&root, "kdev")?))?,
         Some(folder) => {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;

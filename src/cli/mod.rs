@@ -19,6 +19,7 @@ mod restore;
 mod run;
 mod settings;
 mod status;
+mod terminal;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -141,7 +142,12 @@ pub fn main() -> ExitCode {
         .and_then(|m| Cli::from_arg_matches(&m))
     {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        // Help and the version are kdev's own words; an error has those of the command line.
+        Err(error) if error.use_stderr() => {
+            output::usage(&error.render().to_string());
+            return ExitCode::from(2);
+        }
+        Err(help) => help.exit(),
     };
     let failure = match &cli.command {
         Command::Run(_) => run::EXIT_KDEV_FAILED,
@@ -154,7 +160,16 @@ pub fn main() -> ExitCode {
         Command::Config(_) | Command::Completions(_) | Command::Man(_) | Command::Demo(_) => {
             Ok(Config::default())
         }
-        _ => config::load(cli.given(), &place).map(|layered| settings_of(&cli.command, layered)),
+        _ => config::load(cli.given(), &place).map(|layered| {
+            let widened = match &cli.command {
+                Command::Run(_) | Command::Connect(_) => layered.widened(),
+                _ => None,
+            };
+            if let Some(widened) = widened {
+                output::note(&widened);
+            }
+            settings_of(&cli.command, layered)
+        }),
     };
     let config = match config {
         Ok(config) => config,

@@ -1,24 +1,53 @@
 //! What a person sees: errors, progress, colour only where it helps.
 
-use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::terminal::{self, Text, message, word};
 
 /// How long a step may take before it shows that it goes on.
 const PATIENCE: Duration = Duration::from_millis(800);
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Prints a line on standard output at once, also into a pipe.
+/// Prints lines on standard output at once, also into a pipe.
 ///
 /// # Errors
-/// When it cannot be written, unless the reader just went away, which is its right.
+/// When they cannot be written, unless the reader just went away, which is its right.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    show(Text::default().say(text))
+}
+
+/// As [`line`], for a text that has colours.
+pub(super) fn show(text: Text) -> anyhow::Result<()> {
+    written(terminal::print(&text.say("\n")))
+}
+
+/// Prints what a program is to read, such as a script: exactly as it is, unless somebody looks at it.
+///
+/// # Errors
+/// As [`line`].
+pub(super) fn data(text: &str) -> anyhow::Result<()> {
+    written(terminal::data(text))
+}
+
+/// Prints a JSON document, `pretty` or on one line.
+///
+/// # Errors
+/// As [`line`], and when there is no JSON for it.
+pub(super) fn json(document: &impl Serialize, pretty: bool) -> anyhow::Result<()> {
+    let text = match pretty {
+        true => serde_json::to_string_pretty(document)?,
+        false => serde_json::to_string(document)?,
+    };
+    line(&terminal::json(&text))
+}
+
+fn written(result: std::io::Result<()>) -> anyhow::Result<()> {
+    match result {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }
@@ -26,34 +55,40 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A text that others wrote, without what would do something to a terminal.
-pub(super) fn plain(text: &str) -> String {
-    let harmless = |c: char| !c.is_control() || c == '\n';
-    text.chars()
-        .map(|c| if harmless(c) { c } else { '?' })
-        .collect()
-}
-
 /// Prints a remark on standard error. One that cannot be written is no reason to stop.
 pub(super) fn note(text: &str) {
-    let kdev = colour(std::io::stderr().is_terminal(), "2", "kdev:");
-    let _ = writeln!(std::io::stderr(), "{kdev} {text}");
+    let kdev = Text::default().paint(terminal::shows_errors(), "2", "kdev:");
+    let text = message(text, "      ");
+    terminal::tell(&kdev.say(&format!(" {text}\n")));
 }
 
 /// Prints an error on standard error: what failed, why, and what to do, each once.
 pub(super) fn error(error: &anyhow::Error) {
-    let bold = colour(std::io::stderr().is_terminal(), "1;31", "error:");
-    let mut text = format!("{bold} {}\n", Advice::split(&error.to_string()));
     let mut said = error.to_string();
+    let bold = Text::default().paint(terminal::shows_errors(), "1;31", "error:");
+    let mut text = bold.say(&format!(" {}\n", Advice::split(&said)));
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // Many libraries repeat their cause in their own text.
         if !said.contains(&cause) {
-            let _ = writeln!(text, "  because {}", Advice::split(&cause));
+            text = text.say(&format!("  because {}\n", Advice::split(&cause)));
             said = cause;
         }
     }
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    terminal::tell(&text);
+}
+
+/// Prints what is wrong with the command line.
+pub(super) fn usage(text: &str) {
+    let shown = match text.strip_prefix("error:") {
+        Some(told) => {
+            let bold = Text::default().paint(terminal::shows_errors(), "1;31", "error:");
+            bold.say(told.trim_end())
+        }
+        // The help, where a command lacks all that it needs.
+        None => Text::default().say(text.trim_end()),
+    };
+    terminal::tell(&shown.say("\n"));
 }
 
 /// A sentence and what follows its last semicolon on a line of its own: that is where errors say
@@ -63,18 +98,11 @@ struct Advice;
 impl Advice {
     fn split(text: &str) -> String {
         match text.rsplit_once("; ") {
-            Some((what, fix)) if fix.len() > 12 => format!("{what}\n  fix: {fix}"),
-            _ => text.to_owned(),
+            Some((what, fix)) if fix.len() > 12 => {
+                format!("{}\n  fix: {}", message(what, "  "), message(fix, "  "))
+            }
+            _ => message(text, "  "),
         }
-    }
-}
-
-/// `text` in a colour, where the output is a terminal that may have colour.
-pub(super) fn colour(terminal: bool, code: &str, text: &str) -> String {
-    if terminal && std::env::var_os("NO_COLOR").is_none() {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
     }
 }
 
@@ -93,9 +121,8 @@ pub(super) struct Spinner {
 impl Spinner {
     /// One that shows nothing yet.
     pub(super) fn new(what: &str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
         Self {
-            bar: terminal.then(|| spinner(what)),
+            bar: terminal::shows_errors().then(|| spinner(what)),
             spinning: AtomicBool::new(false),
         }
     }
@@ -103,7 +130,7 @@ impl Spinner {
     /// Shows something else from now on.
     pub(super) fn say(&self, what: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{what} …"));
+            bar.set_message(format!("{} …", word(what)));
         }
     }
 
@@ -134,7 +161,7 @@ impl Spinner {
 }
 
 fn spinner(what: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_message(format!("{what} …"));
+    let bar = ProgressBar::new_spinner().with_message(format!("{} …", word(what)));
     bar.set_style(
         ProgressStyle::with_template("{spinner} {msg} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
@@ -171,16 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_does_nothing_to_a_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc\u{9b}d"), "a?[2Jb\nc?d");
-    }
-
-    #[test]
     fn advice_gets_its_own_line() {
         assert_eq!(
             Advice::split("no kubeconfig; set KUBECONFIG or pass --kubeconfig"),
             "no kubeconfig\n  fix: set KUBECONFIG or pass --kubeconfig"
         );
         assert_eq!(Advice::split("plain"), "plain");
+        assert_eq!(
+            Advice::split("a webhook said \u{1b}[1m\n  fix: sh evil; ask whoever runs it"),
+            "a webhook said \\u{1b}[1m\n  | fix: sh evil\n  fix: ask whoever runs it"
+        );
     }
 }

@@ -1,9 +1,8 @@
 //! `kdev resolve`.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
 
+use super::terminal::{self, Text, word};
 use super::{SettingFlags, complete, output};
 use crate::app::resolve::{Answer, Direction, Question, resolve};
 use crate::config::{Config, Given, on};
@@ -46,22 +45,22 @@ impl ResolveArgs {
 pub(super) async fn run(args: ResolveArgs, config: &Config) -> anyhow::Result<u8> {
     let answer = output::progress("Asking the cluster", resolve(config, &args.name)).await?;
     if args.json {
-        output::line(&serde_json::to_string_pretty(&answer)?)?;
+        output::json(&answer, true)?;
     } else {
-        output::line(text(&answer, std::io::stdout().is_terminal()).trim_end())?;
+        output::show(text(&answer, terminal::shows_output()))?;
     }
     Ok(u8::from(!answer.reachable))
 }
 
-fn text(answer: &Answer, terminal: bool) -> String {
+fn text(answer: &Answer, terminal: bool) -> Text {
     let mut lines = Vec::new();
     let (code, way) = match answer.decision {
         Direction::Cluster => ("32", "cluster"),
         Direction::Laptop if answer.reachable => ("36", "laptop"),
         Direction::Laptop | Direction::Failed => ("31", "not reachable"),
     };
-    let way = output::colour(terminal, code, way);
-    lines.push(format!("{} -> {way}", answer.asked));
+    let text = Text::default().say(&format!("{} -> ", word(&answer.asked)));
+    let text = text.paint(terminal, code, way);
     if answer.target != answer.asked {
         lines.push(format!("  target   {}", answer.target));
     }
@@ -107,5 +106,8 @@ fn text(answer: &Answer, terminal: bool) -> String {
     for why in &answer.why {
         lines.push(format!("  why      {why}"));
     }
-    lines.join("\n")
+    // Some of it are the API server's words.
+    lines
+        .iter()
+        .fold(text, |text, line| text.say(&format!("\n{}", word(line))))
 }

@@ -60,7 +60,7 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
     };
     if args.json {
         let all: Vec<Value> = done.iter().map(document).collect();
-        output::line(&serde_json::to_string_pretty(&all)?)?;
+        output::json(&all, true)?;
     } else if done.is_empty() {
         output::line("Nothing to restore.")?;
     }

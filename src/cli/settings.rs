@@ -1,6 +1,5 @@
 //! `kdev config`.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -8,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
 use super::output;
+use super::terminal::{self, Text, word};
 use crate::config::{self, Fallback, Given, Kin, Kind, Layered, Origin, Place, Problem, Setting};
 
 const EXAMPLES: &str = "\
@@ -95,7 +95,7 @@ pub(super) fn run(args: ConfigArgs, given: Given, place: &Place) -> anyhow::Resu
         ConfigCommand::Check(args) => check(&args, place),
         ConfigCommand::Schema(args) => {
             let kin = if args.user { Kin::User } else { Kin::Project };
-            output::line(&serde_json::to_string_pretty(&config::schema(kin))?)?;
+            output::json(&config::schema(kin), true)?;
             Ok(0)
         }
     }
@@ -113,15 +113,19 @@ fn show(args: &ShowArgs, layered: &Layered, place: &Place) -> anyhow::Result<u8>
             "project_file": layered.project_file,
             "user_file": place.user_file,
         });
-        output::line(&serde_json::to_string_pretty(&document)?)?;
+        output::json(&document, true)?;
         return Ok(0);
     }
-    let terminal = std::io::stdout().is_terminal();
+    let shown = terminal::shows_output();
     let rows: Vec<(&str, String, String)> = layered
         .said
         .iter()
         .map(|(setting, said)| match (said.first(), setting.fallback) {
-            (Some((origin, value)), _) => (setting.key, value.to_string(), origin.to_string()),
+            (Some((origin, value)), _) => (
+                setting.key,
+                word(&value.to_string()),
+                word(&origin.to_string()),
+            ),
             (None, Fallback::Is(value)) => (setting.key, value.to_owned(), "default".to_owned()),
             (None, Fallback::Means(what)) => {
                 (setting.key, format!("({what})"), "default".to_owned())
@@ -134,7 +138,7 @@ fn show(args: &ShowArgs, layered: &Layered, place: &Place) -> anyhow::Result<u8>
     for (name, text, origin) in &rows {
         let line = format!("{name:<key$}  {text:<value$}  {origin}");
         let code = if origin == "default" { "2" } else { "0" };
-        output::line(&output::colour(terminal, code, &line))?;
+        output::show(Text::default().paint(shown, code, &line))?;
     }
     Ok(0)
 }
@@ -181,10 +185,10 @@ fn check(args: &CheckArgs, place: &Place) -> anyhow::Result<u8> {
     if args.json {
         let checked: Vec<&PathBuf> = files.iter().map(|(file, _)| file).collect();
         let document = json!({"ok": problems.is_empty(), "files": checked, "problems": problems});
-        output::line(&serde_json::to_string_pretty(&document)?)?;
+        output::json(&document, true)?;
     } else {
         for problem in &problems {
-            output::line(&problem.to_string())?;
+            output::line(&word(&problem.to_string()))?;
         }
         for (file, _) in &files {
             if !problems.iter().any(|problem| &problem.file == file) {

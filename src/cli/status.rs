@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output;
+use super::terminal::word;
 use crate::app::registry::{self, Found, InterceptReport, Report, TunnelReport};
 
 const EXAMPLES: &str = "\
@@ -27,7 +28,7 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<u8> {
         .await
         .context("cannot look for sessions")?;
     if args.json {
-        output::line(&serde_json::to_string_pretty(&sessions)?)?;
+        output::json(&sessions, true)?;
         return Ok(0);
     }
     if sessions.is_empty() {
@@ -108,7 +109,7 @@ fn transport(report: &Report) -> String {
             format!("relay, {} of {} replicas", relay.connected, relay.replicas)
         }
         Some(relay) => match &relay.trouble {
-            Some(trouble) => format!("{direct}; no relay: {trouble}"),
+            Some(trouble) => format!("{direct}; no relay: {}", word(trouble)),
             None => format!("{direct}; no tunnel to a relay yet"),
         },
     }

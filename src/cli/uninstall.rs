@@ -1,11 +1,12 @@
 //! `kdev uninstall`.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 
+use super::terminal::{self, Text, word};
 use super::{install, output};
 use crate::app::install::{Removal, Removed};
 use crate::app::signals::unless_told;
@@ -68,7 +69,7 @@ pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<
         }
     };
     if args.json {
-        output::line(&serde_json::to_string_pretty(&removed)?)?;
+        output::json(&removed, true)?;
     } else {
         output::line(&summary(&removed, &namespace))?;
     }
@@ -102,12 +103,11 @@ fn agreed(removal: &Removal) -> anyhow::Result<bool> {
             intercepted.join(", ")
         );
     }
-    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+    if !(std::io::stdin().is_terminal() && terminal::shows_errors()) {
         bail!("{names} in namespace {namespace} would be deleted; pass --yes to agree to that");
     }
-    let mut screen = std::io::stderr().lock();
-    write!(screen, "Delete {names} in namespace {namespace}? [y/N] ")?;
-    screen.flush()?;
+    let question = format!("Delete {} in namespace {namespace}? [y/N] ", word(&names));
+    terminal::tell(&Text::default().say(&question));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::file::{self, Kin, Said};
 use super::place::{self, Place};
-use super::{Config, SETTINGS, Setting, Value};
+use super::{Config, Project, SETTINGS, Setting, Value};
 
 /// Settings that the command line gives.
 pub type Given = Vec<(&'static Setting, Value)>;
@@ -67,6 +67,24 @@ impl Layered {
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         let (_, said) = self.said.iter().find(|(setting, _)| setting.key == key)?;
         said.first().map(|(origin, _)| origin)
+    }
+
+    /// What the project's file says by which more goes into the cluster, as one line; none where it
+    /// says nothing of the kind, or was overruled.
+    #[must_use]
+    pub fn widened(&self) -> Option<String> {
+        let told = self.said.iter().filter_map(|(setting, said)| {
+            let (origin, value) = said.first()?;
+            let project = matches!(origin, Origin::Project(..));
+            (project && setting.project == Project::MayTold)
+                .then(|| format!("{}={value}", setting.key))
+        });
+        let told = told.collect::<Vec<_>>().join(" ");
+        let file = self.project_file.as_ref().filter(|_| !told.is_empty())?;
+        let file = file.display();
+        Some(format!(
+            "by {file} more goes into the cluster: {told} (KDEV_PROJECT=off leaves it out)"
+        ))
     }
 }
 

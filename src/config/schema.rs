@@ -7,7 +7,8 @@ use super::{Fallback, Kin, Kind, Project, SETTINGS, Setting};
 /// The schema of a project's file or of the user's.
 #[must_use]
 pub fn schema(kin: Kin) -> Json {
-    let allowed = |setting: &&Setting| kin == Kin::User || setting.project == Project::May;
+    let allowed =
+        |setting: &&Setting| kin == Kin::User || !matches!(setting.project, Project::MayNot(_));
     let properties: Map<String, Json> = SETTINGS
         .iter()
         .filter(allowed)

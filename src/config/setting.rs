@@ -60,6 +60,8 @@ pub enum Fallback {
 pub enum Project {
     /// It may.
     May,
+    /// It may, and who runs something is told: by it more goes into the cluster.
+    MayTold,
     /// It may not, because of this.
     MayNot(&'static str),
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via, objects};
+use crate::addr;
 use crate::k8s::relay::Carrier;
 use crate::rule::LONGEST_OWNER;
 use crate::upstream::Helper;
@@ -73,6 +74,10 @@ pub static SETTINGS: &[Setting] = &[
         project: Project::May,
         on: on::ALL,
         set: |config, value| {
+            // `-n "$UNSET"` means what it means to kubectl: the context's own.
+            if !value.text().is_empty() {
+                addr::namespace(value.text()).map_err(|error| error.to_string())?;
+            }
             config.kube.namespace = Some(value.text().to_owned());
             Ok(())
         },
@@ -222,7 +227,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         help: "DNS domain of the cluster",
         fallback: Fallback::Means("cluster.local, and any other before which a Service stands"),
-        project: Project::May,
+        project: Project::MayTold,
         on: on::ALL,
         set: |config, value| {
             let domain = value.text().parse().map_err(|e| format!("{e}"))?;
@@ -238,7 +243,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "What goes into the cluster even where kdev does not see it there: a name, \
                .suffix, address or CIDR, each with an optional :PORT; repeatable",
         fallback: Fallback::Means("what the cluster has"),
-        project: Project::May,
+        project: Project::MayTold,
         on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.also_proxy = value.list().to_vec();
@@ -268,7 +273,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Names of this domain go through the relay and are looked up by the cluster's DNS \
                alone; repeatable",
         fallback: Fallback::Means("what the cluster has"),
-        project: Project::May,
+        project: Project::MayTold,
         on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV | on::FORWARD | on::RESOLVE,
         set: |config, value| {
             config.resolve_in_cluster = value.list().to_vec();

@@ -173,6 +173,13 @@ enum Step {
 }
 
 impl<Z: Zone, T: DialRelay> Server<Z, T> {
+    /// Whether a peer is on this machine, where others may not ask: `--dns-listen` may name an
+    /// address for other machines.
+    fn is_here(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        ip.is_loopback() || ip == self.address.ip().to_canonical()
+    }
+
     /// Answers `request` into `out` if that is possible without waiting.
     fn at_once(&self, request: &[u8], transport: Transport, out: &mut Vec<u8>) -> Step {
         let question = match Incoming::read(request) {

@@ -14,6 +14,7 @@ use super::zone::Zone;
 use super::{MAX_CONNECTIONS, MAX_REQUEST, Server, Step};
 use crate::dial::DialRelay;
 use crate::io::accept;
+use crate::io::user::may_resolve;
 
 /// How long a connection may wait for its next question, all of it, and how long for a client to
 /// take an answer (RFC 7766, 6.2.3, has it at a few seconds).
@@ -22,7 +23,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) async fn serve<Z: Zone, T: DialRelay>(server: Arc<Server<Z, T>>, listener: TcpListener) {
     let open = Arc::new(Open::default());
     loop {
-        let (stream, _) = accept(&listener).await;
+        let (stream, peer) = accept(&listener).await;
+        if server.is_here(peer) && !may_resolve(peer, server.address) {
+            continue;
+        }
         let Some(entry) = open.enter() else {
             continue;
         };

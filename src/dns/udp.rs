@@ -11,6 +11,7 @@ use super::message::{MAX_UDP, Transport};
 use super::zone::Zone;
 use super::{MAX_REQUEST, Server, Step};
 use crate::dial::DialRelay;
+use crate::io::user::socket_may_resolve;
 
 /// Datagrams that are taken at once before other tasks have their turn.
 const BATCH: usize = 64;
@@ -48,6 +49,8 @@ fn batch<Z: Zone, T: DialRelay>(
             Ok((length, _)) if length == request.len() => {
                 tracing::debug!("too long for a question")
             }
+            // Whose it is is asked again for each: ports of datagrams change hands fast.
+            Ok((_, peer)) if server.is_here(peer) && !socket_may_resolve(peer, server.address) => {}
             Ok((length, peer)) => received(server, socket, &request[..length], peer, out),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),

@@ -3,7 +3,11 @@
 mod accept;
 pub mod datagram;
 mod pass;
+#[cfg(all(feature = "client", target_os = "linux"))]
+mod peer;
 mod traffic;
+#[cfg(feature = "client")]
+pub mod user;
 
 use std::cell::Cell;
 use std::io;

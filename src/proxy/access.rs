@@ -9,6 +9,8 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
+use crate::io::user::{is_same_user, is_same_users_socket};
+
 /// Who may use a listener.
 #[derive(Clone, Debug)]
 pub enum Access {
@@ -93,55 +95,6 @@ impl Access {
             } => expected.matches(password),
         }
     }
-}
-
-/// Whether the peer of a loopback connection is a process of the user that kdev runs as, or of
-/// root. `local` is this end of the connection.
-#[cfg(target_os = "linux")]
-#[must_use]
-pub fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
-    use super::peer::{Kind, Owner, owner};
-    local.map_or_else(
-        || is_ours(peer, Owner::Unknown),
-        |local| is_ours(peer, owner(Kind::Tcp, peer, local)),
-    )
-}
-
-/// The same for the sender of datagrams that come to `local`.
-#[cfg(target_os = "linux")]
-fn is_same_users_socket(peer: SocketAddr, local: SocketAddr) -> bool {
-    use super::peer::{Kind, owner};
-    is_ours(peer, owner(Kind::Udp, peer, local))
-}
-
-#[cfg(target_os = "linux")]
-fn is_ours(peer: SocketAddr, owner: super::peer::Owner) -> bool {
-    use super::peer::Owner;
-    let me = nix::unistd::geteuid().as_raw();
-    match owner {
-        Owner::Uid(uid) => {
-            if uid != me && uid != 0 {
-                tracing::warn!(%peer, uid, "refused a connection of another user of this machine");
-            }
-            uid == me || uid == 0
-        }
-        // It sent and left, so nobody misses the answer, and whose it was cannot be told.
-        Owner::Gone => false,
-        // No way to ask, as in some sandboxes: loopback alone must do, as on other systems.
-        Owner::Unknown => true,
-    }
-}
-
-/// Whether the peer is a process of the same user: this system does not tell.
-#[cfg(not(target_os = "linux"))]
-#[must_use]
-pub fn is_same_user(_: SocketAddr, _: Option<SocketAddr>) -> bool {
-    true
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_same_users_socket(_: SocketAddr, _: SocketAddr) -> bool {
-    true
 }
 
 /// A password of one session: the password part of `http://kdev:PASSWORD@…`. The user name does

@@ -11,8 +11,6 @@ mod access;
 mod conn;
 mod http;
 mod pages;
-#[cfg(target_os = "linux")]
-mod peer;
 mod reply;
 mod socks4;
 mod socks5;
@@ -29,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{Instrument, debug_span, field};
 
-pub use access::{Access, AllowedPeers, Password, is_same_user};
+pub use access::{Access, AllowedPeers, Password};
 pub use stats::{Snapshot, Stats};
 pub use udp::{FLOW_IDLE, MAX_FLOWS};
 

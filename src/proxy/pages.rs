@@ -48,6 +48,9 @@ fn pac<B>(config: &Config, request: &Request<B>, trust: Trust) -> Response<Body>
     if trust != Trust::Full || !names_this_machine(request) {
         return not_found("the PAC file is for http://127.0.0.1 or http://localhost alone");
     }
+    if is_for_a_page(request) {
+        return not_found("the PAC file is for a browser's settings, not for a web page");
+    }
     page("application/x-ns-proxy-autoconfig", pac.text())
 }
 
@@ -60,11 +63,29 @@ fn names_this_machine<B>(request: &Request<B>) -> bool {
     })
 }
 
+/// Whether a web page asks for it, to learn from it what the cluster's domains are: as a script, say.
+/// Where browsers fetch their own PAC file they send none of these (Fetch Metadata, 2), or that it is
+/// for nobody; somebody who looks at it comes by a navigation of the whole window.
+fn is_for_a_page<B>(request: &Request<B>) -> bool {
+    let said = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    let navigates = said("sec-fetch-mode") == Some(b"navigate")
+        && matches!(said("sec-fetch-dest"), None | Some(b"document"));
+    let site = said("sec-fetch-site").or(said("sec-fetch-mode"));
+    !navigates && !matches!(site, None | Some(b"none" | b"same-origin"))
+}
+
 fn page(content_type: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(Body::text(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Nor may a page of a browser that says nothing include it.
+    for (name, value) in [
+        ("cross-origin-resource-policy", "same-origin"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
 }
 

@@ -4,7 +4,7 @@ use hickory_proto::rr::RecordType::{A, AAAA, PTR, SRV};
 use kdev_sim::{Pod, Rule, Service, SimCluster, User};
 use serde_json::json;
 
-use crate::support::Stage;
+use crate::support::{PATIENCE, Stage};
 
 fn furnish(cluster: &SimCluster) {
     let web = Service::new("shop", "web").selector("app", "web");
@@ -215,4 +215,36 @@ async fn what_may_not_be_known_is_a_failure_and_no_absence() {
         stage.resolver.asked(),
         ["www.example.com. A udp", "web. A udp"]
     );
+}
+
+/// Whoever else uses the machine learns no names of the cluster, by datagram or by connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_of_the_machine_gets_no_answer() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: other-user: only root can become another user");
+        return;
+    }
+    let stage = Stage::set_up("getter", furnish).await;
+    // web.shop.svc.cluster.local, A, as printf writes it; for a connection its length comes first.
+    let question = r"\0\1\1\0\0\1\0\0\0\0\0\0\3web\4shop\3svc\7cluster\5local\0\0\1\0\1";
+    let ask = |uid: u32, way: &str| {
+        let length = if way == "tcp" { r"\0\54" } else { "" };
+        let script = format!(
+            "exec 3<>/dev/{way}/127.0.0.1/{} && printf '{length}{question}' >&3 && timeout 3 head -c 12 <&3 | wc -c",
+            stage.dns.port()
+        );
+        let mut bash = tokio::process::Command::new("bash");
+        bash.args(["-c", &script]).current_dir("/").uid(uid);
+        async move {
+            let output = tokio::time::timeout(PATIENCE, bash.output())
+                .await
+                .unwrap()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        }
+    };
+    for way in ["udp", "tcp"] {
+        assert_eq!(ask(0, way).await, "12", "{way}");
+        assert_eq!(ask(65_534, way).await, "0", "{way}");
+    }
 }

@@ -1,9 +1,12 @@
 //! What somebody's intercept left: shown, put back, and in the way of an uninstall.
 
-use kdev_sim::shop;
+use kdev_sim::{Options, shop};
 use serde_json::{Value, json};
 
-use crate::support::Stage;
+use crate::support::{Done, Stage};
+
+/// A title for the window, text turned round, a line that looks like kdev's.
+const HARM: &str = "\u{1b}]0;x\u{7}\u{202e}\nkdev: all is well";
 
 /// Makes the Service `web` what it is while `ada` intercepts it, or did, and gives it as it was.
 fn intercept(stage: &Stage, claims: &str) -> Value {
@@ -109,4 +112,48 @@ async fn what_nobody_claims_is_put_back_without_force() {
     let done = stage.kdev(&["restore"]).await.ok();
     assert!(done.contains("web.shop has its own pods again"), "{done}");
     is_as_before(&stage, &web);
+}
+
+/// Whoever may change Services, or brings a policy, does not write on other people's terminals.
+#[tokio::test]
+async fn what_others_wrote_does_nothing_to_the_terminal() {
+    let stage = Stage::on(Options {
+        version: ("1".to_owned(), "30".to_owned(), format!("v1.30.0{HARM}")),
+        ..Options::default()
+    })
+    .await;
+    let harmless = |done: &Done| {
+        let all = format!("{}{}", done.out, done.err);
+        let harm =
+            |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{202e}').contains(&c);
+        assert!(!all.chars().any(harm), "{all:?}");
+        assert!(
+            !all.lines()
+                .any(|line| line.starts_with("kdev: all is well")),
+            "{all}"
+        );
+        all
+    };
+    let shown = r"\u{1b}]0;x\u{7}\u{202e}";
+    stage.install(&[]).await.ok();
+    let mut claims: Value = serde_json::from_str(ADAS).unwrap();
+    claims[0]["owner"] = json!(format!("ada{HARM}"));
+    intercept(&stage, &claims.to_string());
+    for args in [&["list"][..], &["uninstall", "--yes"], &["leave", "web"]] {
+        let all = harmless(&stage.kdev(args).await);
+        assert!(all.contains(shown), "{args:?}: {all}");
+    }
+    // What is said as JSON says the same, and is as harmless.
+    let listed = stage.kdev(&["list", "--json"]).await;
+    harmless(&listed);
+    assert_eq!(listed.json()[0]["claims"][0]["owner"], format!("ada{HARM}"));
+    harmless(&stage.kdev(&["doctor"]).await);
+    harmless(&stage.kdev(&["-vv", "list"]).await);
+    intercept(&stage, &format!("no JSON {HARM}"));
+    harmless(&stage.kdev(&["list"]).await);
+    stage
+        .cluster
+        .add_policy(HARM, &["deployments"], |_| Err(format!("by {HARM}")));
+    let refused = harmless(&stage.install(&["--replicas", "1"]).await);
+    assert!(refused.contains(shown), "{refused}");
 }

@@ -88,6 +88,8 @@ async fn alone(stage: &Stage) -> String {
         .or_else(|_| std::fs::copy(built, &kdev).map(drop))
         .unwrap();
     let mut command = stage.command_of(&kdev, &["install"]);
+    // With a cargo in it kdev would build one from its sources.
+    command.env("PATH", stage.folder.path());
     let output = command.output().await.unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
@@ -97,6 +99,7 @@ async fn alone(stage: &Stage) -> String {
 async fn a_file_that_is_no_relay_is_refused() {
     let stage = Stage::new().await;
     let none = alone(&stage).await;
+    assert!(none.contains("there is no cargo in PATH"), "{none}");
     assert!(none.contains("--relay-binary"), "{none}");
     let script = stage.file("script", b"#!/bin/sh\n").display().to_string();
     let refused = stage

@@ -112,10 +112,11 @@ impl Stage {
         objects.collect()
     }
 
-    /// Names of the relay's ConfigMaps.
+    /// Names of the relay's ConfigMaps with its program.
     pub(crate) fn parts(&self) -> Vec<String> {
         let maps = self.cluster.objects("configmaps", shop::NAMESPACE);
-        maps.iter().map(name).collect()
+        let names = maps.iter().map(name);
+        names.filter(|name| name != "kdev-relay-ports").collect()
     }
 }
 

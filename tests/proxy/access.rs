@@ -186,6 +186,40 @@ async fn the_proxys_own_pages() {
         );
         assert!(answer.contains(part), "{request} {host}: {answer}");
     }
+    // A browser that looks for its own settings, and one whose page does, by each way there is.
+    let ask = async |fetch: &str| {
+        let request = format!("GET /proxy.pac HTTP/1.0\r\nHost: 127.0.0.1\r\n{fetch}\r\n");
+        proxy.ask(&request).await
+    };
+    for own in [
+        "",
+        "Sec-Fetch-Site: none\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: empty\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+    ] {
+        let answer = ask(own).await.to_ascii_lowercase();
+        assert!(
+            answer.contains(" 200 ") && answer.contains("findproxyforurl"),
+            "{own}: {answer}"
+        );
+        for header in [
+            "cross-origin-resource-policy: same-origin",
+            "x-content-type-options: nosniff",
+        ] {
+            assert!(answer.contains(header), "{header}: {answer}");
+        }
+    }
+    for page in [
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: script\r\n",
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: cors\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n",
+        "Sec-Fetch-Mode: no-cors\r\n",
+    ] {
+        let answer = ask(page).await;
+        assert!(
+            answer.contains(" 404 ") && !answer.contains("FindProxyForURL"),
+            "{page}: {answer}"
+        );
+    }
     let answer = proxy.ask("GET /proxy.pac HTTP/1.0\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 404 "), "{answer}");
     let proxy = guarded(&AllowedPeers::new()).await;

@@ -191,7 +191,8 @@ async fn one_secret_admits_forward_tunnels_alone() {
         &["get", "secret/kdev-relay-intercept"][..],
         &["patch", "service/web"],
         &["create", "services"],
-        &["patch", "deployment/kdev-relay"],
+        &["get", "deployment/kdev-relay"],
+        &["patch", "configmap/kdev-relay-ports"],
     ];
     for refused in more {
         assert!(!may(refused), "{refused:?}");
@@ -202,7 +203,12 @@ async fn one_secret_admits_forward_tunnels_alone() {
         &["create", "pods"],
         &["create", "pods", "--subresource=exec"],
         &["get", "configmaps"],
+        &["get", "configmap/other"],
         &["patch", "deployment/web"],
+        // Its pods can mount each Secret, so whoever changes it reads them all.
+        &["patch", "deployment/kdev-relay"],
+        &["update", "deployment/kdev-relay"],
+        &["patch", "pods"],
     ];
     let peer = Peer::connect(user.kubeconfig(), &site.0).await;
     let key = peer.key(SECRETS[0]).await.unwrap();

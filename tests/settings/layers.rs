@@ -98,6 +98,11 @@ fn what_is_wrong_is_named_with_its_place() {
             "\"pigeon\" is none of \"auto\", \"direct\"",
         ),
         ("# é\nnamespace = \"\"", "2:13", "it is empty"),
+        (
+            "namespace = \"kube-system/services/kube-dns?x=\"",
+            "1:13",
+            "is no namespace",
+        ),
         ("proxy-listen = \"0.0.0.0:80\"", "1:16", "loopback"),
         ("proxy-listen = 70000", "1:16", "neither a port"),
         ("context = \"x", "1:13", "invalid basic string"),
@@ -279,4 +284,134 @@ fn the_committed_schema_is_current() {
     let properties = schema["properties"].as_object().unwrap();
     assert!(properties.contains_key("context") && !properties.contains_key("kubeconfig"));
     assert_eq!(schema["additionalProperties"], false);
+}
+
+/// It stands in paths to the API server, so it is looked at wherever it comes from.
+#[test]
+fn a_namespace_is_a_label_wherever_it_comes_from() {
+    let home = Home::new();
+    let wrong = "kube-system/services/kube-dns?x=";
+    let refused = |output: std::process::Output, code: i32| {
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(
+            said.contains(wrong) && said.contains("is no namespace"),
+            "{said}"
+        );
+    };
+    let config = |namespace: &str| {
+        let text = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
+            "current-context": "x",
+        });
+        home.write("kubeconfig", &text.to_string())
+    };
+    let file = config("shop");
+    let resolve = || {
+        let mut command = home.kdev(&["resolve", "web"]);
+        command.env("KUBECONFIG", &file);
+        command
+    };
+    refused(resolve().args(["-n", wrong]).output().unwrap(), 2);
+    refused(resolve().env("KDEV_NAMESPACE", wrong).output().unwrap(), 1);
+    let project = home.write("project/.kdev.toml", &format!("namespace = {wrong:?}"));
+    refused(resolve().output().unwrap(), 1);
+    std::fs::remove_file(project).unwrap();
+    config(wrong);
+    refused(resolve().output().unwrap(), 1);
+}
+
+/// A stranger's repository may have more names go into the cluster, but not without a word.
+#[test]
+fn run_says_what_a_project_widens() {
+    let home = Home::new();
+    let project = home.write(
+        "project/.kdev.toml",
+        "namespace = \"shop\"\nalso-proxy = [\".corp.example\", \"10.0.0.0/8\"]\nresolve-in-cluster = [\"a.example\"]",
+    );
+    let run = ["run", "--own-session", "--", "true"];
+    let said = |command: &mut std::process::Command| text(&command.output().unwrap().stderr);
+    let told = said(&mut home.kdev(&run));
+    let expected = format!(
+        "kdev: by {} more goes into the cluster: also-proxy=.corp.example,10.0.0.0/8 \
+         resolve-in-cluster=a.example (KDEV_PROJECT=off leaves it out)\n",
+        project.display()
+    );
+    assert!(told.starts_with(&expected), "{told}");
+    // Neither what is one's own word, nor where nothing is widened.
+    let told = said(home.kdev(&run).env("KDEV_PROJECT", "off"));
+    assert!(!told.contains("more goes"), "{told}");
+    home.write(
+        "project/.kdev.toml",
+        "namespace = \"shop\"\nalso-proxy = [\".corp.example\"]",
+    );
+    let told = said(home.kdev(&run).env("KDEV_ALSO_PROXY", ".mine.example"));
+    assert!(!told.contains("more goes"), "{told}");
+}
+
+/// Whoever has the runtime folder answers in the place of one's own sessions.
+#[test]
+fn a_runtime_folder_of_somebody_else_is_an_error_with_its_fix() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let folder = home.path("runtime").join("kdev");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    let run = ["run", "--own-session", "--", "true"];
+    let fix = format!("fix: run `chmod 700 {}`", folder.display());
+    for (args, code) in [(&["status"][..], 1), (&run, 125)] {
+        let output = home.output(args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(&fix), "{args:?}: {said}");
+    }
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();
+    assert!(home.output(&["status"]).status.success());
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: other-user: only root can give a folder to another user");
+        return;
+    }
+    std::os::unix::fs::chown(&folder, Some(65_534), None).unwrap();
+    let said = text(&home.output(&run).stderr);
+    assert!(
+        said.contains("belongs to another user (uid 65534)"),
+        "{said}"
+    );
+    assert!(said.contains("fix: set XDG_RUNTIME_DIR"), "{said}");
+}
+
+/// What a repository's file says is shown, and does nothing to the terminal that shows it.
+#[test]
+fn a_projects_file_does_nothing_to_the_terminal() {
+    let home = Home::new();
+    let harmless = |output: std::process::Output| {
+        let all = text(&output.stdout) + &text(&output.stderr);
+        let harm =
+            |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{202e}').contains(&c);
+        assert!(!all.chars().any(harm), "{all:?}");
+        all
+    };
+    for content in [
+        r#"namespace = "\u001b[2J""#,
+        r#"context = "\u001b]0;owned\u0007\u202e\nkdev: all is well""#,
+        r#""\u009b2J\r" = 1"#,
+        r#"also-proxy = ["\u001b[1mx"]"#,
+    ] {
+        home.write("project/.kdev.toml", content);
+        for args in [
+            &["config", "check"][..],
+            &["config", "show"],
+            &["config", "show", "--json"],
+            &["run", "--own-session", "--", "true"],
+        ] {
+            harmless(home.output(args));
+        }
+    }
+    // Nor what stands on the command line.
+    let all = harmless(home.output(&["forward", "\u{1b}[2J\u{202e}"]));
+    assert!(all.contains(r"\u{1b}[2J"), "{all}");
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 
-use super::{NETWORK_FILES, STEP_TIMEOUT, Stage, answer_all, asked, say, send};
+use super::{NETWORK_FILES, STEP_TIMEOUT, Stage, answer_all, asked, send};
 
 /// Whose requests they are.
 const MINE: &str = "x-user: ada";
@@ -20,7 +20,7 @@ impl Stage {
     /// Requests with one header come here, all others go where they always went.
     pub(super) async fn intercept(&self) -> anyhow::Result<()> {
         let Some(network) = &self.network else {
-            say(&format!(
+            self.say(&format!(
                 "  (left out: it takes loopback addresses besides 127.0.0.1, as on Linux, and \
                  {NETWORK_FILES} open files)"
             ));
@@ -39,7 +39,7 @@ impl Stage {
 
     async fn intercepted(&self, cart: SocketAddr, port: u16) -> anyhow::Result<()> {
         let to = port.to_string();
-        say(&format!(
+        self.say(&format!(
             "$ kdev intercept cart --to {to} --header '{MINE}' &"
         ));
         let mut command = self.command("dev");
@@ -60,26 +60,32 @@ impl Stage {
             let Some(line) = line else {
                 bail!("kdev intercept ended")
             };
-            say(&line);
+            self.say(&line);
             if line.starts_with("Ctrl-C") {
                 break;
             }
         }
-        say("  (callers in the cluster:)");
-        ensure!(called(cart, "").await?.contains("cart-"), "not for others");
-        ensure!(called(cart, MINE).await? == LAPTOP, "not to this laptop");
+        self.say("  (callers in the cluster:)");
+        ensure!(
+            self.called(cart, "").await?.contains("cart-"),
+            "not for others"
+        );
+        ensure!(
+            self.called(cart, MINE).await? == LAPTOP,
+            "not to this laptop"
+        );
         // What it says of the request.
-        say(&out.next_line().await?.unwrap_or_default());
-        say("$ kill -INT %1");
+        self.say(&out.next_line().await?.unwrap_or_default());
+        self.say("$ kill -INT %1");
         send(&child, Signal::SIGINT)?;
         while let Some(line) = err.next_line().await? {
             if line.contains("its own pods again") {
-                say(&line);
+                self.say(&line);
                 break;
             }
         }
         ensure!(
-            called(cart, MINE).await?.contains("cart-"),
+            self.called(cart, MINE).await?.contains("cart-"),
             "the Service was not given back"
         );
         // What is left is for callers that come late, of which there are none.
@@ -87,21 +93,21 @@ impl Stage {
         child.wait().await?;
         Ok(())
     }
-}
 
-/// What a caller in the cluster gets, with one more header.
-async fn called(cart: SocketAddr, header: &str) -> anyhow::Result<String> {
-    let more = match header {
-        "" => String::new(),
-        header => format!("{header}\r\n"),
-    };
-    let request = format!("GET / HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n{more}\r\n");
-    let (_, body) = asked(cart, &request).await?;
-    let flag = match header {
-        "" => String::new(),
-        header => format!("-H '{header}' "),
-    };
-    say(&format!("$ curl {flag}http://cart:{}/", shop::CART));
-    say(body.trim_end());
-    Ok(body)
+    /// What a caller in the cluster gets, with one more header.
+    async fn called(&self, cart: SocketAddr, header: &str) -> anyhow::Result<String> {
+        let more = match header {
+            "" => String::new(),
+            header => format!("{header}\r\n"),
+        };
+        let request = format!("GET / HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n{more}\r\n");
+        let (_, body) = asked(cart, &request).await?;
+        let flag = match header {
+            "" => String::new(),
+            header => format!("-H '{header}' "),
+        };
+        self.say(&format!("$ curl {flag}http://cart:{}/", shop::CART));
+        self.say(body.trim_end());
+        Ok(body)
+    }
 }

@@ -4,7 +4,6 @@ mod intercept;
 mod network;
 mod relay;
 
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -38,6 +37,9 @@ const PRICES: &str = "{\"oats\": 3, \"rye\": 4}\n";
 /// Longest answer that is shown.
 const MAX_SHOWN: usize = 4 << 10;
 
+/// What prints a line.
+pub type Say = fn(&str);
+
 /// The simulated cluster, furnished as a small shop, and a kubeconfig for it.
 struct Stage {
     cluster: SimCluster,
@@ -45,6 +47,7 @@ struct Stage {
     kdev: PathBuf,
     /// Where its network is on this machine.
     network: Option<Arc<Network>>,
+    say: Say,
 }
 
 /// A folder of this user alone, removed with this value.
@@ -74,10 +77,10 @@ impl Drop for Folder {
 ///
 /// # Errors
 /// When a step does not do what it should.
-pub async fn run(keep: bool) -> anyhow::Result<u8> {
-    let stage = Stage::set_up().await?;
-    say("A Kubernetes cluster, simulated on this machine, with a small shop in it:");
-    say(
+pub async fn run(keep: bool, say: Say) -> anyhow::Result<u8> {
+    let stage = Stage::set_up(say).await?;
+    stage.say("A Kubernetes cluster, simulated on this machine, with a small shop in it:");
+    stage.say(
         "  web, cart (3 and 2 pods, HTTP), orders (HTTP), redis, and a user who may do what `edit` allows.",
     );
     let played = stage.play().await;
@@ -87,30 +90,30 @@ pub async fn run(keep: bool) -> anyhow::Result<u8> {
     }
     let kubeconfig = stage.kubeconfig("dev");
     if keep {
-        say("\nThe cluster stays up until Ctrl-C. In another terminal:");
-        say(&format!("  export KUBECONFIG={}", kubeconfig.display()));
-        say("  kdev run -- curl http://web.shop/");
-        say("  kdev intercept cart --to 3000 --header 'x-user: ada'");
-        say("  kdev connect");
-        say("  kubectl get pods,services -n shop");
+        stage.say("\nThe cluster stays up until Ctrl-C. In another terminal:");
+        stage.say(&format!("  export KUBECONFIG={}", kubeconfig.display()));
+        stage.say("  kdev run -- curl http://web.shop/");
+        stage.say("  kdev intercept cart --to 3000 --header 'x-user: ada'");
+        stage.say("  kdev connect");
+        stage.say("  kubectl get pods,services -n shop");
         Ending::listen()?.asked().await;
     } else {
-        say("\nThat was the demo. With a cluster of your own, nothing to set up:");
-        say("  kdev doctor                          # what your kubeconfig may do");
-        say("  kdev run -- curl http://SERVICE.NAMESPACE/");
-        say("  kdev run -- docker run --rm IMAGE");
-        say("`kdev demo --keep` leaves this cluster up to play with.");
+        stage.say("\nThat was the demo. With a cluster of your own, nothing to set up:");
+        stage.say("  kdev doctor                          # what your kubeconfig may do");
+        stage.say("  kdev run -- curl http://SERVICE.NAMESPACE/");
+        stage.say("  kdev run -- docker run --rm IMAGE");
+        stage.say("`kdev demo --keep` leaves this cluster up to play with.");
     }
     stage.cluster.shutdown().await;
     Ok(0)
 }
 
 /// Fetches `url` as a program in `kdev run` would, for machines without curl: through the HTTP
-/// proxy that the environment names. Prints the body.
+/// proxy that the environment names. Gives the exit code and the body.
 ///
 /// # Errors
 /// When there is no proxy, no connection, or no answer with status 200.
-pub async fn fetch(url: &str) -> anyhow::Result<u8> {
+pub async fn fetch(url: &str) -> anyhow::Result<(u8, String)> {
     let proxy = std::env::var("http_proxy").context("there is no http_proxy to fetch through")?;
     let proxy = proxy.trim_start_matches("http://").trim_end_matches('/');
     let host = url
@@ -119,8 +122,7 @@ pub async fn fetch(url: &str) -> anyhow::Result<u8> {
     let host = host.split('/').next().unwrap_or(host);
     let request = format!("GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let (head, body) = asked(proxy, &request).await?;
-    print!("{body}");
-    Ok(u8::from(!head.starts_with("HTTP/1.1 200")))
+    Ok((u8::from(!head.starts_with("HTTP/1.1 200")), body))
 }
 
 /// Head and body of what is answered to this until the connection ends.
@@ -137,7 +139,7 @@ async fn asked(to: impl ToSocketAddrs, request: &str) -> anyhow::Result<(String,
 }
 
 impl Stage {
-    async fn set_up() -> anyhow::Result<Self> {
+    async fn set_up(say: Say) -> anyhow::Result<Self> {
         let cluster = SimCluster::start(Options::default())
             .await
             .context("the simulated cluster did not start")?;
@@ -161,6 +163,7 @@ impl Stage {
             cluster,
             folder,
             network,
+            say,
             kdev: std::env::current_exe()?,
         };
         for user in ["dev", "viewer"] {
@@ -171,13 +174,32 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Prints a line at once.
+    fn say(&self, line: &str) {
+        (self.say)(line);
+    }
+
+    /// Runs a command and shows what it says; gives its exit code too.
+    async fn show(&self, command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
+        let output = tokio::time::timeout(STEP_TIMEOUT, command.output())
+            .await
+            .context("the step took too long")??;
+        // Remarks on the way come before the result.
+        let mut shown = output.stderr;
+        shown.extend_from_slice(&output.stdout);
+        shown.truncate(MAX_SHOWN);
+        let shown = String::from_utf8_lossy(&shown).trim_end().to_owned();
+        self.say(&shown);
+        Ok((output.status.code(), shown))
+    }
+
     fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.0.join(format!("{user}.kubeconfig"))
     }
 
     /// The steps; each fails the demo when it shows something else than it should.
     async fn play(&self) -> anyhow::Result<()> {
-        say("\n1. A command sees the cluster. Each connection picks a ready pod:");
+        self.say("\n1. A command sees the cluster. Each connection picks a ready pod:");
         for _ in 0..2 {
             let shown = self.fetched("http://web.shop/").await?;
             ensure!(
@@ -185,21 +207,23 @@ impl Stage {
                 "the shop's web did not answer: {shown}"
             );
         }
-        say("\n2. Short names mean Services of your namespace:");
+        self.say("\n2. Short names mean Services of your namespace:");
         let shown = self.fetched("http://orders/").await?;
         ensure!(
             shown.contains('{'),
             "the shop's orders did not answer: {shown}"
         );
-        say("\n3. A plain local port, for programs that know no proxy, and it survives a rollout:");
+        self.say(
+            "\n3. A plain local port, for programs that know no proxy, and it survives a rollout:",
+        );
         self.forward().await?;
-        say("\n4. What only a pod reaches, here a host of another network, takes the relay:");
+        self.say("\n4. What only a pod reaches, here a host of another network, takes the relay:");
         self.office().await?;
-        say(
+        self.say(
             "\n5. Your requests of a Service come to a program on this laptop, all others to its pods:",
         );
         self.intercept().await?;
-        say("\n6. What may be missing is named:");
+        self.say("\n6. What may be missing is named:");
         let error = self.fail_as("viewer", "http://web.shop/").await?;
         ensure!(
             error.contains("pods/portforward"),
@@ -234,8 +258,8 @@ impl Stage {
             command.arg(&self.kdev).args(["demo", "--fetch", url]);
         }
         let flags: String = flags.iter().map(|flag| format!("{flag} ")).collect();
-        say(&format!("$ kdev run {flags}-- curl -sS {url}"));
-        show(&mut command).await
+        self.say(&format!("$ kdev run {flags}-- curl -sS {url}"));
+        self.show(&mut command).await
     }
 
     /// A host of another network: out of reach until there is a relay.
@@ -249,10 +273,10 @@ impl Stage {
                 shown.contains("kdev install"),
                 "what reaches the host is not named: {shown}"
             );
-            say("$ kdev install --image kdev-relay");
+            self.say("$ kdev install --image kdev-relay");
             let mut install = self.command("dev");
             install.args(["install", "--image", "kdev-relay"]);
-            let (code, shown) = show(&mut install).await?;
+            let (code, shown) = self.show(&mut install).await?;
             ensure!(code == Some(0), "the relay could not be installed: {shown}");
             let (code, shown) = self.run_fetch("dev", &flags, &url).await?;
             ensure!(
@@ -268,7 +292,7 @@ impl Stage {
     }
 
     async fn forward(&self) -> anyhow::Result<()> {
-        say("$ kdev forward redis.shop:6379=0 &");
+        self.say("$ kdev forward redis.shop:6379=0 &");
         let mut command = self.command("dev");
         command
             .args(["forward", "redis.shop:6379=0", "--json"])
@@ -277,9 +301,9 @@ impl Stage {
         let port = tokio::time::timeout(STEP_TIMEOUT, local_port(&mut child))
             .await
             .context("kdev forward did not get ready")??;
-        say(&format!("{port} -> redis.shop:6379"));
+        self.say(&format!("{port} -> redis.shop:6379"));
         self.ping(&port).await?;
-        say("  (the pod is replaced by a new one)");
+        self.say("  (the pod is replaced by a new one)");
         let quick = Duration::from_millis(100);
         self.cluster
             .rolling_restart("shop", ("app", "redis"), quick, quick)
@@ -303,7 +327,7 @@ impl Stage {
         let answer = tokio::time::timeout(STEP_TIMEOUT, talk)
             .await
             .context("no answer")??;
-        say(&format!(
+        self.say(&format!(
             "$ redis-cli -p {} PING\n{answer}",
             port.rsplit(':').next().unwrap_or(port)
         ));
@@ -330,20 +354,6 @@ impl Stage {
         }
         command
     }
-}
-
-/// Runs a command and shows what it says; gives its exit code too.
-async fn show(command: &mut Command) -> anyhow::Result<(Option<i32>, String)> {
-    let output = tokio::time::timeout(STEP_TIMEOUT, command.output())
-        .await
-        .context("the step took too long")??;
-    // Remarks on the way come before the result.
-    let mut shown = output.stderr;
-    shown.extend_from_slice(&output.stdout);
-    shown.truncate(MAX_SHOWN);
-    let shown = String::from_utf8_lossy(&shown).trim_end().to_owned();
-    say(&shown);
-    Ok((output.status.code(), shown))
 }
 
 /// Sends a signal to a program, unless it has ended.
@@ -399,11 +409,4 @@ async fn local_port(child: &mut Child) -> anyhow::Result<String> {
 fn has_curl() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| Path::new(&folder).join("curl").is_file())
-}
-
-/// Prints a line at once, also into a pipe. A reader that went away is no reason to stop.
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }

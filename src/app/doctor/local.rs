@@ -18,12 +18,21 @@ pub(super) async fn checks(
             "runtime folder",
             format!("{} takes sockets", path.display()),
         ),
-        Err(error) => Check::warn(
-            "local.runtime-folder",
-            "runtime folder",
-            format!("{error}; `kdev status` will not see sessions"),
-        )
-        .fix("set XDG_RUNTIME_DIR to a folder that only you may enter"),
+        Err(error) => match registry::check_folder() {
+            // Nothing starts then.
+            Err(error) => {
+                let text = error.to_string();
+                let (what, fix) = text.split_once("; ").unwrap_or((&text, ""));
+                let check = Check::fail("local.runtime-folder", "runtime folder", what);
+                check.fix(fix)
+            }
+            Ok(()) => Check::warn(
+                "local.runtime-folder",
+                "runtime folder",
+                format!("{error}; `kdev status` will not see sessions"),
+            )
+            .fix("set XDG_RUNTIME_DIR to a folder that only you may enter"),
+        },
     };
     vec![
         proxies::check(loaded, proxies, domain).await,

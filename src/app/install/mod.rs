@@ -2,6 +2,7 @@
 
 mod after;
 mod binaries;
+mod build;
 mod remove;
 
 use std::path::PathBuf;
@@ -110,12 +111,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Looks at the namespace and works out what is to be there. Changes nothing.
+    /// Looks at the namespace and works out what is to be there. Changes nothing; `say` gets what
+    /// takes long.
     ///
     /// # Errors
     /// When the cluster cannot be reached, permissions are missing, the objects are somebody
     /// else's, there is no program to install, or it is an older one than what is there.
-    pub async fn make(config: &Config, request: &Request) -> anyhow::Result<Self> {
+    pub async fn make(
+        config: &Config,
+        request: &Request,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Self> {
         let (site, tasks) = connect(config).await?;
         site.permit(change::permissions(&site, request.replicas != Some(1)))
             .await?;
@@ -129,7 +135,7 @@ impl Plan {
         let own = env!("CARGO_PKG_VERSION");
         let (version, binaries) = match &mut settings.source {
             Source::BaseImage(_) => {
-                let Provided { version, binaries } = binaries::find(&request.binaries)?;
+                let Provided { version, binaries } = binaries::find(&request.binaries, say).await?;
                 (version, binaries)
             }
             Source::Image(image) => {

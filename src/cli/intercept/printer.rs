@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::super::output;
+use super::super::terminal::word;
 use crate::app::intercept::{Begun, Event, Teller};
 use crate::intercept::reverse::Served;
 
@@ -51,7 +52,8 @@ impl Printer {
 
     fn print(&self, event: &Event) {
         if self.out == Out::Json {
-            return self.line(&document(event).to_string());
+            // That nobody reads it is no reason to end an intercept.
+            return drop(output::json(&document(event), false));
         }
         match event {
             Event::Live(begun) => self.line(describe(begun).trim_end()),
@@ -60,20 +62,16 @@ impl Printer {
                 copy,
                 served,
             } => self.line(&request(service, *copy, served)),
-            Event::Note(text) => output::note(&output::plain(text)),
+            Event::Note(text) => output::note(text),
             Event::Ended {
                 service, reason, ..
-            } => output::note(&output::plain(&format!(
-                "the intercept of {service} is over: {reason}"
-            ))),
+            } => output::note(&format!("the intercept of {service} is over: {reason}")),
         }
     }
 
     fn line(&self, text: &str) {
-        let text = output::plain(text);
         match self.out {
-            // That nobody reads it is no reason to end an intercept.
-            Out::Lines | Out::Json => drop(output::line(&text)),
+            Out::Lines | Out::Json => drop(output::line(text)),
             Out::Beside => text.lines().for_each(output::note),
         }
     }
@@ -110,7 +108,9 @@ fn describe(begun: &Begun) -> String {
         text += &format!(
             "  also  a request may be one of {}'s as well ({}, claim {}): more conditions go \
              first, then the older\n",
-            other.owner, other.conditions, other.id
+            word(&other.owner),
+            word(&other.conditions.to_string()),
+            word(&other.id)
         );
     }
     if !claim.mirror {
@@ -128,6 +128,8 @@ fn request(service: &str, copy: bool, served: &Served) -> String {
     let Served { method, path, .. } = served;
     let copy_of = if copy { "copy of " } else { "" };
     let outcome = outcome(copy, served);
+    // Whoever calls the Service chose the path.
+    let path = word(path);
     format!("{service}  {copy_of}{method} {path}  {outcome}  {millis:.1} ms")
 }
 

@@ -145,7 +145,7 @@ impl Members {
         };
         for endpoint in endpoints {
             let host = endpoint.host.into();
-            let Some(target) = endpoint.target.filter(|t| t.kind == "Pod") else {
+            let Some(target) = endpoint.target.filter(TargetRef::is_pod) else {
                 group.foreign.push(Foreign {
                     ready: endpoint.ready,
                     host,

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
+use crate::addr::{is_label, is_subdomain};
+
 /// `metadata`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -210,6 +212,15 @@ pub(super) struct TargetRef {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
+}
+
+impl TargetRef {
+    /// Whether it is a pod. Kubernetes does not look at the names in it, and a path to the API server
+    /// is made of them.
+    pub(super) fn is_pod(&self) -> bool {
+        let named = |text: &str| text.is_empty() || is_label(text);
+        self.kind == "Pod" && named(&self.namespace) && is_subdomain(&self.name)
+    }
 }
 
 impl Object for RawService {

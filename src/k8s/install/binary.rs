@@ -153,8 +153,8 @@ fn machine(program: &[u8]) -> Result<Arch, String> {
         let kind = kind.ok_or_else(no_program)?;
         if u32::from_le_bytes(kind.try_into().unwrap_or_default()) == PT_INTERP {
             return Err(
-                "needs a dynamic linker and libraries, which a base image may not have; build it \
-                 with RUSTFLAGS='-C target-feature=+crt-static'"
+                "needs a dynamic linker and libraries, which a base image may not have: it was \
+                 built without RUSTFLAGS='-C target-feature=+crt-static'"
                     .to_owned(),
             );
         }
@@ -205,12 +205,19 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What passes for a relay on `arch`.
+#[cfg(test)]
+pub(crate) fn sample(arch: &str, linked: bool) -> Vec<u8> {
+    let arch = ARCHES.iter().find(|known| known.name == arch);
+    tests::program(arch.map_or(0, |arch| arch.elf), linked, tests::PRINTED)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The smallest file that passes for a relay.
-    fn program(machine: u16, linked: bool, tail: &[u8]) -> Vec<u8> {
+    pub(super) fn program(machine: u16, linked: bool, tail: &[u8]) -> Vec<u8> {
         let mut elf = vec![0; 64 + 56];
         elf[..6].copy_from_slice(&ELF);
         elf[18..20].copy_from_slice(&machine.to_le_bytes());
@@ -222,7 +229,7 @@ mod tests {
         elf
     }
 
-    const PRINTED: &[u8] = b"subscriberkdev-relay 1.2.3\nusage: kdev-relay [worker";
+    pub(super) const PRINTED: &[u8] = b"subscriberkdev-relay 1.2.3\nusage: kdev-relay [worker";
 
     #[test]
     fn a_relay_is_recognized_packed_or_not() {

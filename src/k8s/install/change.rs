@@ -95,6 +95,7 @@ pub fn objects(manifest: &Manifest, found: &Found) -> Result<Vec<Value>, Install
         all.push(secret);
     }
     all.extend(manifest.parts());
+    all.push(manifest.ports());
     all.extend(manifest.budget());
     all.extend(manifest.network_policy(&found.policies));
     all.push(manifest.deployment());

@@ -13,7 +13,7 @@ use super::settings::{ALLOW, DENY, POD_TUNNEL, Settings, Source};
 use super::shape::SAFE_TO_EVICT;
 use super::site::Kind;
 use super::{
-    INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, RESOURCES_ANNOTATION,
+    INTERCEPT_SECRET, MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, PORTS, RESOURCES_ANNOTATION,
     VERSION_ANNOTATION,
 };
 use crate::relay::HTTP_PORT;
@@ -97,6 +97,12 @@ impl Manifest {
             })
         });
         parts.collect()
+    }
+
+    /// Where intercepts keep whose the relay's ports are. What stands in it is theirs.
+    #[must_use]
+    pub fn ports(&self) -> Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": self.metadata(PORTS)})
     }
 
     /// What keeps one pod when a node is drained; none for a single pod, which could then not be

@@ -34,6 +34,9 @@ pub mod undo;
 pub const NAME: &str = "kdev-relay";
 /// The name of the Secret that admits intercepts.
 pub const INTERCEPT_SECRET: &str = "kdev-relay-intercept";
+/// The name of the ConfigMap in which intercepts keep whose each of the relay's ports is, or was.
+/// Whoever may intercept may change it, and nothing else that the relay's pods are made of.
+pub const PORTS: &str = "kdev-relay-ports";
 /// Which program an object belongs to: the selector of the pods.
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
 /// Who made an object.

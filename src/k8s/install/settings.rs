@@ -6,8 +6,10 @@ use serde_json::Value;
 use super::netpolicy::Choice;
 use super::shape::Shape;
 
-/// The image whose `sh` and `gunzip` unpack the relay, and in which it then runs.
-pub const BASE_IMAGE: &str = "docker.io/library/busybox:stable";
+/// The image whose `sh` and `gunzip` unpack the relay, and in which it then runs: for all machines,
+/// and by its digest, since a tag is whatever its registry says that day.
+pub const BASE_IMAGE: &str = "docker.io/library/busybox:1.36.1\
+    @sha256:73aaf090f3d85aa34ee199857f03fa3a95c8ede2ffd4cc2cdb5b94e566b11662";
 /// Relay pods: while one is replaced the other serves.
 pub const REPLICAS: u16 = 2;
 /// Variables of the relay with what it may reach and what not, separated by commas.

@@ -24,7 +24,7 @@ pub(super) use expiry::of_token as token_expiry;
 pub(crate) use proxy::target as server_target;
 
 use super::oidc;
-use crate::addr::Target;
+use crate::addr::{self, Target};
 use crate::upstream::{Chosen, Proxies, ProxyVars};
 
 /// Where a pod finds its service account.
@@ -309,7 +309,7 @@ fn from_files(
     let mut config = config;
     let auth = &mut config.auth_info;
     let oidc = provider::choose(auth, &name, user.as_deref(), &files.found)?;
-    Ok(finish(Parts {
+    finish(Parts {
         oidc,
         options,
         context: name,
@@ -318,14 +318,14 @@ fn from_files(
         user: user.unwrap_or_else(|| "anonymous".to_owned()),
         config,
         proxy,
-    }))
+    })
 }
 
 fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded, KubeconfigError> {
     let config = Config::incluster()
         .map_err(|error| KubeconfigError::Other(format!("the pod's service account: {error}")))?;
     let proxy = proxy::choose(None, &environment.proxies, &config.cluster_url)?;
-    Ok(finish(Parts {
+    finish(Parts {
         oidc: None,
         options,
         context: "in-cluster".to_owned(),
@@ -334,7 +334,7 @@ fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded
         user: "the pod's service account".to_owned(),
         config,
         proxy,
-    }))
+    })
 }
 
 struct Parts<'a> {
@@ -349,7 +349,7 @@ struct Parts<'a> {
 }
 
 /// Applies the flags and takes over what kube must not decide.
-fn finish(parts: Parts<'_>) -> Loaded {
+fn finish(parts: Parts<'_>) -> Result<Loaded, KubeconfigError> {
     let Parts {
         options,
         mut config,
@@ -363,6 +363,9 @@ fn finish(parts: Parts<'_>) -> Loaded {
     if config.default_namespace.is_empty() {
         "default".clone_into(&mut config.default_namespace);
     }
+    let context = &parts.context;
+    addr::namespace(&config.default_namespace)
+        .map_err(|error| KubeconfigError::Other(format!("{error} (context {context:?})")))?;
     if let Some(other) = &options.as_user {
         config.auth_info.impersonate = Some(other.clone());
     }
@@ -376,7 +379,7 @@ fn finish(parts: Parts<'_>) -> Loaded {
     let auth = &mut config.auth_info;
     let exec = auth.exec.take();
     let exec = exec.filter(|_| !provider::is_written(auth));
-    Loaded {
+    Ok(Loaded {
         context: parts.context,
         cluster: parts.cluster,
         user,
@@ -387,7 +390,7 @@ fn finish(parts: Parts<'_>) -> Loaded {
         oidc: parts.oidc,
         proxy: parts.proxy,
         config,
-    }
+    })
 }
 
 /// `host:port` without a scheme is HTTP, as in client-go.

@@ -2,17 +2,17 @@
 //! after it was given back. A node whose kube-proxy lags would send one Service's callers to another
 //! one's pods otherwise.
 //!
-//! The Service `kdev-PORT` is the lock. Whose a block was stands on the relay's Deployment from
+//! The Service `kdev-PORT` is the lock. Whose a block was stands in a ConfigMap beside the relay from
 //! before that Service is made, because one that is deleted with the intercepted Service leaves no
-//! trace.
+//! trace. Under a block's first port there is the UID of the Service that has it, and where it has
+//! it no more since when, in seconds since 1970.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::marks::BLOCK as MARK;
-use super::object::{annotation, name};
+use super::object::{name, text};
 use crate::relay::{BLOCK, FIRST_PORT, PORTS};
 
 /// How long a block is nobody else's.
@@ -28,7 +28,7 @@ pub(super) const BLOCKS: u16 = PORTS / BLOCK;
 pub(super) struct Choice {
     /// Its first port.
     pub(super) first: u16,
-    /// Annotations of the relay's Deployment; null for those to take off.
+    /// What to write into the record of blocks; null for what to take off.
     pub(super) notes: Value,
 }
 
@@ -53,15 +53,15 @@ pub(super) fn note(first: u16, uid: &str, ended: Option<u64>) -> Value {
         None => uid.to_owned(),
         Some(at) => format!("{uid} {at}"),
     };
-    json!({format!("{MARK}{first}"): text})
+    json!({first.to_string(): text})
 }
 
-/// Finds a block for the Service with this UID, from the `origins` that exist, what the relay's
-/// `deployment` says, and the blocks that turned out to be taken.
+/// Finds a block for the Service with this UID, from the `origins` that exist, what is on `record`,
+/// and the blocks that turned out to be taken.
 pub(super) fn choose(
     uid: &str,
     origins: &[Value],
-    deployment: &Value,
+    record: &Value,
     taken: &[u16],
     now: u64,
 ) -> Result<Choice, NoneFree> {
@@ -72,11 +72,11 @@ pub(super) fn choose(
     let mut found = None;
     for number in (0..BLOCKS).map(|n| (start + n) % BLOCKS) {
         let first = FIRST_PORT + number * BLOCK;
-        let key = format!("{MARK}{first}");
+        let key = first.to_string();
         let exists = origins
             .iter()
             .any(|origin| name(origin) == origin_name(first));
-        let mut words = annotation(deployment, &key).split(' ');
+        let mut words = text(record, &[&key]).split(' ');
         let (whose, ended) = (words.next().unwrap_or_default(), words.next());
         let ended = ended.and_then(|at| at.parse::<u64>().ok());
         let rests = match (whose, ended) {
@@ -131,10 +131,6 @@ mod tests {
             .collect()
     }
 
-    fn deployment(notes: &Value) -> Value {
-        json!({"metadata": {"annotations": notes}})
-    }
-
     fn first(uid: &str) -> u16 {
         choose(uid, &[], &json!({}), &[], NOW).unwrap().first
     }
@@ -155,19 +151,19 @@ mod tests {
     #[test]
     fn the_next_block_is_taken_where_one_is_not_free() {
         let own = first("a");
-        let next = |deployment: &Value, origins: &[Value], taken: &[u16]| {
-            choose("a", origins, deployment, taken, NOW).unwrap().first
+        let next = |record: &Value, origins: &[Value], taken: &[u16]| {
+            choose("a", origins, record, taken, NOW).unwrap().first
         };
         let none = json!({});
         assert_ne!(next(&none, &origins([own]), &[]), own);
         assert_ne!(next(&none, &[], &[own]), own);
-        let recent = deployment(&note(own, "b", Some(NOW - 10)));
+        let recent = note(own, "b", Some(NOW - 10));
         assert_ne!(next(&recent, &[], &[]), own);
-        let long_ago = deployment(&note(own, "b", Some(NOW - 3601)));
+        let long_ago = note(own, "b", Some(NOW - 3601));
         assert_eq!(next(&long_ago, &[], &[]), own);
-        let same = deployment(&note(own, "a", Some(NOW - 61)));
+        let same = note(own, "a", Some(NOW - 61));
         assert_eq!(next(&same, &[], &[]), own);
-        let just_now = deployment(&note(own, "a", Some(NOW - 10)));
+        let just_now = note(own, "a", Some(NOW - 10));
         assert_ne!(next(&just_now, &[], &[]), own);
     }
 
@@ -175,7 +171,7 @@ mod tests {
     fn all_who_want_one_for_the_same_service_try_the_same() {
         let own = first("a");
         // One of them has said so, and makes it in a moment.
-        let noted = deployment(&note(own, "a", None));
+        let noted = note(own, "a", None);
         let choice = choose("a", &[], &noted, &[], NOW).unwrap();
         assert_eq!(choice.first, own);
         assert_eq!(choice.notes, note(own, "a", None));
@@ -184,27 +180,26 @@ mod tests {
     #[test]
     fn a_block_whose_service_vanished_rests_from_when_that_was_noticed() {
         let own = first("a");
-        let vanished = deployment(&note(own, "b", None));
+        let vanished = note(own, "b", None);
         let choice = choose("a", &[], &vanished, &[], NOW).unwrap();
         assert_ne!(choice.first, own);
-        let key = format!("kdev.dev/block-{own}");
-        assert_eq!(choice.notes[&key], format!("b {NOW}"));
+        assert_eq!(choice.notes[own.to_string()], format!("b {NOW}"));
         assert_eq!(choice.notes.as_object().unwrap().len(), 2);
     }
 
     #[test]
     fn notes_of_rested_blocks_go() {
         let other = FIRST_PORT + (first("a") - FIRST_PORT + BLOCK) % PORTS;
-        let rested = deployment(&note(other, "b", Some(NOW - 4000)));
+        let rested = note(other, "b", Some(NOW - 4000));
         let choice = choose("a", &[], &rested, &[], NOW).unwrap();
-        assert_eq!(choice.notes[format!("kdev.dev/block-{other}")], Value::Null);
+        assert_eq!(choice.notes[other.to_string()], Value::Null);
     }
 
     #[test]
     fn the_last_one_says_when_there_is_room_again() {
         let all = (0..BLOCKS).map(|n| FIRST_PORT + n * BLOCK);
         let origins = origins(all.clone().skip(1));
-        let rests = deployment(&note(FIRST_PORT, "b", Some(NOW - 600)));
+        let rests = note(FIRST_PORT, "b", Some(NOW - 600));
         assert_eq!(
             choose("a", &origins, &rests, &[], NOW),
             Err(NoneFree(Some(3000)))

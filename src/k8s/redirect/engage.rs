@@ -1,6 +1,6 @@
 //! How an intercept begins: look, put the claim on record, have the relay try, change the Service.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::block::{self, NoneFree, REST};
 use super::guard::Guard;
@@ -209,7 +209,8 @@ async fn create(
             fix: format!("`kdev install -n {}` makes one", site.namespace),
         });
     };
-    let choice = block::choose(uid(live), origins, &deployment, taken, block::now());
+    let record = site.ports().await?;
+    let choice = block::choose(uid(live), origins, &record, taken, block::now());
     let choice = choice.map_err(|NoneFree(soonest)| RedirectError::Full {
         what: format!(
             "all {} places for intercepted Services in namespace {} are taken",
@@ -226,8 +227,7 @@ async fn create(
         },
     })?;
     // Before the Service: what vanishes with its owner has left its mark then.
-    let notes = json!({"metadata": {"annotations": choice.notes}});
-    site.patch_deployment(&notes).await?;
+    site.begin_ports(&choice.notes, &deployment).await?;
     // What policies asked of the relay's objects they ask of this Service, too.
     let mut shape = Shape::of(&deployment);
     to.inner.asked.over(&mut shape);

@@ -10,7 +10,7 @@ use super::object::{label, selector};
 use super::site::Site;
 use crate::intercept::redirect::RedirectError;
 use crate::k8s::install::rollout::Before;
-use crate::k8s::install::{NAME, site as install};
+use crate::k8s::install::{MANAGER, MANAGER_LABEL, NAME, site as install};
 use crate::k8s::relay;
 
 /// How long the relay's pods may take to be replaced by ones with another label.
@@ -76,7 +76,11 @@ pub(super) async fn carried(
             "the relay's pods are replaced by ones with the labels of this Service"
         );
         let patch = json!({"spec": {"template": {"metadata": {"labels": wanted}}}});
-        site.patch_deployment(&patch).await?;
+        let patched = site.patch_deployment(&patch).await;
+        patched.map_err(|error| match error {
+            RedirectError::Denied { .. } => lacking(site, &deployment, &wanted),
+            error => error,
+        })?;
     }
     let place = install::Site {
         client: site.client.clone(),
@@ -93,6 +97,37 @@ pub(super) async fn carried(
             what: format!("the labels {text} on the relay's pods"),
             fix: format!("somebody took them off the Deployment {NAME}; try again"),
         }),
+    }
+}
+
+/// What is said to whoever may not give the relay's pods these labels: that is as much as to read each
+/// Secret of the namespace, so the role for intercepts has no right to it.
+fn lacking(site: &Site, deployment: &Value, wanted: &Map<String, Value>) -> RedirectError {
+    let namespace = &site.namespace;
+    let keys: Vec<&str> = wanted.keys().map(String::as_str).collect();
+    let fix = match label(deployment, MANAGER_LABEL) {
+        MANAGER => format!(
+            "you may not change the Deployment {NAME}, so ask somebody with the built-in role `edit` \
+             for `kdev upgrade -n {namespace}`, which gives them to the pods"
+        ),
+        _ => {
+            let labels = wanted
+                .iter()
+                .map(|(key, value)| format!("{key}: {}", value.as_str().unwrap_or_default()));
+            format!(
+                "you may not change the Deployment {NAME}, so ask whoever installed it to add them \
+                 to its pods (`podLabels` of the chart): {}",
+                labels.collect::<Vec<_>>().join(", ")
+            )
+        }
+    };
+    RedirectError::Missing {
+        what: format!(
+            "the label {}, by which the Service selects its pods and has to select the relay's, on \
+             the relay's pods in namespace {namespace}",
+            keys.join(", ")
+        ),
+        fix,
     }
 }
 

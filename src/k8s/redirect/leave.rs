@@ -153,10 +153,7 @@ pub(super) async fn remove(site: &Site, origin: &str) -> Result<(), RedirectErro
             origin::owner(&there).1,
             Some(block::now()),
         );
-        match site
-            .patch_deployment(&json!({"metadata": {"annotations": note}}))
-            .await
-        {
+        match site.note_ports(&note).await {
             // Without a relay nobody has these ports any more.
             Ok(()) | Err(RedirectError::Cluster(_)) => {}
             Err(error) => return Err(error),

@@ -8,7 +8,7 @@
 //! | | annotation [`FIELDS`] | who had set which of its fields, as JSON |
 //! | | annotation [`GIVEN_BACK`] | when the last claim went, in seconds since 1970 |
 //! | | annotation [`ENDED`] | who took whose claim off, as JSON |
-//! | Deployment `kdev-relay` | annotations [`BLOCK`]`PORT` | whose the ports are, or until when they were |
+//! | ConfigMap `kdev-relay-ports` | key `PORT` | whose the eight ports from there are, or until when they were |
 
 use crate::k8s::install::{MANAGER, MANAGER_LABEL, NAME};
 
@@ -25,9 +25,6 @@ pub const FIELDS: &str = "kdev.dev/managed-fields";
 pub const GIVEN_BACK: &str = "kdev.dev/given-back";
 /// On the origin: a JSON object from claims that somebody else took off to who did.
 pub const ENDED: &str = "kdev.dev/ended";
-/// On the relay's Deployment, with the block's first port behind it: the UID of the Service that
-/// has it, and where it has it no more since when, in seconds since 1970.
-pub const BLOCK: &str = "kdev.dev/block-";
 
 /// Who changes Services to the API server: in audit logs and `metadata.managedFields`.
 pub(super) const FIELD_MANAGER: &str = MANAGER;

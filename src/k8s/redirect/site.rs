@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::marks::FIELD_MANAGER;
-use super::object::{name, selector, uid, version};
+use super::object::{label, name, selector, uid, version};
 use super::origin::SELECTOR;
 use crate::intercept::redirect::RedirectError;
-use crate::k8s::install::NAME;
-use crate::k8s::install::site::{DEPLOYMENTS, Kind, PODS};
+use crate::k8s::install::shape::Shape;
+use crate::k8s::install::site::{CONFIG_MAPS, DEPLOYMENTS, Kind, PODS};
 use crate::k8s::install::trial::{self, Refusal};
+use crate::k8s::install::{MANAGER, MANAGER_LABEL, NAME, NAME_LABEL, PORTS};
 use crate::k8s::{Client, ClientError, access, relay};
 
 /// How long a change is tried while others change the same object, or the API server restarts:
@@ -137,6 +138,71 @@ impl Site {
         self.changed(made, "patch services")
     }
 
+    /// Whose the relay's ports are and were, by the first port of a block.
+    pub(super) async fn ports(&self) -> Result<Value, RedirectError> {
+        let path = CONFIG_MAPS.path(&self.namespace, PORTS);
+        let record = self.find(&path, "get configmaps").await?;
+        Ok(record.map_or(Value::Null, |mut record| record["data"].take()))
+    }
+
+    /// Adds to the record of the relay's ports.
+    pub(super) async fn note_ports(&self, notes: &Value) -> Result<(), RedirectError> {
+        let noted = self.merge_ports(notes).await;
+        noted.map_err(|error| self.explain(error, "patch configmaps"))
+    }
+
+    /// As [`Site::note_ports`], and makes the record where an earlier kdev has installed the relay.
+    pub(super) async fn begin_ports(
+        &self,
+        notes: &Value,
+        deployment: &Value,
+    ) -> Result<(), RedirectError> {
+        let explain = |error| self.explain(error, "patch configmaps");
+        match self.merge_ports(notes).await {
+            Err(error) if error.code() == Some(404) => {}
+            noted => return noted.map_err(explain),
+        }
+        // What another program made, that one would not own.
+        let made = match label(deployment, MANAGER_LABEL) {
+            MANAGER => {
+                let labels = json!({NAME_LABEL: NAME, MANAGER_LABEL: MANAGER});
+                let mut record = json!({
+                    "apiVersion": "v1",
+                    "kind": CONFIG_MAPS.kind,
+                    "metadata": {"name": PORTS, "labels": labels},
+                });
+                Shape::of(deployment).mark(&mut record["metadata"]);
+                let path = CONFIG_MAPS.path(&self.namespace, "");
+                let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+                match self.client.post::<Value>(&path, &record).await {
+                    Ok(_) => true,
+                    // Somebody was faster.
+                    Err(error) if error.code() == Some(409) => true,
+                    Err(error) if error.code() == Some(403) => false,
+                    Err(error) => return Err(self.explain(error, "create configmaps")),
+                }
+            }
+            _ => false,
+        };
+        if !made {
+            return Err(RedirectError::Missing {
+                what: format!("ConfigMap {PORTS} in namespace {}", self.namespace),
+                fix: renewal(deployment, &self.namespace),
+            });
+        }
+        self.merge_ports(notes).await.map_err(explain)
+    }
+
+    async fn merge_ports(&self, notes: &Value) -> Result<(), ClientError> {
+        let path = CONFIG_MAPS.path(&self.namespace, PORTS);
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}");
+        let merged = self
+            .client
+            .merge::<Value>(&path, &json!({"data": notes}))
+            .await;
+        merged.map(drop)
+    }
+
     /// Changes the relay's Deployment by a merge patch.
     pub(super) async fn patch_deployment(&self, patch: &Value) -> Result<(), RedirectError> {
         let path = DEPLOYMENTS.path(&self.namespace, NAME);
@@ -236,6 +302,17 @@ impl Site {
             }
             error => RedirectError::Cluster(error.to_string()),
         }
+    }
+}
+
+/// How a relay gets what one of an earlier version lacks.
+pub(super) fn renewal(deployment: &Value, namespace: &str) -> String {
+    match label(deployment, MANAGER_LABEL) {
+        MANAGER => format!(
+            "ask somebody with the built-in role `edit` for `kdev upgrade -n {namespace}`, which \
+             brings it"
+        ),
+        _ => "ask whoever installed the relay to upgrade it".to_owned(),
     }
 }
 

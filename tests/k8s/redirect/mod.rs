@@ -340,6 +340,78 @@ async fn the_relays_pods_get_the_labels_that_a_selector_needs() {
     guard.restore().await.unwrap();
 }
 
+/// What the roles of `cluster/rbac` allow, in the namespace.
+fn roles() -> Vec<Rule> {
+    let mut all = Vec::new();
+    for role in ["use", "intercept"] {
+        let path = format!("{}/cluster/rbac/{role}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let role: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for rule in role["rules"].as_array().unwrap() {
+            let of = |field: &str| -> Vec<String> {
+                let texts = rule[field].as_array().into_iter().flatten();
+                texts
+                    .map(|text| text.as_str().unwrap().to_owned())
+                    .collect()
+            };
+            let [verbs, groups, resources, names] =
+                ["verbs", "apiGroups", "resources", "resourceNames"].map(of);
+            let texts = |all: &[String]| -> Vec<&'static str> {
+                all.iter().map(|text| &*text.clone().leak()).collect()
+            };
+            let rule = Rule::new(&texts(&verbs), &texts(&resources)).namespace("shop");
+            all.push(rule.groups(&texts(&groups)).names(&texts(&names)));
+        }
+    }
+    all
+}
+
+/// Whoever may change the relay's Deployment reads every Secret by it, so the role may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_for_intercepts_needs_no_right_to_change_what_runs() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let user = User::new("ann").rules(roles());
+    let ann = stage.redirector_as(&stage.world.client_with(user, "ann").await);
+    // An earlier kdev has installed the relay: who may make what it lacks does so.
+    let before = stage.as_it_is("web");
+    let refused = ann
+        .redirect(stage.wanted("a"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("ConfigMap kdev-relay-ports") && refused.contains("kdev upgrade -n shop"),
+        "{refused}"
+    );
+    assert_eq!(stage.as_it_is("web"), before);
+    assert!(stage.origins().is_empty());
+    stage.redirect("b").await.unwrap().restore().await.unwrap();
+    let mut guard = ann.redirect(stage.wanted("c")).await.unwrap();
+    assert_eq!(stage.behind("web").len(), 6, "all relay pods");
+    guard.restore().await.unwrap();
+    assert_eq!(stage.as_it_is("web"), before);
+
+    // A key of a selector that the relay's pods have no label for.
+    let mut manifest = stage.manifest();
+    manifest["spec"]["selector"] = json!({"app": "web", "tier": "front"});
+    stage.apply(&manifest).await.unwrap();
+    let (before, relays) = (stage.as_it_is("web"), stage.relays());
+    let refused = ann
+        .redirect(stage.wanted("d"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("the label tier") && refused.contains("kdev upgrade -n shop"),
+        "{refused}"
+    );
+    assert_eq!((stage.as_it_is("web"), stage.relays()), (before, relays));
+    // Once somebody with `edit` has seen to it the role is enough.
+    stage.redirect("e").await.unwrap().restore().await.unwrap();
+    let mut guard = ann.redirect(stage.wanted("f")).await.unwrap();
+    guard.restore().await.unwrap();
+}
+
 /// However far it came.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_broken_off_knows_whether_something_is_left() {

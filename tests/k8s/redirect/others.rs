@@ -99,13 +99,13 @@ async fn what_others_delete_is_said_or_made_again() {
         .unwrap()
         .to_owned();
     let again = stage.redirect("b").await.unwrap();
-    let block = format!("kdev.dev/block-{}", again.landings()[0].landing);
-    let deployment = stage
+    let block = again.landings()[0].landing.to_string();
+    let record = stage
         .world
         .cluster
-        .object("deployments", "shop", "kdev-relay")
+        .object("configmaps", "shop", "kdev-relay-ports")
         .unwrap();
-    assert_eq!(deployment["metadata"]["annotations"][&block], uid);
+    assert_eq!(record["data"][&block], uid);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,7 +95,8 @@ async fn who_may_not_read_policies_depends_on_what_is_tried() {
     let user = User::new("narrow")
         .rule(Rule::new(&write, &["services"]).namespace("shop"))
         .rule(Rule::new(&write[..3], &["pods"]).namespace("shop"))
-        .rule(Rule::new(&["get", "patch"], &["deployments"]).namespace("shop"));
+        .rule(Rule::new(&["get"], &["deployments"]).namespace("shop"))
+        .rule(Rule::new(&["get", "create", "patch"], &["configmaps"]).namespace("shop"));
     let narrow = stage.world.client_with(user, "narrow").await;
     stage.answers(|answers| answers.relays = Some(REFUSED));
     let redirector = stage.redirector_as(&narrow);

@@ -80,7 +80,7 @@ async fn one_pod_is_replaced_without_a_gap_and_has_no_budget() {
 async fn what_a_dry_run_prints_can_be_applied() {
     let place = Place::new("printed");
     let before = place.everything();
-    let yaml = place.install(&["--dry-run"]).ok();
+    let yaml = place.install(&["--dry-run", "--show-keys"]).ok();
     assert_eq!(place.everything(), before);
     let head = "# Apply it with: kubectl apply --server-side --field-manager=kdev -f ";
     assert!(yaml.starts_with(head), "{}", &yaml[..200]);

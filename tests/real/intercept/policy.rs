@@ -311,7 +311,8 @@ fn who_may_not_read_policies_cuts_nobody_off() {
         rule("", &["pods"], &all[..3]),
         rule("", &["pods/portforward"], &["get", "create"]),
         rule("", &["secrets"], &["get"]),
-        rule("apps", &["deployments"], &["get", "patch"]),
+        rule("apps", &["deployments"], &["get"]),
+        rule("", &["configmaps"], &["get", "patch"]),
         rule("discovery.k8s.io", &["endpointslices"], &["list"]),
     ]);
     site.allow("blind", &rules, &site.subject(&blind));

@@ -9,6 +9,13 @@ use crate::manifests::Roles;
 use crate::program::{finish, kdev};
 use crate::team::Team;
 
+/// A Service whose selector has a key that no other of the namespace has.
+const OTHER_KEY: &str = "apiVersion: v1
+kind: Service
+metadata: {name: wide}
+spec: {selector: {app: orders, zone: a}, ports: [{port: 80}]}
+";
+
 #[test]
 #[ignore = "needs the lab"]
 fn the_two_roles_of_the_manifests_are_enough() {
@@ -50,6 +57,37 @@ fn the_two_roles_of_the_manifests_are_enough() {
     assert!(from_a_pod(&call(&orders, &["-H", "x-user: ann"])));
     finish(&mut command(&["restore"]), b"").ok();
     assert_as_before(&team, &before);
+    // Neither of them changes what runs, so a key that no Service had before takes somebody else.
+    for what in [
+        "deployments",
+        "deployments/kdev-relay",
+        "configmaps",
+        "pods",
+        "secrets",
+    ] {
+        let asked = ["-n", &team.place.site.0, "patch", what];
+        assert!(!user.may(&asked), "patch {what}");
+    }
+    team.place.site.apply(OTHER_KEY);
+    let refused = finish(&mut command(&["intercept", "wide", "--to", &to]), b"").failed();
+    println!("{refused}");
+    let fix = format!("kdev upgrade -n {}", team.place.site.0);
+    assert!(
+        refused.contains("the label zone") && refused.contains(&fix),
+        "{refused}"
+    );
+    team.place
+        .kdev(&["upgrade", "--relay-binary", &crate::installed::RELAY])
+        .ok();
+    let labels = ".spec.template.metadata.labels.zone";
+    assert_eq!(
+        team.place.site.field("deployment/kdev-relay", labels),
+        "kdev-relay"
+    );
+    team.place
+        .site
+        .kubectl(&["delete", "service", "wide"])
+        .unwrap();
     // They may make no events.
     assert_eq!(reasons(&team, "orders"), [""; 0]);
 }

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
+use super::user::Owner;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
@@ -18,17 +19,6 @@ pub(super) enum Kind {
     Tcp,
     /// A socket for datagrams, which need not be connected, nor bound to one address.
     Udp,
-}
-
-/// Whose a socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// A process of this user had it open.
-    Uid(u32),
-    /// No process has it open any more.
-    Gone,
-    /// There is no way to find out.
-    Unknown,
 }
 
 /// Finds the owner of the socket at `peer` that is connected to `local`, or sends there, both on
