@@ -21,7 +21,7 @@ use super::replay::{Replay, Unanswered};
 use super::request::RequestBody;
 use super::shared::Shared;
 use super::turnover::Turnover;
-use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, Upstream, via};
+use super::{Body, FRESH, Failure, IDLE_TIMEOUT, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Upstream, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
 use crate::io::BoxIo;
@@ -113,7 +113,7 @@ impl<D: Dial> Forwarder<D> {
         let (mut parts, body) = request.into_parts();
         // It belongs to the app's connection, and a copy would keep that waiting.
         parts.extensions.remove::<OnUpgrade>();
-        let upgrade = clean_request(&mut parts.headers, host_header(&parts.uri)?);
+        let upgrade = clean_request(&mut parts.headers, Some(host_header(&parts.uri)?));
         parts.uri = origin_form(&parts.uri);
         let expects =
             parts.version == Version::HTTP_11 && has_token(&parts.headers, &EXPECT, "100-continue");
@@ -243,6 +243,7 @@ pub(super) async fn handshake(
     http1::Builder::new()
         .preserve_header_case(true)
         .max_header_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER)
         .handshake(TokioIo::new(io))
         .await

@@ -40,6 +40,10 @@ pub use upgrade::{Upstream, reclaim};
 /// that the origin says what is too much for it, not kdev.
 pub const MAX_HEAD: usize = 64 << 10;
 
+/// Lines of one head. Servers take 100 (Apache, Python, hyper) to 2,000 (Node). Room for all is made
+/// for each head that is read, at 64 bytes a line.
+pub const MAX_HEADERS: usize = 256;
+
 /// Bytes of a body that one direction of a connection holds: as much as a
 /// [`splice`](crate::io::splice) holds. Not below [`MAX_HEAD`], which must fit in.
 pub const MAX_BUFFER: usize = 64 << 10;

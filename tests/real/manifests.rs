@@ -152,6 +152,7 @@ async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeErr
             since: 1,
             mirror: false,
             fallback: false,
+            strict: false,
             protocol: AppProtocol::Tcp,
         };
         let ask = Ask::Attach {

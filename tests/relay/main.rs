@@ -8,7 +8,9 @@
 )]
 
 mod balance;
+mod fallback;
 mod first;
+mod heads;
 #[cfg(feature = "client")]
 mod reverse;
 mod second;
