@@ -137,9 +137,12 @@ impl Web {
             }
         }
         let Some(entry) = entry else {
-            let mut response = self.to_pods(passing, caller).await?;
-            if self.inbound.may_be_claimed(&self.port) {
+            let unread = self.inbound.may_be_claimed(&self.port);
+            if unread {
                 self.port.passed_unclaimed();
+            }
+            let mut response = self.to_pods(passing, caller).await?;
+            if unread {
                 Fallback::Started.mark(&mut response);
             }
             return Ok(response);

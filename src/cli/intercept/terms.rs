@@ -35,10 +35,10 @@ pub(in crate::cli) struct TermFlags {
     /// Send copies: callers get the original pods' answers, the app's are dropped
     #[arg(long, conflicts_with = "fallback")]
     mirror: bool,
-    /// Let the original pods answer while the app does not (while kdev does not, they do anyhow)
+    /// Let the original pods answer while the app does not; while kdev is silent they do anyhow
     #[arg(long)]
     fallback: bool,
-    /// Never let the original pods answer: 503 while kdev is silent, 502 while the app is
+    /// Never let the original pods answer: 503 while kdev is silent, 502 while the app is down
     #[arg(long, conflicts_with_all = ["fallback", "mirror"])]
     strict: bool,
     /// End after this time (30s, 10m, 2h)
