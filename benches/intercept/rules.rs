@@ -68,6 +68,7 @@ impl Rules {
                     since: 1 + number as u64,
                     mirror: false,
                     fallback: false,
+                    strict: false,
                     protocol: AppProtocol::Auto,
                 },
                 app: Target::parse(&app.to_string(), None).unwrap(),

@@ -369,11 +369,12 @@ mod tests {
             let claim = crate::rule::Claim {
                 id: "a".to_owned(),
                 owner: "ada".to_owned(),
-                session: crate::tunnel::SessionId::random(),
+                session: crate::tunnel::Identity::random().session(),
                 conditions: crate::rule::Conditions::new(Vec::new()).unwrap(),
                 since: now() - age,
                 mirror: false,
                 fallback: false,
+                strict: false,
                 protocol: crate::rule::AppProtocol::Auto,
             };
             crate::intercept::record::record(80, &claim)

@@ -32,6 +32,10 @@ HTTP too. Who intercepts what shows `kdev list`; nothing of a Service's own chan
 selects, and all of it is given back at the end. It takes the relay (`kdev install`) and the role
 `edit` in the Service's namespace.
 
+Once kdev has been silent for 6 s (it was killed, its laptop sleeps or has no network) the original
+pods answer its requests, marked with `x-kdev-fallback: owner silent`, until it is back; with
+--strict callers get a 503. A personal intercept adds `no-store` to the Cache-Control of its answers.
+
 Exit code: 130 after Ctrl-C, 0 when the time of --for is over, 1 when it failed or was ended by
 others; after -- the command's own.";
 

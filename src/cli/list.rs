@@ -86,6 +86,7 @@ fn entry(found: &Found, claim: &Claim) -> Value {
         "port": known.as_ref().map(|(port, _)| port),
         "conditions": conditions,
         "mirror": known.as_ref().map(|(_, known)| known.mirror),
+        "strict": known.as_ref().map(|(_, known)| known.strict),
         "since_ms": known.as_ref().map(|(_, known)| known.since),
         "state": found.life(claim).map(Life::name),
         "requests": seen.map(|seen| seen.requests),
@@ -111,7 +112,8 @@ fn describe(found: &Found) -> String {
 
 /// A claim: its id, whose, which requests, since when, the last one, and how its kdev is doing.
 fn line(found: &Found, claim: &Claim) -> String {
-    let what = match recorded(claim) {
+    let known = recorded(claim);
+    let what = match &known {
         Ok((port, known)) => {
             let mirror = if known.mirror { "copies of " } else { "" };
             let since = UNIX_EPOCH + Duration::from_millis(known.since);
@@ -137,7 +139,16 @@ fn line(found: &Found, claim: &Claim) -> String {
     };
     let life = match found.life(claim) {
         Some(life @ (Life::Live | Life::Beginning)) => life.name().to_owned(),
-        Some(life @ Life::Silent) => format!("{}, `kdev leave {}` ends it", life.name(), claim.id),
+        Some(life @ Life::Silent) => {
+            let strict = known.as_ref().is_ok_and(|(_, known)| known.strict);
+            let mirror = known.as_ref().is_ok_and(|(_, known)| known.mirror);
+            let then = match (mirror, strict) {
+                (true, _) => "",
+                (_, true) => " its callers get a 503,",
+                (_, false) => " its requests go to the original pods,",
+            };
+            format!("{},{then} `kdev leave {}` ends it", life.name(), claim.id)
+        }
         Some(life @ (Life::Dead | Life::Gone)) => {
             format!("{}, `kdev restore` ends it", life.name())
         }

@@ -7,7 +7,7 @@ use std::io;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::{Body, MAX_ANSWER_HEAD, MAX_ANSWER_LINES};
+use super::{Body, MAX_ANSWER_HEAD, MAX_HEADERS};
 use crate::dial::DialError;
 
 /// Marks a response as kdev's own, with one word for the cause, so that scripts can tell it from
@@ -83,7 +83,7 @@ impl Failure {
                 status: StatusCode::BAD_GATEWAY,
                 word: "answer-too-large",
                 text: format!(
-                    "{target} answered with a head of more than {} KiB or {MAX_ANSWER_LINES} lines",
+                    "{target} answered with a head of more than {} KiB or {MAX_HEADERS} lines",
                     MAX_ANSWER_HEAD >> 10
                 ),
             };

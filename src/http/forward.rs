@@ -21,7 +21,7 @@ use super::request::RequestBody;
 use super::shared::Shared;
 use super::sips::Sips;
 use super::turnover::Turnover;
-use super::{Body, Failure, MAX_ANSWER_HEAD, MAX_ANSWER_LINES, Upstream, via};
+use super::{Body, Failure, MAX_ANSWER_HEAD, MAX_HEADERS, Upstream, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
 use crate::io::BoxIo;
@@ -113,7 +113,7 @@ impl<D: Dial> Forwarder<D> {
         let (mut parts, body) = request.into_parts();
         // It belongs to the app's connection, and a copy would keep that waiting.
         parts.extensions.remove::<OnUpgrade>();
-        let upgrade = clean_request(&mut parts.headers, host_header(&parts.uri)?);
+        let upgrade = clean_request(&mut parts.headers, Some(host_header(&parts.uri)?));
         parts.uri = origin_form(&parts.uri);
         let expects =
             parts.version == Version::HTTP_11 && has_token(&parts.headers, &EXPECT, "100-continue");
@@ -243,7 +243,7 @@ pub(super) async fn handshake(
     let io: BoxIo = Box::new(Sips::of(io));
     http1::Builder::new()
         .preserve_header_case(true)
-        .max_headers(MAX_ANSWER_LINES)
+        .max_headers(MAX_HEADERS)
         .max_header_size(MAX_ANSWER_HEAD)
         .max_buf_size(MAX_ANSWER_HEAD)
         .handshake(TokioIo::new(io))

@@ -15,14 +15,16 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     UPGRADE,
 ];
 
-/// Prepares a request's headers for the origin. `host` is the authority of the request's URI.
-/// Returns whether the request asks for an upgrade.
-pub(super) fn clean_request(headers: &mut HeaderMap, host: HeaderValue) -> bool {
+/// Prepares a request's headers for the origin. `host` is the authority of the request's URI, where
+/// there is one. Returns whether the request asks for an upgrade.
+pub(super) fn clean_request(headers: &mut HeaderMap, host: Option<HeaderValue>) -> bool {
     let upgrade = upgrade_of(headers);
     let trailers = has_token(headers, &TE, "trailers");
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     remove_hop_by_hop(headers);
-    headers.insert(HOST, host);
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
     if chunked {
         // Said explicitly, or hyper would send a GET without its body.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -114,7 +116,7 @@ mod tests {
 
     fn cleaned(lines: &[(&str, &str)]) -> (HeaderMap, bool) {
         let mut headers = map(lines);
-        let upgrade = clean_request(&mut headers, HeaderValue::from_static("web.shop"));
+        let upgrade = clean_request(&mut headers, Some(HeaderValue::from_static("web.shop")));
         (headers, upgrade)
     }
 

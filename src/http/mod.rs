@@ -45,8 +45,9 @@ pub const MAX_HEAD: usize = 64 << 10;
 /// callers get what they would get without kdev.
 pub const MAX_ANSWER_HEAD: usize = 256 << 10;
 
-/// Most header lines of a response: those of some hundred cookies.
-pub const MAX_ANSWER_LINES: usize = 256;
+/// Lines of one head. Servers take 100 (Apache, Python, hyper) to 2,000 (Node). Room for all is made
+/// for each head that is read, at 64 bytes a line.
+pub const MAX_HEADERS: usize = 256;
 
 /// Bytes of a body that one direction of a connection holds: as much as a
 /// [`splice`](crate::io::splice) holds. Not below [`MAX_HEAD`], which must fit in.

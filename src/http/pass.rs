@@ -35,6 +35,9 @@ const MAX_HEADERS: u32 = super::MAX_ANSWER_HEAD as u32;
 /// Bytes that one HTTP/2 stream holds before it waits for its origin.
 const SEND_BUFFER: usize = super::MAX_BUFFER;
 
+/// The authority of a request of HTTP/2 that names none, which hyper does not send without one.
+const NO_HOST: &str = "localhost";
+
 /// A request on its way to an origin.
 #[derive(Debug)]
 pub struct Passing {
@@ -54,12 +57,11 @@ pub struct Failed {
 }
 
 impl Passing {
-    /// A request as the server read it. `fallback` is the host of one that names none, as HTTP/1.0
-    /// allows.
+    /// A request as the server read it.
     ///
     /// # Errors
     /// When two readers could take it for different requests, or it is none to pass on.
-    pub fn new(request: Request<Incoming>, fallback: &str) -> Result<Self, Failure> {
+    pub fn new(request: Request<Incoming>) -> Result<Self, Failure> {
         let (mut parts, body) = request.into_parts();
         // It belongs to the caller's connection, and a copy would keep that waiting.
         parts.extensions.remove::<OnUpgrade>();
@@ -75,10 +77,10 @@ impl Passing {
             return Err(Failure::bad_request(format!("{path:?} is no path")));
         }
         let upgrade = if parts.version == Version::HTTP_2 {
-            second(&mut parts, fallback)?;
+            second(&mut parts)?;
             false
         } else {
-            first(&mut parts, fallback)?
+            first(&mut parts)?
         };
         let expects =
             parts.version == Version::HTTP_11 && has_token(&parts.headers, &EXPECT, "100-continue");
@@ -155,7 +157,7 @@ impl Passing {
 
 /// Checks a request of HTTP/1 and takes out what belongs to the hop. Returns whether it asks for
 /// an upgrade.
-fn first(parts: &mut Parts, fallback: &str) -> Result<bool, Failure> {
+fn first(parts: &mut Parts) -> Result<bool, Failure> {
     let headers = &mut parts.headers;
     // Only "chunked" alone is what hyper takes off and puts on again.
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -180,24 +182,27 @@ fn first(parts: &mut Parts, fallback: &str) -> Result<bool, Failure> {
     }
     // RFC 9112, 3.2.2: the target's authority goes before the header.
     let host = match (parts.uri.authority(), host) {
-        (Some(authority), _) => header(authority.as_str())?,
-        (None, Some(host)) => host.clone(),
-        (None, None) => header(fallback)?,
+        (Some(authority), _) => Some(header(authority.as_str())?),
+        (None, host) => host.cloned(),
     };
     if has_token(headers, &UPGRADE, "h2c") {
         // Nobody could look into what follows, and HTTP/2 has done away with it (RFC 9113, 3.1).
         headers.remove(UPGRADE);
         headers.remove(HeaderName::from_static("http2-settings"));
     }
+    // One of HTTP/1.0 that names no host stays one: any name for it would be made up.
+    parts.version = match host {
+        Some(_) => Version::HTTP_11,
+        None => Version::HTTP_10,
+    };
     let upgrade = clean_request(headers, host);
     let path = parts.uri.path_and_query().cloned();
     parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    parts.version = Version::HTTP_11;
     Ok(upgrade)
 }
 
 /// Checks a request of HTTP/2. What belongs to a hop is malformed there, which h2 knows.
-fn second(parts: &mut Parts, fallback: &str) -> Result<(), Failure> {
+fn second(parts: &mut Parts) -> Result<(), Failure> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let (host, several) = (hosts.next().cloned(), hosts.next().is_some());
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
@@ -214,7 +219,7 @@ fn second(parts: &mut Parts, fallback: &str) -> Result<(), Failure> {
     if uri.authority.is_none() {
         let named = host
             .as_ref()
-            .map_or(fallback.as_bytes(), HeaderValue::as_bytes);
+            .map_or(NO_HOST.as_bytes(), HeaderValue::as_bytes);
         let authority = Authority::try_from(named);
         let authority = authority.map_err(|_| Failure::bad_request("the host is none"))?;
         uri.authority = Some(authority);

@@ -192,6 +192,7 @@ mod tests {
             since,
             mirror: false,
             fallback: false,
+            strict: false,
             protocol: AppProtocol::Auto,
         }
     }

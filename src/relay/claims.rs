@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::fallback::Fallback;
 use super::ports::{Entry, Port};
 use super::sessions::Session;
 use super::settings::BLOCK;
@@ -290,6 +291,7 @@ impl Joined {
                     return Err(format!("claim {} is another session's", claim.id));
                 }
                 if own && entry.claim == claim {
+                    entry.tell_fallbacks();
                     port.retire(false);
                     return Ok(());
                 }
@@ -325,6 +327,11 @@ impl Joined {
             }
         }
         let entry = Arc::new(Entry::new(claim, self.session.clone(), port, log));
+        // Who claims it again had it before, when it was not known here.
+        if over.is_none() && port.unclaimed() > 0 {
+            entry.untold.add(Fallback::Started, port.unclaimed());
+            entry.tell_fallbacks();
+        }
         let claims = state.claims.entry(number).or_default();
         claims.retain(|one| !in_its_way.iter().any(|(gone, _)| Arc::ptr_eq(gone, one)));
         claims.push(entry);

@@ -16,9 +16,13 @@ const SELF: &str = "by=_kdev";
 /// How many relays one request may pass. Services that call each other begin anew; only a request
 /// that goes round in circles gets so far.
 const MOST: usize = 16;
+/// Lines of a head up to which some are added. Some servers take no more than 64, so that a request
+/// with about as many, which they take from its caller, might be too much with ours.
+const MOST_LINES: usize = 64;
 
 /// Adds this hop to `Forwarded` (RFC 7239) and `X-Forwarded-For`, and says in `X-Forwarded-Host`
-/// and `X-Forwarded-Proto` what was asked for where nobody has before.
+/// and `X-Forwarded-Proto` what was asked for where nobody has before. A request with very many
+/// headers gets no further lines.
 ///
 /// # Errors
 /// When the request goes round in circles.
@@ -46,18 +50,24 @@ pub(super) fn add(headers: &mut HeaderMap, uri: &Uri, peer: SocketAddr) -> Resul
         let _ = write!(hop, ";host=\"{host}\"");
     }
     let _ = write!(hop, ";proto=http;{SELF}");
-    append(headers, FORWARDED, &hop);
-    append(headers, FORWARDED_FOR, &ip.to_string());
-    if let Some(Ok(host)) = host.as_deref().map(HeaderValue::from_str) {
-        headers.entry(FORWARDED_HOST).or_insert(host);
+    let ip = ip.to_string();
+    for (name, item) in [(FORWARDED, &hop), (FORWARDED_FOR, &ip)] {
+        if headers.contains_key(&name) || headers.len() < MOST_LINES {
+            append(headers, name, item);
+        }
     }
-    let proto = HeaderValue::from_static("http");
-    headers.entry(FORWARDED_PROTO).or_insert(proto);
+    let host = host.and_then(|host| HeaderValue::from_str(&host).ok());
+    let proto = Some(HeaderValue::from_static("http"));
+    for (name, value) in [(FORWARDED_HOST, host), (FORWARDED_PROTO, proto)] {
+        if let Some(value) = value.filter(|_| headers.len() < MOST_LINES) {
+            headers.entry(name).or_insert(value);
+        }
+    }
     Ok(())
 }
 
 /// Adds to a list, in the same line where there is one alone: many programs read no second line.
-fn append(headers: &mut HeaderMap, name: HeaderName, item: &str) {
+pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, item: &str) {
     let mut lines = headers.get_all(&name).iter();
     let joined = match (lines.next(), lines.next()) {
         (Some(one), None) => [one.as_bytes(), b", ", item.as_bytes()].concat(),
@@ -122,6 +132,31 @@ mod tests {
             ("x-forwarded-for", "2.2.2.2"),
         ];
         assert_eq!(after(&lines, "10.0.0.7:1").len(), 5);
+    }
+
+    #[test]
+    fn one_with_many_headers_gets_no_more_than_servers_take() {
+        let peer = "10.0.0.7:1".parse().unwrap();
+        for (lines, after) in [(10, 14), (60, 64), (62, 64), (64, 64), (100, 100)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("web"));
+            for n in 1..lines {
+                let name = format!("x-{n}").parse::<HeaderName>().unwrap();
+                headers.insert(name, HeaderValue::from_static("1"));
+            }
+            add(&mut headers, &Uri::from_static("/"), peer).unwrap();
+            assert_eq!(headers.len(), after, "{lines}");
+        }
+        // A line that is there already is made longer all the same.
+        let mut headers = HeaderMap::new();
+        for n in 0..99 {
+            let name = format!("x-{n}").parse::<HeaderName>().unwrap();
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        headers.insert(FORWARDED_FOR, HeaderValue::from_static("1.2.3.4"));
+        add(&mut headers, &Uri::from_static("/"), peer).unwrap();
+        assert_eq!(headers.len(), 100);
+        assert_eq!(headers[FORWARDED_FOR], "1.2.3.4, 10.0.0.7");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::claims::Claims;
+use super::fallback::Fallback;
 use super::kept::Kept;
 use super::laptop::Laptop;
 use super::metrics::Metrics;
@@ -21,13 +22,14 @@ use super::origin::Origin;
 use super::ports::{Entry, Port};
 use super::sniff::{Begun, Spoken, listen};
 use super::web::Web;
+use crate::addr::Target;
 use crate::dial::{Dial as _, DialError};
 use crate::http::{Forwarder, Turnover};
 use crate::io::{self as streams, BoxIo, Io, Prefixed, splice};
 use crate::rule::AppProtocol;
 use crate::rule::control::Tell;
 use crate::task::Tasks;
-use crate::tunnel::{Speaks, join};
+use crate::tunnel::{Speaks, Stream, join};
 
 /// Connections of callers that live at a time on all ports.
 const MOST_CALLERS: i64 = 8192;
@@ -37,6 +39,9 @@ const MOST_WEB: usize = 2048;
 /// How long after its start a relay looks into what arrives on any port: the sessions that had claims
 /// at its predecessor are about to renew them, and callers' connections last longer than that takes.
 const YOUNG: Duration = Duration::from_secs(60);
+/// How long after its start a relay says of answers that claims were not asked for, because it
+/// knows of none: sessions that had some at its predecessor renew them within a second or two.
+const UNTOLD: Duration = Duration::from_secs(5);
 /// How requests are spread over the original pods. A pod that is new has its share when the
 /// connections from before are gone, so within 4 s.
 const TURNOVER: Turnover = Turnover {
@@ -117,12 +122,20 @@ impl Inbound {
         }
     }
 
+    /// Whether claims on a port may not be known yet, after a start.
+    pub(super) fn may_be_claimed(&self, port: &Port) -> bool {
+        !port.is_claimed() && self.began.elapsed() < UNTOLD
+    }
+
     async fn serve(&self, caller: TcpStream, peer: SocketAddr, port: Arc<Port>) {
         let routes = port.routes();
         let place = self.places.clone().try_acquire_owned().ok();
         // A port that nobody claims, of a Service with several, is none of the relay's business.
         let looked_into = port.is_claimed() || port.is_retired() || self.began.elapsed() < YOUNG;
         let Some(place) = place.filter(|_| looked_into) else {
+            if looked_into {
+                routes.fell_back(Fallback::Crowded, &self.tasks);
+            }
             drop(routes);
             let caller = Prefixed::new(bytes::Bytes::new(), caller);
             return self.to_pods(caller, None, &port).await;
@@ -130,13 +143,15 @@ impl Inbound {
         let global = routes.rules.everything().cloned();
         let protocol = routes.protocol;
         drop(routes);
+        let mut fallback = None;
         let begun = match protocol {
             AppProtocol::Tcp => {
                 let caller = Prefixed::new(bytes::Bytes::new(), caller);
-                return self.whole(caller, None, global, peer, &port).await;
+                return self.whole(caller, None, global, None, peer, &port).await;
             }
             AppProtocol::Auto => {
-                let begun = self.meet(caller, peer, &port, global.as_deref()).await;
+                let begun;
+                (begun, fallback) = self.meet(caller, peer, &port, global.as_deref()).await;
                 port.caller_first(begun.caller_first);
                 begun
             }
@@ -149,65 +164,99 @@ impl Inbound {
             Spoken::Other => {
                 drop(place);
                 let Begun { caller, other, .. } = begun;
-                return self.whole(caller, other, global, peer, &port).await;
+                return self
+                    .whole(caller, other, global, fallback, peer, &port)
+                    .await;
             }
             Spoken::First => false,
             Spoken::Second => true,
         };
-        let spare = begun.other.map(|other| (global, other));
+        let led_to = global.filter(|_| fallback.is_none());
+        let spare = begun.other.map(|other| (led_to, other));
         let web = Web::new(self.clone(), port, peer, second, spare);
         web.serve(begun.caller).await;
     }
 
-    /// Waits for whoever speaks first: the caller, or where it goes by default.
+    /// Waits for whoever speaks first: the caller, or where it goes by default. With the reason where
+    /// that is the original pods instead of a claim's app.
     async fn meet(
         &self,
         caller: TcpStream,
         peer: SocketAddr,
         port: &Port,
         global: Option<&Entry>,
-    ) -> Begun<BoxIo> {
+    ) -> (Begun<BoxIo>, Option<Fallback>) {
         let target = self.origin.target(port.number);
+        let fallback = OnceLock::new();
         let dial = async {
-            let io: BoxIo = match global {
-                // One that is away is waited for once it is known what for.
-                Some(entry) if !entry.session.is_live() => {
-                    return Err(DialError::Unreachable {
-                        target: target.to_string(),
-                        reason: format!("the kdev of {} is silent", entry.claim.owner),
-                        fix: String::new(),
-                    });
+            if let Some(entry) = global {
+                // Once a caller is joined with the app there is no way back to the pods.
+                let certain = entry.claim.fallback;
+                match self.open(entry, &target, peer, certain).await {
+                    Ok(stream) => return Ok(Box::new(stream) as BoxIo),
+                    Err((error, None)) => return Err(error),
+                    Err((_, Some(why))) => drop(fallback.set(why)),
                 }
-                Some(entry) => {
-                    let laptop = Laptop::of(entry, Speaks::Any);
-                    let mut stream = laptop.open(&target, Some(peer)).await?;
-                    if entry.claim.fallback {
-                        // Once a caller is joined with it there is no way back to the pods.
-                        stream.opened().await?;
-                    }
-                    Box::new(stream)
-                }
-                None => Box::new(self.origin.dial(&target).await?),
-            };
-            Ok(io)
+            }
+            Ok(Box::new(self.origin.dial(&target).await?) as BoxIo)
         };
-        listen(caller, Some(dial), port.is_caller_first()).await
+        let begun = listen(caller, Some(dial), port.is_caller_first()).await;
+        (begun, fallback.into_inner())
+    }
+
+    /// Opens a stream to the app of a claim for the connection of `peer`; with `certain`, waits
+    /// until the app has taken it.
+    ///
+    /// # Errors
+    /// With why the original pods take the connection instead, where they may.
+    async fn open(
+        &self,
+        entry: &Entry,
+        target: &Target,
+        peer: SocketAddr,
+        certain: bool,
+    ) -> Result<Stream, (DialError, Option<Fallback>)> {
+        let losses = entry.session.losses();
+        let opening = async {
+            let laptop = Laptop::of(entry, Speaks::Any);
+            let mut stream = laptop.open(target, Some(peer)).await?;
+            if certain {
+                stream.opened().await?;
+            }
+            Ok(stream)
+        };
+        match opening.await {
+            Ok(stream) => Ok(stream),
+            Err(error) => {
+                let lost = entry.session.is_lost(losses).await;
+                Err((error, entry.fallback(lost)))
+            }
+        }
     }
 
     /// Carries a whole connection: to the claim that gets all, or else to the original pods.
-    /// `other` is where it goes, if that is known to be there.
+    /// `other` is where it goes, if that is known to be there: to the pods where there is a
+    /// `fallback`.
     async fn whole(
         &self,
         caller: Prefixed<TcpStream>,
         other: Option<Prefixed<BoxIo>>,
         global: Option<Arc<Entry>>,
+        fallback: Option<Fallback>,
         peer: SocketAddr,
         port: &Port,
     ) {
         let Some(entry) = global else {
+            if self.may_be_claimed(port) {
+                port.passed_unclaimed();
+            }
             return self.to_pods(caller, other, port).await;
         };
         entry.hit();
+        if let Some(why) = fallback {
+            entry.fell_back(why, &self.tasks);
+            return self.to_pods(caller, other, port).await;
+        }
         let began = Instant::now();
         self.to_laptop(caller, other, &entry, peer, port).await;
         if entry.log {
@@ -223,9 +272,9 @@ impl Inbound {
 
     async fn to_laptop(
         &self,
-        caller: Prefixed<TcpStream>,
+        mut caller: Prefixed<TcpStream>,
         other: Option<Prefixed<BoxIo>>,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         peer: SocketAddr,
         port: &Port,
     ) {
@@ -233,23 +282,24 @@ impl Inbound {
             return self.joined(caller, other, true).await;
         }
         let target = self.origin.target(port.number);
-        let laptop = Laptop::of(entry, Speaks::Any);
-        let mut opened = laptop.open(&target, Some(peer)).await;
-        if entry.claim.fallback
-            && let Ok(stream) = &mut opened
-            && let Err(error) = stream.opened().await
-        {
-            debug!(%error, "the app does not answer; its original pods do");
-            opened = Err(error);
-        }
-        match opened {
+        // What the caller has said is still here, for the pods if need be.
+        match self.open(entry, &target, peer, true).await {
             Ok(stream) => {
                 self.metrics.inbound(true);
                 let (moved, _) = join(stream, caller).await;
                 self.metrics.carried(moved);
             }
-            // Nobody can be told 503 here.
-            Err(_) => self.to_pods(caller, None, port).await,
+            Err((_, Some(why))) => {
+                entry.fell_back(why, &self.tasks);
+                self.to_pods(caller, None, port).await;
+            }
+            // Nobody can be told 502 or 503 here.
+            Err((error, None)) => {
+                debug!(%error, port = port.number, "a connection has nobody to go to");
+                self.metrics.inbound(true);
+                self.metrics.failed();
+                caller.reset();
+            }
         }
     }
 

@@ -1,13 +1,19 @@
 //! The app of a claim, behind a reverse tunnel of its session.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ports::Entry;
 use super::sessions::Session;
 use crate::addr::Target;
 use crate::dial::{Dial, DialError};
 use crate::http::Forwarder;
+use crate::io::{Io, pass_writes};
 use crate::task::Tasks;
 use crate::tunnel::{Caller, Protocol, Speaks, Stream};
 
@@ -88,13 +94,53 @@ impl Laptop {
 }
 
 impl Dial for Laptop {
-    type Io = Stream;
+    type Io = Sent;
 
-    async fn dial(&self, target: &Target) -> Result<Stream, DialError> {
+    async fn dial(&self, target: &Target) -> Result<Sent, DialError> {
         let mut stream = self.open(target, None).await?;
         if self.certain {
             stream.opened().await?;
         }
-        Ok(stream)
+        Ok(Sent { inner: stream })
     }
+}
+
+/// A stream that carries requests before it is known that the app has taken it.
+///
+/// One that was refused has carried nothing, and its request may be sent again. One that went down
+/// with its tunnel may have carried it: a laptop that wakes goes on with what it had.
+#[derive(Debug)]
+pub(super) struct Sent {
+    inner: Stream,
+}
+
+impl Io for Sent {
+    fn reset(&mut self) {
+        self.inner.reset();
+    }
+}
+
+impl AsyncRead for Sent {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { inner: stream } = &mut *self;
+        let read = Pin::new(&mut *stream).poll_read(cx, buf);
+        match read {
+            Poll::Ready(Err(error)) if stream.is_in_doubt() => {
+                // As that of a connection that broke.
+                Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::ConnectionReset,
+                    error.to_string(),
+                )))
+            }
+            read => read,
+        }
+    }
+}
+
+impl AsyncWrite for Sent {
+    pass_writes!(inner);
 }

@@ -5,6 +5,7 @@
 //! the tunnels and from the cluster's DNS.
 
 mod claims;
+mod fallback;
 mod hops;
 mod http;
 mod inbound;
@@ -19,6 +20,7 @@ mod outbound;
 mod pace;
 mod policy;
 mod ports;
+mod refusal;
 mod route;
 mod served;
 mod sessions;

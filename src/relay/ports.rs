@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::fallback::{Fallback, Untold};
 use super::laptop::Lines;
 use super::sessions::Session;
 use crate::rule::control::Seen;
@@ -30,6 +31,8 @@ pub(super) struct Port {
     caller_first: AtomicBool,
     /// Whether anybody ever had a claim on it.
     claimed: AtomicBool,
+    /// Requests and connections that went to the original pods before anybody had a claim on it.
+    unclaimed: AtomicU64,
     /// When it was last told that the original pods cannot be reached.
     told: Mutex<Option<Instant>>,
 }
@@ -58,6 +61,8 @@ pub(super) struct Entry {
     accepted_before: u64,
     /// What fulfilled it.
     requests: Count,
+    /// What of it went to the original pods.
+    pub(super) untold: Untold,
     lines: OnceLock<Lines>,
 }
 
@@ -120,6 +125,7 @@ impl Port {
             retire: Notify::new(),
             caller_first: AtomicBool::new(false),
             claimed: AtomicBool::new(false),
+            unclaimed: AtomicU64::new(0),
             told: Mutex::default(),
         }
     }
@@ -166,6 +172,16 @@ impl Port {
         self.claimed.load(Ordering::Relaxed)
     }
 
+    /// A request, or a connection, went to the original pods before anybody had a claim on it.
+    pub(super) fn passed_unclaimed(&self) {
+        self.unclaimed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did.
+    pub(super) fn unclaimed(&self) -> u64 {
+        self.unclaimed.load(Ordering::Relaxed)
+    }
+
     /// Whether the last caller whose protocol was not known spoke first.
     pub(super) fn is_caller_first(&self) -> bool {
         self.caller_first.load(Ordering::Relaxed)
@@ -201,6 +217,13 @@ impl Port {
 }
 
 impl Routes {
+    /// A connection goes to the original pods that nobody looks into: it may be any claim's.
+    pub(super) fn fell_back(&self, why: Fallback, tasks: &Tasks) {
+        for entry in self.rules.iter() {
+            entry.fell_back(why, tasks);
+        }
+    }
+
     fn new(claims: &[Arc<Entry>]) -> Self {
         let rules = |mirror: bool| {
             let of_kind = claims.iter().filter(|entry| entry.claim.mirror == mirror);
@@ -234,6 +257,7 @@ impl Entry {
             log,
             accepted_before: port.counts().0,
             requests: Count::new(),
+            untold: Untold::default(),
             lines: OnceLock::new(),
         }
     }

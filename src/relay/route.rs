@@ -1,24 +1,57 @@
 //! Where a request goes, and what becomes of one that nobody answers.
+//!
+//! One that a claim is for goes to its owner's kdev. When the last tunnel of that ends (at once where
+//! the process is killed, within 6 s where it is frozen or its network is gone), requests wait for
+//! another one for [`HOLD`](super::sessions::HOLD) at most; from then on the owner is silent, and
+//! matching requests go to the original pods without waiting, marked (see [`fallback`](super::fallback)),
+//! until there is a tunnel again. What was on its way when the tunnel ended is sent to the pods too,
+//! where nobody can have served it or it may be done twice, and is a 503 otherwise. Of a strict
+//! claim nothing goes to the pods: a 503, and an end of the connection where it is no HTTP.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderMap};
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
+use super::fallback::Fallback;
 use super::hops;
 use super::mirror::Mirrors;
 use super::ports::Entry;
 use super::served::Served;
 use super::web::{Switched, Web};
 use crate::http::{Body, Failed, Failure, Forwarded, Passing, Upstream};
-use crate::rule::Head;
+use crate::rule::{Claim, Head};
 
-/// How long it may take until a session whose tunnel breaks is seen to be without it: both are
-/// noticed at the same moment, by different tasks.
-const NOTICED: Duration = Duration::from_millis(20);
+/// What a caller is told whose request must not go to the original pods: a strict claim's, or one
+/// that may have been served already.
+fn silent(claim: &Claim) -> Failure {
+    let Claim { id, owner, .. } = claim;
+    let why = match claim.strict {
+        true => "intercepts this request strictly, and their kdev does not answer",
+        false => {
+            "intercepts this request, and their kdev fell silent while it had it; the original \
+             pods answer the next one"
+        }
+    };
+    Failure {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        word: "silent",
+        text: format!("{owner} {why}; `kdev leave {id} --force` ends the claim"),
+    }
+}
+
+/// Caches must not give the answer to others than those whom it is for. What the app says stays.
+fn keep_from_caches(headers: &mut HeaderMap) {
+    const NO_STORE: &str = "no-store";
+    let said = headers.get_all(CACHE_CONTROL).iter();
+    let mut said = said.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !said.any(|word| word.trim_ascii().eq_ignore_ascii_case(NO_STORE.as_bytes())) {
+        hops::append(headers, CACHE_CONTROL, NO_STORE);
+    }
+}
+
 impl Web {
     /// Sends a request to the app whose claim it fulfils, or else to the original pods. `caller` is
     /// the caller's side of an upgrade.
@@ -41,6 +74,8 @@ impl Web {
             self.inbound.claims.sweep();
             entry = self.port.routes().rules.pick(&head).cloned();
         }
+        let silent = entry.as_ref().filter(|entry| entry.session.is_silent());
+        let fallback = silent.and_then(|entry| entry.fallback(true));
         let mirrors = Mirrors::wanted(&routes, &head);
         drop(routes);
         // Only now: conditions are about what the caller sent.
@@ -56,7 +91,7 @@ impl Web {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some((global, io)) = spare.filter(|_| !passing.is_upgrade()) {
-            match (&entry, global) {
+            match (entry.as_ref().filter(|_| fallback.is_none()), global) {
                 (None, None) => {
                     let pods = &self.inbound.pods;
                     pods.adopt(&self.target, Box::new(io), self.second).await;
@@ -68,30 +103,53 @@ impl Web {
                 _ => {}
             }
         }
-        match entry {
-            Some(entry) => {
-                let served = Served::of(&entry, &passing);
-                let result = self.to_laptop(&entry, passing, caller).await;
-                match (served, &result) {
-                    (Some(served), Ok(response)) => served.answered(response.status()),
-                    (Some(served), Err(failure)) => served.failed(failure),
-                    (None, _) => {}
-                }
-                result
+        let Some(entry) = entry else {
+            let unread = self.inbound.may_be_claimed(&self.port);
+            if unread {
+                self.port.passed_unclaimed();
             }
-            None => self.to_pods(passing, caller).await,
+            let mut response = self.to_pods(passing, caller).await?;
+            if unread {
+                Fallback::Started.mark(&mut response);
+            }
+            return Ok(response);
+        };
+        entry.hit();
+        if let Some(why) = fallback {
+            return self.fall_back(&entry, why, passing, caller).await;
         }
+        let served = Served::of(&entry, &passing);
+        let result = self.to_laptop(&entry, passing, caller).await;
+        match (served, &result) {
+            (Some(served), Ok(response)) => served.answered(response.status()),
+            (Some(served), Err(failure)) => served.failed(failure),
+            (None, _) => {}
+        }
+        result
+    }
+
+    /// Sends a request that a claim is for to the original pods.
+    async fn fall_back(
+        &self,
+        entry: &Arc<Entry>,
+        why: Fallback,
+        passing: Passing,
+        caller: Option<OnUpgrade>,
+    ) -> Result<Response<Body>, Failure> {
+        entry.fell_back(why, &self.inbound.tasks);
+        let mut response = self.to_pods(passing, caller).await?;
+        why.mark(&mut response);
+        Ok(response)
     }
 
     /// Sends a request to the app of a claim. Where its tunnel breaks, it is sent again once that
-    /// is back, if that does no harm.
+    /// is back, or to the original pods when nobody waits for it any more, if that does no harm.
     async fn to_laptop(
         &self,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         mut passing: Passing,
         caller: Option<OnUpgrade>,
     ) -> Result<Response<Body>, Failure> {
-        entry.hit();
         self.inbound.metrics.request(true);
         let line = entry.lines(&self.inbound.tasks).of(self.second);
         let (session, owner) = (&entry.session, &entry.claim.owner);
@@ -101,8 +159,9 @@ impl Web {
             let Failed { failure, again } = match line.pass(&self.target, passing).await {
                 Ok(forwarded) => {
                     let mut response = self.forwarded(forwarded, caller, Switched::Laptop);
-                    let headers = response.headers_mut();
-                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                    if !entry.claim.is_global() {
+                        keep_from_caches(response.headers_mut());
+                    }
                     return Ok(response);
                 }
                 Err(failed) => failed,
@@ -110,36 +169,24 @@ impl Web {
             if failure.status == StatusCode::BAD_REQUEST {
                 return Err(failure);
             }
-            let lost = || session.losses() != before || !session.is_live();
-            if !lost() {
-                tokio::time::sleep(NOTICED).await;
-            }
-            let lost = lost();
-            match again {
-                Some(again) if lost && !repeated => {
+            let lost = session.is_lost(before).await;
+            match (again, entry.fallback(lost)) {
+                (Some(again), _) if lost && !repeated => {
                     (passing, repeated) = (*again, true);
                     continue;
                 }
-                Some(again) if entry.claim.fallback => {
+                (Some(again), Some(why)) => {
                     debug!(
                         owner,
                         text = failure.text,
                         "the original pods answer instead"
                     );
-                    return self.to_pods(*again, caller).await;
+                    return self.fall_back(entry, why, *again, caller).await;
                 }
                 _ => {}
             }
             return Err(if lost {
-                Failure {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    word: "silent",
-                    text: format!(
-                        "{owner} intercepts this request, and their kdev does not answer; it has \
-                         the claim {}, which `kdev leave {0} --force` ends",
-                        entry.claim.id
-                    ),
-                }
+                silent(&entry.claim)
             } else {
                 let status = match failure.status {
                     StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
@@ -171,7 +218,13 @@ impl Web {
                     failure.status = StatusCode::SERVICE_UNAVAILABLE;
                 }
                 if failure.status != StatusCode::BAD_REQUEST {
-                    failure.text = format!("the original pods: {}", failure.text);
+                    // Callers have never heard of the name by which the relay knows them.
+                    let service = format!("Service {}", self.target.host);
+                    let text = failure
+                        .text
+                        .replace(&self.target.to_string(), "one of them");
+                    let text = text.replace(&service, "their Service");
+                    failure.text = format!("the original pods: {text}");
                 }
                 Err(failure)
             }

@@ -19,6 +19,9 @@ pub(super) const SILENT: Duration = Duration::from_secs(600);
 /// How often a session is told that others want to be it: at once, and then so that its owner sees
 /// it goes on and still reads everything else.
 const WARN_EACH: Duration = Duration::from_secs(10);
+/// How long it may take until a session whose tunnel breaks is seen to be without it: both are
+/// noticed at the same moment, by different tasks.
+const NOTICED: Duration = Duration::from_millis(20);
 /// Messages that wait for one tunnel's control stream.
 const TELLS: usize = 64;
 
@@ -117,7 +120,13 @@ impl Session {
         !self.lock().tunnels.is_empty()
     }
 
-    /// Whether it has been without a tunnel for so long that nobody waits any more.
+    /// Whether it has been without a tunnel for so long that requests no longer wait for one.
+    pub(super) fn is_silent(&self) -> bool {
+        let down = self.lock().down;
+        down.is_some_and(|down| down.hold <= Instant::now())
+    }
+
+    /// Whether it has been without a tunnel for so long that its claims end.
     pub(super) fn is_gone(&self) -> bool {
         let down = self.lock().down;
         down.is_some_and(|down| down.since.elapsed() >= SILENT)
@@ -126,6 +135,16 @@ impl Session {
     /// How many of its tunnels have ended: whoever compares two counts knows whether one did.
     pub(super) fn losses(&self) -> u64 {
         self.losses.load(Ordering::Acquire)
+    }
+
+    /// Whether a request failed because a tunnel did: one has ended since there were so many
+    /// [`Session::losses`], or there is none.
+    pub(super) async fn is_lost(&self, losses: u64) -> bool {
+        let lost = || self.losses() != losses || !self.is_live();
+        if !lost() {
+            tokio::time::sleep(NOTICED).await;
+        }
+        lost()
     }
 
     /// A tunnel, once there is one; `None` when nobody is to wait any longer.
@@ -167,12 +186,11 @@ impl Session {
         Some(attempts)
     }
 
-    /// Tells it something, through whichever tunnel takes it.
-    pub(super) fn tell(&self, tell: &Tell) {
+    /// Tells it something, through whichever tunnel takes it; whether one does.
+    pub(super) fn tell(&self, tell: &Tell) -> bool {
         let link = self.lock();
         let mut tunnels = link.by_fitness();
-        // One that is away is told when it claims again.
-        let _ = tunnels.any(|tunnel| tunnel.tell.try_send(tell.clone()).is_ok());
+        tunnels.any(|tunnel| tunnel.tell.try_send(tell.clone()).is_ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, Link> {

@@ -14,9 +14,10 @@ use crate::io::{Io, Prefixed};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a method: the longest that is registered has 17 (UPDATEREDIRECTREF).
 const LONGEST_METHOD: usize = 32;
-/// Bytes of a request's first line. Nothing that is longer without an end is taken for HTTP.
+/// Bytes of a request's first line that are waited for. What is longer without an end is taken for
+/// what it looks like so far, and whoever reads requests says when a line is too long.
 const LONGEST_LINE: usize = 16 << 10;
-/// How long the first line may take from its first byte on; then it is not taken for HTTP.
+/// How long the first line may take from its first byte on, before it is taken for what it looks like.
 const LINE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a caller has to speak where the last one spoke first, before the pods are dialled to
 /// see whether these do.
@@ -66,11 +67,28 @@ pub(super) fn spoken(bytes: &[u8]) -> Option<Spoken> {
                 .unwrap_or(line.len());
             let token =
                 |byte: &u8| byte.is_ascii_alphanumeric() || b"-_!#$%&'*+.^`|~".contains(byte);
-            let may_be_first = method <= LONGEST_METHOD
-                && line[..method].iter().all(token)
-                && bytes.len() < LONGEST_LINE;
-            (!may_be_first).then_some(Spoken::Other)
+            let may_be_first = method <= LONGEST_METHOD && line[..method].iter().all(token);
+            match (may_be_first, bytes.len() < LONGEST_LINE) {
+                (true, true) => None,
+                (true, false) => Some(looks_like(bytes)),
+                (false, _) => Some(Spoken::Other),
+            }
         }
+    }
+}
+
+/// What a first line that has no end yet most likely is: hardly anything but HTTP begins with a
+/// method and the target of a request.
+fn looks_like(bytes: &[u8]) -> Spoken {
+    let mut words = bytes.trim_ascii_start().splitn(3, |byte| *byte == b' ');
+    let (_method, target, version) = (words.next(), words.next(), words.next());
+    let target = target.unwrap_or_default();
+    let of_target = |byte: &u8| *byte > b' ' && *byte != 0x7f;
+    let begins = target.starts_with(b"/") || target.starts_with(b"http://");
+    let version = version.is_none_or(|version| b"HTTP/1.1\r".starts_with(version));
+    match begins && version && target.iter().all(of_target) {
+        true => Spoken::First,
+        false => Spoken::Other,
     }
 }
 
@@ -158,7 +176,10 @@ where
                 }
                 _ => break Spoken::Other,
             },
-            () = &mut line, if begun || alone || !replied.is_empty() => break Spoken::Other,
+            () = &mut line, if begun || alone || !replied.is_empty() => break match replied.is_empty() {
+                true => looks_like(&said),
+                false => Spoken::Other,
+            },
         }
     };
     let caller_first = !said.is_empty();
@@ -239,8 +260,20 @@ mod tests {
             );
         }
         assert_eq!(spoken(&[b'a'; 40]), Some(Other));
-        let long = [b"GET /".as_slice(), &[b'a'; LONGEST_LINE]].concat();
-        assert_eq!(spoken(&long), Some(Other));
+        for (begin, expected) in [
+            (&b"GET /"[..], First),
+            (b"\r\nGET http://web/", First),
+            (b"GET ", Other),
+            (b"GET /\x01", Other),
+            (b"GET / some words of another protocol ", Other),
+            (b"set key 0 0 99999", Other),
+        ] {
+            let long = [begin, &[b'a'; LONGEST_LINE]].concat();
+            let begin = begin.escape_ascii();
+            assert_eq!(spoken(&long), Some(expected), "{begin}");
+        }
+        let cut = [b"GET /".as_slice(), &[b'a'; LONGEST_LINE], b" HTTP/1."].concat();
+        assert_eq!(spoken(&cut), Some(First));
     }
 
     #[test]

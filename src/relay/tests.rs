@@ -169,7 +169,7 @@ impl Stage {
                 write(&mut to, &ask).await.unwrap();
                 told.send(tells.next().await.unwrap().unwrap()).unwrap();
                 // Until the relay ends it.
-                let _ = tells.next::<Tell>().await;
+                while let Ok(Some(_)) = tells.next::<Tell>().await {}
             });
             while let Some(incoming) = listener.next().await {
                 tokio::spawn(async move {
@@ -217,6 +217,7 @@ fn claim(session: SessionId) -> Claim {
         since: 1,
         mirror: false,
         fallback: false,
+        strict: false,
         protocol: AppProtocol::Tcp,
     }
 }

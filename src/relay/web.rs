@@ -22,8 +22,9 @@ use super::inbound::Inbound;
 use super::linger::Lingering;
 use super::pace::{Busy, Pace, Paced};
 use super::ports::{Entry, Port};
+use super::refusal::Reasoned;
 use crate::addr::Target;
-use crate::http::{Body, MAX_BUFFER, MAX_HEAD, Passing, Upstream, reclaim};
+use crate::http::{Body, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream, reclaim};
 use crate::io::{BoxIo, Prefixed};
 use crate::task::Executor;
 
@@ -42,7 +43,7 @@ const RESETS: usize = 20;
 const RETRY: HeaderValue = HeaderValue::from_static("1");
 
 /// The caller's socket, under HTTP.
-type Caller = Paced<Prefixed<TcpStream>>;
+type Caller = Reasoned<Paced<Prefixed<TcpStream>>>;
 
 /// A caller's connection.
 pub(super) struct Web {
@@ -97,7 +98,7 @@ impl Web {
     pub(super) async fn serve(self, caller: Prefixed<TcpStream>) {
         let this = Arc::new(self);
         let pace = (!this.second).then(|| this.pace.clone());
-        let caller = Paced::new(caller, pace);
+        let caller = Reasoned::new(Paced::new(caller, pace));
         match this.second {
             false => this.first(caller).await,
             true => this.second(caller).await,
@@ -117,6 +118,7 @@ impl Web {
                 .preserve_header_case(true)
                 .auto_date_header(false)
                 .max_header_size(MAX_HEAD)
+                .max_headers(MAX_HEADERS)
                 .max_buf_size(MAX_BUFFER)
                 .serve_connection(TokioIo::new(caller.clone()), service)
                 .with_upgrades()
@@ -141,7 +143,13 @@ impl Web {
         let switch = self.switch.lock();
         let switch = switch.unwrap_or_else(PoisonError::into_inner).take();
         match (ended, switch) {
-            (Err(error), _) => debug!(%error, "a caller's connection broke"),
+            (Err(error), _) => {
+                debug!(%error, "a caller's connection broke");
+                // Whoever still sends a head that was refused shall read why.
+                if error.is_parse() {
+                    caller.linger().await;
+                }
+            }
             (Ok(()), Some((caller, to))) => self.join(caller, to).await,
             (Ok(()), None) => caller.linger().await,
         }
@@ -205,7 +213,7 @@ impl Web {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Reply> {
         let busy = self.pace.busy();
         let caller = (!self.second).then(|| hyper::upgrade::on(&mut request));
-        let answered = match Passing::new(request, &self.target.to_string()) {
+        let answered = match Passing::new(request) {
             Ok(passing) => self.route(passing, caller).await,
             Err(failure) => {
                 let mut response = failure.response();

@@ -34,6 +34,9 @@ pub struct Claim {
     /// Whether the original pods answer when the app does not.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fallback: bool,
+    /// Whether the original pods never answer, not even while the owner is silent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub strict: bool,
     /// What callers speak.
     #[serde(default, skip_serializing_if = "is_auto")]
     pub protocol: AppProtocol,
@@ -65,6 +68,11 @@ impl Claim {
         let printable = !owner.chars().any(char::is_control);
         if owner.is_empty() || owner.len() > LONGEST_OWNER || !printable {
             return Err(Invalid(format!("{owner:?} is no name of an owner")));
+        }
+        if self.strict && (self.fallback || self.mirror) {
+            return Err(Invalid::new(
+                "a strict claim is neither a fallback nor a mirror",
+            ));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! tunnel (see [`crate::tunnel::control`]).
 //!
 //! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`],
-//! [`Tell::Served`], [`Tell::Unreached`] and [`Tell::Intruded`] come unasked.
+//! [`Tell::Served`], [`Tell::Fallback`], [`Tell::Unreached`] and [`Tell::Intruded`] come unasked.
 
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,19 @@ pub enum Tell {
         /// From the request's arrival to the head of its answer, in microseconds; for a connection
         /// that is no HTTP how long it was open.
         took: u64,
+    },
+    /// Requests of a claim went to the original pods. Comes unasked, some seconds apart, and after a
+    /// reconnect for those that came meanwhile.
+    Fallback {
+        /// The claim.
+        id: String,
+        /// Why, as in the header `x-kdev-fallback` of their answers.
+        reason: String,
+        /// How many since it was last told.
+        times: u64,
+        /// Whether nobody looked into them, so that some may not have been the claim's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unread: bool,
     },
     /// The original pods of what arrives on a port do not take connections of the relay. Comes
     /// unasked to all who have claims on the Service, at most once a second.

@@ -48,8 +48,9 @@ enum Receive {
     },
     /// It was refused.
     Refused(DialError),
-    /// It went down with its tunnel before it was answered.
-    Lost(DialError),
+    /// It went down with its tunnel before it was answered; `in_doubt` is whether the other side
+    /// may have had it.
+    Lost { error: DialError, in_doubt: bool },
 }
 
 impl Stream {
@@ -105,7 +106,14 @@ impl Stream {
     /// Whether it went down with its tunnel before the other side had answered its opening.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self.receive, Receive::Lost(_))
+        matches!(self.receive, Receive::Lost { .. })
+    }
+
+    /// Whether nobody knows what the other side did with a stream that [is lost](Self::is_lost): it
+    /// may have had what was sent.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.receive, Receive::Lost { in_doubt: true, .. })
     }
 
     fn poll_opened(
@@ -125,13 +133,16 @@ impl Stream {
                     }
                 }
                 Ok(response) => Receive::Refused(cause_of(to, &response)),
-                Err(error) if is_unserved(&error) => Receive::Lost(lost(to, &error)),
+                Err(error) if is_unserved(&error) => Receive::Lost {
+                    in_doubt: error.is_io(),
+                    error: lost(to, &error),
+                },
                 Err(error) => Receive::Refused(given_up(to, &error)),
             };
         }
         Poll::Ready(match &mut self.receive {
             Receive::Open { body, chunk, .. } => Ok((body, chunk)),
-            Receive::Refused(error) | Receive::Lost(error) => Err(error.clone()),
+            Receive::Refused(error) | Receive::Lost { error, .. } => Err(error.clone()),
             Receive::Opening { .. } => unreachable!("it was answered above"),
         })
     }
@@ -231,7 +242,7 @@ impl Stream {
                 let flow = body.flow_control();
                 flow.release_capacity(bytes).map_err(io_error)
             }
-            Receive::Opening { .. } | Receive::Refused(_) | Receive::Lost(_) => Ok(()),
+            Receive::Opening { .. } | Receive::Refused(_) | Receive::Lost { .. } => Ok(()),
         }
     }
 

@@ -135,6 +135,34 @@ async fn what_a_killed_kdev_had_is_put_back() {
     live.send(Signal::SIGKILL);
     assert_eq!(live.ended().await, None);
     assert!(team.is_at_the_pods("").await);
+    let began = Instant::now();
+    assert!(team.is_at_the_pods(ADA).await);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    let listed = team.kdev("ada", &["list"]).await.ok();
+    assert!(
+        listed.contains("silent, its requests go to the original pods"),
+        "{listed}"
+    );
+    team.kdev("ada", &["restore"]).await.ok();
+    assert!(team.is_at_the_pods(ADA).await);
+    assert_eq!(team.service(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_strict_one_callers_are_told_instead() {
+    let team = Team::set_up().await;
+    let port = app("ada's").await;
+    let live = team
+        .intercept("ada", port, &["--header", ADA, "--strict"])
+        .await;
+    assert_eq!(team.get(ADA).await.1, HERS.1);
+    live.send(Signal::SIGKILL);
+    assert_eq!(live.ended().await, None);
+    assert!(team.is_at_the_pods("").await);
     let (began, (status, said)) = (Instant::now(), team.get(ADA).await);
     assert_eq!(status, 503, "{said}");
     assert!(said.contains("kdev leave"), "{said}");
@@ -143,9 +171,15 @@ async fn what_a_killed_kdev_had_is_put_back() {
         "{:?}",
         began.elapsed()
     );
+    let listed = team.kdev("ada", &["list"]).await.ok();
+    assert!(listed.contains("silent, its callers get a 503"), "{listed}");
     team.kdev("ada", &["restore"]).await.ok();
     assert!(team.is_at_the_pods(ADA).await);
-    assert_eq!(team.service(), before);
+    for wrong in ["--fallback", "--mirror"] {
+        let args = ["intercept", "cart", "--to", "1", "--strict", wrong];
+        let refused = format!("{:?}", team.kdev("ada", &args).await);
+        assert!(refused.contains("cannot be used with"), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

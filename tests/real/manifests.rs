@@ -150,6 +150,7 @@ async fn attach(peer: &Peer, pod: &str, key: &[u8]) -> Result<Tell, HandshakeErr
             since: 1,
             mirror: false,
             fallback: false,
+            strict: false,
             protocol: AppProtocol::Tcp,
         };
         let ask = Ask::Attach {

@@ -245,6 +245,7 @@ async fn an_app_that_is_down_is_a_502_or_what_the_pods_say() {
     let (status, answer) = stage.get("/", &[("x-user", "fall")]).await;
     assert_eq!(status, 200, "{answer}");
     assert!(answer.contains("pods GET /"), "{answer}");
+    assert_eq!(fallback(&answer), Some("app down"), "{answer}");
     let text = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-User: fall\r\nContent-Length: 5\r\n\r\nhello";
     let answer = stage.raw(text).await;
     assert!(

@@ -8,7 +8,9 @@
 )]
 
 mod balance;
+mod fallback;
 mod first;
+mod heads;
 mod idle;
 #[cfg(feature = "client")]
 mod reverse;

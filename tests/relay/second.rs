@@ -326,7 +326,48 @@ async fn an_app_that_is_down_or_silent_is_an_answer() {
     };
     assert_eq!(status("ann").await, 502);
     assert_eq!(unary(&send, "/echo", "fall").await.0, "pods");
+    let mut strict = ann.claim("strict", &[condition("strict")]);
+    (strict.protocol, strict.strict) = (AppProtocol::Grpc, true);
+    ann.attach(strict).await;
     ann.kill();
-    assert_eq!(status("ann").await, 503);
-    assert_eq!(unary(&send, "/echo", "fall").await.0, "pods");
+    assert_eq!(status("strict").await, 503);
+    for user in ["ann", "fall"] {
+        let (server, head) = unary(&send, "/echo", user).await;
+        assert_eq!(server, "pods", "{head:?}");
+    }
+}
+
+/// A request with so many bytes in its headers.
+async fn large(send: &SendRequest<Bytes>, bytes: usize) -> Response<RecvStream> {
+    let mut request = request("/echo", "ann");
+    for (n, size) in [bytes / 2, bytes - bytes / 2].into_iter().enumerate() {
+        let name = format!("x-large-{n}").parse::<http::HeaderName>().unwrap();
+        let value = "v".repeat(size).parse().unwrap();
+        request.headers_mut().insert(name, value);
+    }
+    let mut one = send.clone().ready().await.unwrap();
+    let (answer, _) = one.send_request(request, true).unwrap();
+    let answer = timeout(Duration::from_secs(5), answer).await.unwrap();
+    answer.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_is_refused_alone() {
+    let stage = Stage::set_up().await;
+    let local = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let mut ann = stage.kdev("ann", local.local_addr().unwrap()).await;
+    tokio::spawn(grpc(local, "ann"));
+    ann.mine("ann").await;
+    let send = caller(&stage).await;
+    for bytes in [100, 60_000, 70_000, 15_000, 70_000, 60_000] {
+        let response = large(&send, bytes).await;
+        let (status, server) = (
+            response.status().as_u16(),
+            response.headers().get("x-server"),
+        );
+        match bytes {
+            70_000 => assert_eq!(status, 431),
+            _ => assert_eq!(server.unwrap(), "ann", "{bytes}: {status}"),
+        }
+    }
 }

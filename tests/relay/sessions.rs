@@ -62,9 +62,6 @@ async fn a_session_that_breaks_is_waited_for_and_its_claim_kept() {
     let mut ann = stage.kdev_of(&identity, "ann", server).await;
     ann.mine("ann").await;
     let claim = ann.claim("ann", &[Condition::header("x-user: ann").unwrap()]);
-    let mut fall = ann.claim("fall", &[Condition::header("x-user: fall").unwrap()]);
-    fall.fallback = true;
-    ann.attach(fall).await;
     ann.kill();
     // Held, and served when it is back within that time.
     let (held, _) = tokio::join!(stage.get("/", &[("x-user", "ann")]), async {
@@ -88,34 +85,36 @@ async fn nobody_waits_for_long_and_nobody_twice() {
     let (identity, server) = (Identity::random(), app("ann").await);
     let mut ann = stage.kdev_of(&identity, "ann", server).await;
     ann.mine("ann").await;
-    let mut fall = ann.claim("fall", &[Condition::header("x-user: fall").unwrap()]);
-    fall.fallback = true;
-    ann.attach(fall).await;
+    let mut strict = ann.claim("strict", &[Condition::header("x-user: strict").unwrap()]);
+    strict.strict = true;
+    ann.attach(strict).await;
     ann.kill();
     let begun = Instant::now();
-    let (status, answer) = stage.get("/", &[("x-user", "ann")]).await;
+    let (status, answer) = stage.get("/", &[("x-user", "strict")]).await;
     assert_eq!(status, 503, "{answer}");
     assert!(answer.to_lowercase().contains("retry-after: 1"), "{answer}");
     assert!(
         answer.contains("ann intercepts") && answer.contains("x-kdev-error: silent"),
         "{answer}"
     );
+    assert!(answer.contains("kdev leave strict --force"), "{answer}");
     assert!(
         begun.elapsed() < Duration::from_secs(3),
         "{:?}",
         begun.elapsed()
     );
     let begun = Instant::now();
-    assert_eq!(stage.get("/", &[("x-user", "ann")]).await.0, 503);
-    let (status, answer) = stage.get("/", &[("x-user", "fall")]).await;
+    assert_eq!(stage.get("/", &[("x-user", "strict")]).await.0, 503);
+    let (status, answer) = stage.get("/", &[("x-user", "ann")]).await;
     assert_eq!(status, 200);
     assert!(answer.contains("pods GET"), "{answer}");
+    assert_eq!(fallback(&answer), Some("owner silent"), "{answer}");
     assert!(
         begun.elapsed() < Duration::from_millis(500),
         "{:?}",
         begun.elapsed()
     );
-    // The claim is still there, and works when its owner is.
+    // The claim is still there, and works when its owner is, for callers at once.
     let mut back = stage.kdev_of(&identity, "ann", server).await;
     let told = back.ask(&Ask::Look { port: back.port }).await;
     assert!(
@@ -145,6 +144,9 @@ async fn a_frozen_session_costs_its_requests_six_seconds_at_most() {
     stage.pods("pods").await;
     let mut ann = stage.kdev("ann", app("ann").await).await;
     ann.mine("ann").await;
+    let mut strict = ann.claim("strict", &[Condition::header("x-user: strict").unwrap()]);
+    strict.strict = true;
+    ann.attach(strict).await;
     assert!(
         stage
             .get("/", &[("x-user", "ann")])
@@ -155,7 +157,11 @@ async fn a_frozen_session_costs_its_requests_six_seconds_at_most() {
     ann.freeze();
     let begun = Instant::now();
     let early = async {
-        let answer = stage.get("/", &[("x-user", "ann")]).await;
+        let (answer, refused) = tokio::join!(
+            stage.get("/", &[("x-user", "ann")]),
+            stage.get("/", &[("x-user", "strict")])
+        );
+        assert_eq!(refused.0, 503, "{}", refused.1);
         (answer, begun.elapsed())
     };
     let late = async {
@@ -170,13 +176,26 @@ async fn a_frozen_session_costs_its_requests_six_seconds_at_most() {
         }
     };
     let ((early, first), (late, second), ()) = tokio::join!(early, late, others);
-    assert_eq!(early.0, 503, "{}", early.1);
-    assert!(late.contains(" 503 "), "{late}");
+    assert_eq!(fallback(&early.1), Some("owner silent"), "{}", early.1);
+    assert!(early.1.contains("pods GET"), "{}", early.1);
+    // The app may have had it, and would have it once more when its laptop wakes.
+    assert!(
+        late.contains(" 503 ") && late.contains("ann intercepts"),
+        "{late}"
+    );
+    assert!(late.to_lowercase().contains("retry-after: 1"), "{late}");
     // Six seconds, and what a busy machine takes.
     let took = first.max(second);
     assert!(took < Duration::from_secs(7), "{took:?}");
     let begun = Instant::now();
-    assert_eq!(stage.get("/", &[("x-user", "ann")]).await.0, 503);
+    let posted = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-User: ann\r\nContent-Length: 2\r\n\r\nhi";
+    let answer = stage.raw(posted).await;
+    assert_eq!(fallback(&answer), Some("owner silent"), "{answer}");
+    assert!(
+        answer.contains("pods POST") && answer.contains("body: 2\n"),
+        "{answer}"
+    );
+    assert_eq!(stage.get("/", &[("x-user", "strict")]).await.0, 503);
     assert!(begun.elapsed() < Duration::from_millis(500));
 }
 

@@ -155,7 +155,12 @@ impl Stage {
 
     /// A connection of a caller to the first port.
     pub async fn caller(&self) -> TcpStream {
-        TcpStream::connect((self.ip, self.first)).await.unwrap()
+        self.call().await.unwrap()
+    }
+
+    /// The same, which may be reset as it begins.
+    pub async fn call(&self) -> io::Result<TcpStream> {
+        TcpStream::connect((self.ip, self.first)).await
     }
 
     /// What one GET is answered, on a connection of its own.
@@ -237,11 +242,18 @@ impl Stage {
             port: self.first,
             to,
             tells,
+            fallbacks: Vec::new(),
             callers,
             frozen: Some(frozen),
             task,
         }
     }
+}
+
+/// Why an answer says that the original pods gave it, where it does.
+pub fn fallback(answer: &str) -> Option<&str> {
+    let mut lines = answer.lines().take_while(|line| !line.is_empty());
+    lines.find_map(|line| line.strip_prefix("x-kdev-fallback: "))
 }
 
 impl Drop for Stage {
@@ -260,6 +272,8 @@ pub struct Kdev {
     pub port: u16,
     to: tokio::io::WriteHalf<kdev::tunnel::Stream>,
     pub tells: mpsc::Receiver<Tell>,
+    /// What it was told of requests that went to the pods, while it waited for answers.
+    pub fallbacks: Vec<Tell>,
     pub callers: Arc<std::sync::Mutex<Vec<Caller>>>,
     frozen: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
@@ -268,12 +282,42 @@ pub struct Kdev {
 impl Kdev {
     pub async fn ask(&mut self, ask: &Ask) -> Tell {
         write(&mut self.to, ask).await.unwrap();
-        self.tells.recv().await.unwrap()
+        self.told().await
+    }
+
+    /// The next that is told, but for what comes unasked of the pods.
+    async fn told(&mut self) -> Tell {
+        loop {
+            match self.tells.recv().await.unwrap() {
+                told @ Tell::Fallback { .. } => self.fallbacks.push(told),
+                told => return told,
+            }
+        }
+    }
+
+    /// The next that is told of requests that went to the pods.
+    pub async fn fallback(&mut self) -> (String, u64, bool) {
+        let told = match self.fallbacks.pop() {
+            Some(told) => told,
+            None => {
+                let next = tokio::time::timeout(Duration::from_secs(10), self.tells.recv());
+                next.await.expect("nothing is told").unwrap()
+            }
+        };
+        match told {
+            Tell::Fallback {
+                reason,
+                times,
+                unread,
+                ..
+            } => (reason, times, unread),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub async fn raw(&mut self, line: &serde_json::Value) -> Tell {
         write(&mut self.to, line).await.unwrap();
-        self.tells.recv().await.unwrap()
+        self.told().await
     }
 
     pub fn claim(&self, id: &str, conditions: &[Condition]) -> Claim {
@@ -285,6 +329,7 @@ impl Kdev {
             since: 1,
             mirror: false,
             fallback: false,
+            strict: false,
             protocol: AppProtocol::Auto,
         }
     }

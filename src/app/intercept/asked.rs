@@ -40,6 +40,8 @@ pub struct Terms {
     pub mirror: bool,
     /// The original pods answer while the app does not.
     pub fallback: bool,
+    /// They never do, not even while this kdev is silent.
+    pub strict: bool,
     /// What callers speak, instead of what the Service says.
     pub protocol: Option<AppProtocol>,
     /// Claims of others that are in the way go.
@@ -50,7 +52,8 @@ pub struct Terms {
     pub drain: bool,
     /// Whether each request is told.
     pub log: bool,
-    /// Whether a command is about to start the app: until it first answers, the original pods do.
+    /// Whether a command is about to start the app: until it first answers, the original pods do,
+    /// unless it is strict.
     pub patient: bool,
     /// When it ends by itself.
     pub lasts: Option<Duration>,

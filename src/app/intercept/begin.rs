@@ -98,7 +98,7 @@ impl Site {
             self.note(why);
         }
         let down = down(&asked.app).await;
-        let starting = self.terms.patient && down.is_some() && !claim.mirror;
+        let starting = self.terms.patient && down.is_some() && !claim.mirror && !claim.strict;
         let mut standing = Standing {
             port: landing,
             claim: claim.clone(),
@@ -140,6 +140,7 @@ impl Site {
             since: u64::try_from(since).unwrap_or(u64::MAX),
             mirror: self.terms.mirror,
             fallback: self.terms.fallback,
+            strict: self.terms.strict,
             protocol: self.terms.protocol.unwrap_or(said),
         }
     }

@@ -242,10 +242,21 @@ impl Driver {
                  refused (attempts: {attempts}); your requests still come to you alone. The API \
                  server's audit log has who opened port-forwards to the relay"
             )),
-            reverse::Event::Away => self.say(
-                "the way to the relay is lost; your requests wait for it for 2 s, then get a 503"
-                    .to_owned(),
-            ),
+            reverse::Event::Fallback(fallback) => {
+                if let Some(place) = place(&fallback.id) {
+                    let service = self.lives[place].service();
+                    self.site.note(fallback.describe(service));
+                }
+            }
+            reverse::Event::Away => {
+                let then = match self.site.terms.strict {
+                    true => "get a 503",
+                    false => "go to the original pods",
+                };
+                self.say(format!(
+                    "the way to the relay is lost; your requests wait for it for 2 s, then {then}"
+                ));
+            }
             reverse::Event::Back => self.say("the way to the relay is back".to_owned()),
         }
     }

@@ -35,9 +35,12 @@ pub(in crate::cli) struct TermFlags {
     /// Send copies: callers get the original pods' answers, the app's are dropped
     #[arg(long, conflicts_with = "fallback")]
     mirror: bool,
-    /// Let the original pods answer while the app does not
+    /// Let the original pods answer while the app does not; while kdev is silent they do anyhow
     #[arg(long)]
     fallback: bool,
+    /// Never let the original pods answer: 503 while kdev is silent, 502 while the app is down
+    #[arg(long, conflicts_with_all = ["fallback", "mirror"])]
+    strict: bool,
     /// End after this time (30s, 10m, 2h)
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     lasts: Option<Duration>,
@@ -95,6 +98,7 @@ impl TermFlags {
             mine,
             mirror,
             fallback,
+            strict,
             lasts,
             protocol,
             take_over,
@@ -102,7 +106,7 @@ impl TermFlags {
             drain,
         } = self;
         let lists = [header, path, path_prefix, path_regex, method, baggage];
-        let switches = [mine, mirror, fallback, take_over, force, drain];
+        let switches = [mine, mirror, fallback, strict, take_over, force, drain];
         lists.iter().any(|list| !list.is_empty())
             || switches.iter().any(|switch| **switch)
             || lasts.is_some()
@@ -130,6 +134,7 @@ impl TermFlags {
             conditions: Conditions::new(all)?,
             mirror: self.mirror,
             fallback: self.fallback,
+            strict: self.strict,
             protocol: self.protocol,
             take_over: self.take_over,
             force: self.force,

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{ASKS, Asked, Event, Line, Served, Shared, serve};
+use super::{ASKS, Asked, Event, Fallback, Line, Served, Shared, serve};
 use crate::io::Io;
 use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
@@ -208,6 +208,17 @@ fn hear(shared: &Shared, waiting: &mut VecDeque<Waits>, tell: Tell) {
                 shared.tell(Event::Ousted { id, by });
             }
         }
+        Tell::Fallback {
+            id,
+            reason,
+            times,
+            unread,
+        } => shared.tell(Event::Fallback(Fallback {
+            id,
+            reason,
+            times,
+            unread,
+        })),
         Tell::Unreached { port } => shared.tell(Event::Unreached { port }),
         Tell::Intruded { attempts } => shared.tell(Event::Intruded { attempts }),
         // A newer relay says what this kdev has not asked for.

@@ -46,6 +46,8 @@ const MOST_LEFT: usize = 1024;
 pub enum Event {
     /// A request or a connection came for the claim with this id.
     Served(Served),
+    /// Requests of a claim went to the original pods.
+    Fallback(Fallback),
     /// The app of a claim could not be reached.
     AppDown {
         /// The claim.
@@ -98,6 +100,42 @@ pub struct Served {
     /// From the request's arrival at the relay to the head of its answer; for a connection that is
     /// no HTTP how long it was open.
     pub took: Duration,
+}
+
+/// Requests of a claim that went to the original pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// The claim.
+    pub id: String,
+    /// Why, in the relay's words.
+    pub reason: String,
+    /// How many since it was last told.
+    pub times: u64,
+    /// Whether nobody looked into them, so that some may not have been the claim's.
+    pub unread: bool,
+}
+
+impl Fallback {
+    /// A sentence for the owner; `service` is what they called.
+    #[must_use]
+    pub fn describe(&self, service: &str) -> String {
+        let Self {
+            reason,
+            times,
+            unread,
+            ..
+        } = self;
+        let s = if *times == 1 { "" } else { "s" };
+        match unread {
+            true => format!(
+                "{times} request{s} or connection{s} of {service} went to the original pods \
+                 unread, yours perhaps among them: {reason}"
+            ),
+            false => format!(
+                "{times} matching request{s} of {service} went to the original pods: {reason}"
+            ),
+        }
+    }
 }
 
 /// A claim and where its requests go.

@@ -214,6 +214,7 @@ fn claim(id: &str, flags: &[&str]) -> Claim {
         since: 1_764_000_000_000,
         mirror: false,
         fallback: false,
+        strict: false,
         protocol: AppProtocol::Auto,
     }
 }
@@ -248,6 +249,19 @@ fn a_claim_is_small_and_comes_back_from_json() {
         };
         assert!(odd.check().is_err());
     }
+    let strict = Claim {
+        strict: true,
+        ..one.clone()
+    };
+    assert!(strict.check().is_err());
+    let strict = Claim {
+        mirror: false,
+        fallback: false,
+        ..strict
+    };
+    assert!(strict.check().is_ok());
+    let text = serde_json::to_string(&strict).unwrap();
+    assert_eq!(serde_json::from_str::<Claim>(&text).unwrap(), strict);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 # One caller in the cluster that does something special, and prints what it was told.
-# Usage: caller.py websocket|uploads|greeting|crowd|raw HOST PORT [NAME: VALUE]
+# Usage: caller.py websocket|uploads|greeting|crowd|lines|raw HOST PORT [NAME: VALUE]
 #
 # websocket  prints who echoed its frames          uploads  13 at a time, prints who got each of them whole
 # greeting   prints SECONDS until the first line, and that line; sends a line, and wants it back
 # crowd      100 fresh connections at once, each second one with the header; prints a line for each in their
 #            order: SECONDS, STATUS (0 without an answer) and the answer
+# lines      GETs on one connection, of targets long and short; prints who answered each of them
 # raw        sends its input as it is, and prints all that it hears until nothing more comes
 import base64, hashlib, http.client, os, socket, sys, threading, time
 
@@ -99,6 +100,14 @@ def crowd():
     print("\n".join(said))
 
 
+def lines():
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    for length in (17000, 1, 60000, 1, 16384, 1):
+        connection.request("GET", "/" + "u" * length, headers=headers)
+        answer = connection.getresponse()
+        print(answer.read().decode().strip())
+
+
 def raw():
     stream = socket.create_connection((host, port), 10)
     stream.sendall(sys.stdin.buffer.read())
@@ -110,4 +119,5 @@ def raw():
         pass
 
 
-{"websocket": websocket, "uploads": uploads, "greeting": greeting, "crowd": crowd, "raw": raw}[kind]()
+{"websocket": websocket, "uploads": uploads, "greeting": greeting, "crowd": crowd, "lines": lines,
+ "raw": raw}[kind]()

@@ -1,5 +1,6 @@
 //! What goes wrong on a laptop or in the cluster, and who notices.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -9,6 +10,7 @@ use super::beside::{now, with};
 use super::session::{Intercept, LAG};
 use super::{call, from_a_pod};
 use crate::callers::{Calls, Load, PLAIN};
+use crate::program::finish;
 use crate::team::{self, Team};
 
 pub(super) const ANNS: &str = "x-user: ann";
@@ -16,6 +18,11 @@ pub(super) const ANNS: &str = "x-user: ann";
 pub(super) const ANSWERED: f64 = 6.5;
 /// How long a laptop that wakes may take until it hears its requests again.
 pub(super) const AWAKE: Duration = Duration::from_secs(10);
+
+/// How long a strict intercept's owner is silent: longer than it takes to notice.
+const SILENT: Duration = Duration::from_secs(12);
+/// How soon an owner who is back hears what was missed.
+const TOLD: Duration = Duration::from_secs(5);
 
 pub(super) fn pause(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
@@ -61,10 +68,12 @@ fn a_kdev_that_dies_or_freezes_disturbs_nobody_else() {
     let killed = now();
     first.kill();
     pause(8);
-    let head = call(&orders, &["-H", ANNS, "-i"]);
-    let head = head.to_ascii_lowercase();
-    let unavailable = head.starts_with("http/1.1 503") && head.contains("retry-after:");
-    assert!(unavailable || head.contains("orders-"), "{head}");
+    assert_silent(&call(&orders, &["-H", ANNS, "-i"]));
+    let listed = finish(&mut team.place.command(&["list"]), b"").ok();
+    assert!(
+        listed.contains("silent, its requests go to the original pods"),
+        "{listed}"
+    );
     // The same person again: what is there is a ghost.
     let second = live();
     std::thread::sleep(LAG);
@@ -74,6 +83,7 @@ fn a_kdev_that_dies_or_freezes_disturbs_nobody_else() {
     let frozen = now();
     second.signal(Signal::SIGSTOP);
     pause(10);
+    assert_silent(&call(&orders, &["-H", ANNS, "-i"]));
     second.signal(Signal::SIGCONT);
     let begun = Instant::now();
     while hears() != ann.name {
@@ -82,10 +92,71 @@ fn a_kdev_that_dies_or_freezes_disturbs_nobody_else() {
     }
     let awake = now();
     println!("awake after {:?}", begun.elapsed());
+    second.notes("went to the original pods: owner silent", TOLD);
     pause(2);
     second.end();
     pause(1);
     assert_bounded(&load.stop(), &[(killed, back), (frozen, awake)]);
+}
+
+/// The original pods gave this answer, and say so.
+fn assert_silent(answer: &str) {
+    let head = answer.to_ascii_lowercase();
+    let marked = head.contains("x-kdev-fallback: owner silent");
+    assert!(head.starts_with("http/1.1 200") && marked, "{answer}");
+    assert!(answer.contains("orders-"), "{answer}");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn a_strict_intercept_answers_by_itself_or_not_at_all() {
+    let team = Team::set_up("strictly", true);
+    let orders = team.address("orders");
+    let ann = App::of("ann");
+    let args = ["orders", "--header", ANNS, "--strict"];
+    let live = Intercept::live(&team, &ann, &args);
+    std::thread::sleep(LAG);
+    assert_eq!(call(&orders, &["-H", ANNS]), ann.name);
+    for kind in [Signal::SIGSTOP, Signal::SIGKILL] {
+        live.signal(kind);
+        let begun = Instant::now();
+        let mut answers = 0;
+        while begun.elapsed() < SILENT {
+            let asked = Instant::now();
+            let answer = call(&orders, &["-H", ANNS, "-i"]);
+            let head = answer.to_ascii_lowercase();
+            let refused = head.starts_with("http/1.1 503") && head.contains("retry-after:");
+            // What comes as the process stops is still served.
+            let served = begun.elapsed() < LAG && answer.ends_with(&ann.name);
+            assert!(refused || served, "{kind} {answer}");
+            assert!(asked.elapsed().as_secs_f64() < ANSWERED, "{kind}");
+            assert!(call(&orders, &[]).starts_with("orders-"));
+            answers += 1;
+            pause(1);
+        }
+        assert!(answers > 2, "{kind}: {answers}");
+        if kind == Signal::SIGKILL {
+            break;
+        }
+        live.signal(Signal::SIGCONT);
+        let begun = Instant::now();
+        while call(&orders, &["-H", ANNS]) != ann.name {
+            assert!(begun.elapsed() < AWAKE, "{}", live.told());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    let listed = finish(&mut team.place.command(&["list"]), b"").ok();
+    assert!(listed.contains("silent, its callers get a 503"), "{listed}");
+    let restored = finish(&mut restore(&team), b"").ok();
+    assert!(restored.contains("orders"), "{restored}");
+    assert!(call(&orders, &["-H", ANNS]).starts_with("orders-"));
+}
+
+/// `kdev restore` by the one who left something.
+fn restore(team: &Team) -> Command {
+    let mut command = team.place.command(&["restore"]);
+    command.env("KDEV_OWNER", "ann");
+    command
 }
 
 #[test]

@@ -62,6 +62,22 @@ fn upgrades_bulk_and_other_protocols_arrive_whole() {
     let said = caller("uploads", &address, &["80"], b"");
     assert!(said.lines().all(|line| line.starts_with("echo-")), "{said}");
 
+    let said = caller("lines", &address, &["80", ANNS], b"");
+    assert_eq!(said.lines().count(), 6, "{said}");
+    assert!(said.lines().all(|line| line == ann.name), "{said}");
+    let said = caller("lines", &address, &["80"], b"");
+    assert!(said.lines().all(|line| line.starts_with("echo-")), "{said}");
+
+    let said = caller(
+        "raw",
+        &address,
+        &["80"],
+        b"GET /request HTTP/1.0\r\nX-Old: 1\r\n\r\n",
+    );
+    assert!(said.to_ascii_lowercase().contains("x-old: 1"), "{said}");
+    let named = said.contains("kdev-") || said.contains("\nHost:");
+    assert!(!named, "{said}");
+
     let head = call(
         &format!("{address}/request"),
         &["-H", "x-USER: ann", "-H", "x-Odd: 1"],

@@ -65,6 +65,9 @@ fn a_killed_worker_costs_what_it_had_in_hand() {
         // A worker that lived for less has its successor wait.
         pause(8);
     }
+    // What it missed meanwhile its owner hears of.
+    let unread = "went to the original pods unread, yours perhaps among them: relay started";
+    stage.live.notes(unread, Duration::from_secs(1));
     let past = stage.end();
     assert_in_hand(&past.calls, &faults);
     // Until kdev has its tunnel to the new worker nobody there knows of the intercept.

@@ -72,6 +72,7 @@ impl Side {
                 since: 1,
                 mirror: false,
                 fallback: false,
+                strict: false,
                 protocol: AppProtocol::Auto,
             },
             app: app.to_string().parse().unwrap(),
