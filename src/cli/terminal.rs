@@ -6,44 +6,19 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use crate::io::text::{escaped, is_harmful, lines};
+
 /// Longest text that is shown as one value, in characters: several lines of a terminal. What is
 /// longer ends in `…`.
 const LONGEST_WORD: usize = 500;
 /// Longest message, in characters: a policy engine's answer about several objects.
 const LONGEST_MESSAGE: usize = 8000;
 
-/// Whether a character does something to a terminal instead of being seen: controls (C0, DEL, C1),
-/// what changes the direction of text, and what takes no room.
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{115f}' | '\u{1160}' | '\u{3164}'
-            | '\u{ffa0}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
-    let mut seen = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_harmful(c) && !keep(c) {
-            // As Rust and JavaScript write it: `\r`, `\u{1b}`.
-            true => seen.extend(c.escape_default()),
-            false => seen.push(c),
-        }
-    }
-    seen
-}
-
 fn cut(text: String, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,
     }
-}
-
-/// Lines, made harmless.
-fn lines(text: &str) -> String {
-    escaped(text, |c| matches!(c, '\n' | '\t'))
 }
 
 /// A value that others wrote, on one line and not longer than a few.

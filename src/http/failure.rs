@@ -9,6 +9,7 @@ use hyper::{Response, StatusCode};
 
 use super::{Body, MAX_ANSWER_HEAD, MAX_HEADERS};
 use crate::dial::DialError;
+use crate::io::text::lines;
 
 /// Marks a response as kdev's own, with one word for the cause, so that scripts can tell it from
 /// the origin's 502.
@@ -41,7 +42,9 @@ impl Failure {
     /// A response with this status and text. Nobody may cache it.
     #[must_use]
     pub fn response(&self) -> Response<Body> {
-        let mut response = Response::new(Body::text(format!("kdev: {}\n", self.text)));
+        // An API server's words may be among it, and curl prints all that it gets.
+        let text = lines(&self.text);
+        let mut response = Response::new(Body::text(format!("kdev: {text}\n")));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(
@@ -169,5 +172,19 @@ impl From<&DialError> for Failure {
 impl From<DialError> for Failure {
     fn from(error: DialError) -> Self {
         (&error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_others_wrote_does_nothing_to_the_terminal_that_shows_the_answer() {
+        let response = Failure::bad_request("said \u{1b}[2J\u{202e}").response();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&body[..], b"kdev: said \\u{1b}[2J\\u{202e}\n");
     }
 }

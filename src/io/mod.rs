@@ -5,6 +5,7 @@ pub mod datagram;
 mod pass;
 #[cfg(all(feature = "client", target_os = "linux"))]
 mod peer;
+pub mod text;
 mod traffic;
 #[cfg(feature = "client")]
 pub mod user;

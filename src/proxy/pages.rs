@@ -70,7 +70,7 @@ fn is_for_a_page<B>(request: &Request<B>) -> bool {
     let said = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
     let navigates = said("sec-fetch-mode") == Some(b"navigate")
         && matches!(said("sec-fetch-dest"), None | Some(b"document"));
-    let site = said("sec-fetch-site").or(said("sec-fetch-mode"));
+    let site = said("sec-fetch-site").or_else(|| said("sec-fetch-mode"));
     !navigates && !matches!(site, None | Some(b"none" | b"same-origin"))
 }
 

@@ -142,7 +142,7 @@ pub(super) async fn relay(
         Some(made) if status.success() => Ok(made),
         _ => {
             let error = told.iter().find(|line| line.starts_with("error"));
-            let error = error.or(told.back()).map_or("", String::as_str);
+            let error = error.or_else(|| told.back()).map_or("", String::as_str);
             bail!(
                 "cargo cannot build the relay in {shown}: {error}; `{COMMAND}` there says all of it"
             )
