@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use clap::Args;
 
 use super::output;
+use super::progress::above;
 use crate::app::doctor::{self, Check, Report, Status};
 use crate::config::Config;
 
@@ -29,14 +30,13 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) async fn run(args: DoctorArgs, config: &Config) -> anyhow::Result<u8> {
-    let spinner = output::Spinner::new("Checking");
     let look = Look::of_stdout();
     let mut say = |check: &Check| {
         if !args.json {
-            spinner.above(|| print(&look.lines(check)));
+            print(&look.lines(check));
         }
     };
-    let report = spinner.during(doctor::run(config, &mut say)).await;
+    let report = output::progress("Checking", doctor::run(config, &mut say)).await;
     if args.json {
         output::line(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -47,9 +47,11 @@ pub(super) async fn run(args: DoctorArgs, config: &Config) -> anyhow::Result<u8>
 
 /// Prints at once, also into a pipe. A reader that went away is no reason to stop.
 fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+    above(|| {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes());
+        let _ = out.flush();
+    });
 }
 
 /// What the output can show.

@@ -1,24 +1,22 @@
-//! What a person sees: errors, progress, colour only where it helps.
+//! What a person sees: lines, errors, colour only where it helps.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-/// How long a step may take before it shows that it goes on.
-const PATIENCE: Duration = Duration::from_millis(800);
-/// How often a spinner turns.
-const TICK: Duration = Duration::from_millis(100);
+use super::progress::above;
+pub(super) use super::progress::{Spinner, progress};
 
 /// Prints a line on standard output at once, also into a pipe.
 ///
 /// # Errors
 /// When it cannot be written, unless the reader just went away, which is its right.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    let mut written = Ok(());
+    above(|| {
+        let mut out = std::io::stdout().lock();
+        written = writeln!(out, "{text}").and_then(|()| out.flush());
+    });
+    match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }
@@ -37,7 +35,7 @@ pub(super) fn plain(text: &str) -> String {
 /// Prints a remark on standard error. One that cannot be written is no reason to stop.
 pub(super) fn note(text: &str) {
     let kdev = colour(std::io::stderr().is_terminal(), "2", "kdev:");
-    let _ = writeln!(std::io::stderr(), "{kdev} {text}");
+    above(|| drop(writeln!(std::io::stderr(), "{kdev} {text}")));
 }
 
 /// Prints an error on standard error: what failed, why, and what to do, each once.
@@ -76,70 +74,6 @@ pub(super) fn colour(terminal: bool, code: &str, text: &str) -> String {
     } else {
         text.to_owned()
     }
-}
-
-/// Shows on a terminal that `what` goes on, once it takes longer than a moment.
-pub(super) async fn progress<T>(what: &str, work: impl Future<Output = T>) -> T {
-    Spinner::new(what).during(work).await
-}
-
-/// A spinner on a terminal, under lines that are printed while the work goes on.
-pub(super) struct Spinner {
-    bar: Option<ProgressBar>,
-    /// Before it spins there is nothing to draw around.
-    spinning: AtomicBool,
-}
-
-impl Spinner {
-    /// One that shows nothing yet.
-    pub(super) fn new(what: &str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self {
-            bar: terminal.then(|| spinner(what)),
-            spinning: AtomicBool::new(false),
-        }
-    }
-
-    /// Shows something else from now on.
-    pub(super) fn say(&self, what: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{what} …"));
-        }
-    }
-
-    /// Prints a line above the spinner.
-    pub(super) fn above(&self, print: impl FnOnce()) {
-        match &self.bar {
-            Some(bar) if self.spinning.load(Ordering::Relaxed) => bar.suspend(print),
-            _ => print(),
-        }
-    }
-
-    /// Waits for `work`, spinning once it takes longer than a moment.
-    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
-            return done;
-        }
-        if let Some(bar) = &self.bar {
-            self.spinning.store(true, Ordering::Relaxed);
-            bar.enable_steady_tick(TICK);
-        }
-        let done = work.await;
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        done
-    }
-}
-
-fn spinner(what: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_message(format!("{what} …"));
-    bar.set_style(
-        ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar
 }
 
 /// Bytes as people read them.

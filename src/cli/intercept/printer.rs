@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use super::super::output;
+use super::super::{output, progress};
 use crate::app::intercept::{Begun, Event, Teller};
 use crate::intercept::reverse::Served;
 
@@ -50,6 +50,9 @@ impl Printer {
     }
 
     fn print(&self, event: &Event) {
+        if let Event::Step(what) = event {
+            return progress::step(&output::plain(what));
+        }
         if self.out == Out::Json {
             return self.line(&document(event).to_string());
         }
@@ -57,6 +60,7 @@ impl Printer {
             Event::Live(begun) => self.line(describe(begun).trim_end()),
             Event::Request { service, served } => self.line(&request(service, served)),
             Event::Note(text) => output::note(&output::plain(text)),
+            Event::Step(_) => {}
             Event::Ended {
                 service, reason, ..
             } => output::note(&output::plain(&format!(
@@ -163,6 +167,7 @@ fn document(event: &Event) -> Value {
             "ms": served.took.as_secs_f64() * 1e3,
         }),
         Event::Note(text) => json!({"event": "note", "text": text}),
+        Event::Step(what) => json!({"event": "step", "text": what}),
         Event::Ended {
             id,
             service,
