@@ -8,14 +8,15 @@ use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
 use super::intercept::{DEAD, Seen, owner, seen};
+use super::late::{self, ByRelay, Helper};
 use crate::config::Config;
-use crate::intercept::Claim;
 use crate::intercept::record::{Life, recorded};
 use crate::intercept::reverse::Reverse;
+use crate::intercept::{Claim, Left};
 use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::redirect::list::{Intercepted, Scope};
-use crate::k8s::redirect::sweep::Put;
-use crate::k8s::redirect::{list, sweep};
+use crate::k8s::redirect::sweep::{Last, LateCallers, Put, Stays};
+use crate::k8s::redirect::{Doing, list, sweep};
 use crate::k8s::{Client, discovery, relay};
 use crate::task::Tasks;
 
@@ -52,9 +53,41 @@ impl Found {
 /// When the cluster cannot be asked, or the user may look nowhere.
 pub async fn list(config: &Config, all: bool) -> anyhow::Result<Vec<Found>> {
     let place = Place::open(config).await?;
-    let found = place.find(all).await?;
+    let mut found = place.find(all).await?;
+    let left: BTreeSet<String> = found
+        .iter()
+        .filter(|one| one.on_record.is_given_back())
+        .map(|one| one.on_record.namespace.clone())
+        .collect();
+    for namespace in left {
+        // What is not due yet is nobody's intercept either, and goes by itself.
+        if let Some(stays) = late::clear_due(&place.client, &namespace, &place).await {
+            let shown = |one: &Intercepted| {
+                let mut stays = stays.iter().filter(|stays| stays.leads_to_relay);
+                stays.any(|stays| stays.found.service == one.service)
+            };
+            found.retain(|one| {
+                let one = &one.on_record;
+                one.namespace != namespace || !one.is_given_back() || shown(one)
+            });
+        }
+    }
     place.close().await;
     Ok(found)
+}
+
+/// Clears away what leads late callers of the namespace's Services to their pods, each once none has
+/// come for a while: what the helper does.
+///
+/// # Errors
+/// When the cluster cannot be asked or refuses.
+pub async fn clear(config: &Config) -> anyhow::Result<()> {
+    let place = Place::open(config).await?;
+    let cleared = place
+        .clear(&place.scope(false), &|_| true, late::HELPER)
+        .await;
+    place.close().await;
+    cleared.map(drop)
 }
 
 /// What to end.
@@ -110,9 +143,12 @@ pub async fn leave(
         tell(&put);
         done.push(put);
     };
-    let put = sweep::put_back(&place.client, &scope, &by, false, &meant, &ends, &mut each).await;
+    let put = sweep::put_back(&place.client, &scope, &by, &meant, &ends, &mut each).await;
     place.close().await;
     put?;
+    if done.iter().any(|put| put.left == Left::Last) {
+        Helper::new(config, &place.client).start().await;
+    }
     Ok(done)
 }
 
@@ -224,10 +260,24 @@ pub async fn restore(
         .collect();
     let ends = |_: &Intercepted, claim: &Claim| what.force || gone.contains(claim.id.as_str());
     let scope = place.scope(what.all);
-    let done = sweep::put_back(&place.client, &scope, &by, false, &meant, &ends, tell).await;
+    let done = sweep::put_back(&place.client, &scope, &by, &meant, &ends, tell).await;
+    let left = match &done {
+        Ok(_) => place.clear(&scope, &meant, CALLERS).await,
+        Err(_) => Ok(Vec::new()),
+    };
     place.close().await;
+    for Stays { found, .. } in left? {
+        let service = format!("{}.{}", found.service, found.namespace);
+        tracing::warn!(
+            "{service} has its own pods again, and callers still come by way of the relay: the next \
+             kdev that looks there clears up"
+        );
+    }
     Ok(done?)
 }
+
+/// How long `restore` waits for callers who still come.
+const CALLERS: Duration = Duration::from_secs(45);
 
 /// How long it may take until the relay knows that a kdev was killed: the end of a port-forward
 /// comes a second late.
@@ -240,12 +290,23 @@ fn now() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The relay of a namespace.
+#[derive(Clone)]
+enum Relay {
+    /// None runs.
+    None,
+    /// It cannot be asked.
+    Silent,
+    /// It answers.
+    There(Reverse),
+}
+
 /// The cluster, and the relays that were asked.
 struct Place {
     client: Client,
     owner: String,
     pods: PortForward,
-    relays: tokio::sync::Mutex<BTreeMap<String, Option<Reverse>>>,
+    relays: tokio::sync::Mutex<BTreeMap<String, Relay>>,
     _tasks: Tasks,
 }
 
@@ -263,6 +324,15 @@ impl Place {
             relays: tokio::sync::Mutex::default(),
             _tasks: tasks,
         })
+    }
+
+    async fn clear(
+        &self,
+        scope: &Scope,
+        meant: &(dyn Fn(&Intercepted) -> bool + Sync),
+        limit: Duration,
+    ) -> anyhow::Result<Vec<Stays>> {
+        Ok(sweep::clear(&self.client, scope, meant, self, limit).await?)
     }
 
     fn scope(&self, all: bool) -> Scope {
@@ -288,29 +358,36 @@ impl Place {
     /// What the relay of a Service knows; nothing at all where none runs, so that nobody's claims
     /// can be alive.
     async fn ask(&self, found: &Intercepted) -> Option<BTreeMap<String, Seen>> {
-        let namespace = &found.namespace;
+        match self.relay(&found.namespace).await {
+            Relay::None => Some(BTreeMap::new()),
+            Relay::Silent => None,
+            Relay::There(reverse) => Some(seen(&reverse, found, &self.owner).await),
+        }
+    }
+
+    /// The relay of a namespace, which is looked for once.
+    async fn relay(&self, namespace: &str) -> Relay {
         let mut relays = self.relays.lock().await;
-        if !relays.contains_key(namespace) {
-            let reverse = match relay::reverse_at(&self.client, &self.pods, namespace).await {
-                Ok(None) => return Some(BTreeMap::new()),
-                Ok(Some(reverse)) => reverse,
-                Err(error) => {
-                    tracing::debug!(%error, namespace, "the relay cannot be asked");
-                    relays.insert(namespace.clone(), None);
-                    return None;
-                }
-            };
-            let asked = match reverse.tried(ASK).await {
-                true => Some(reverse),
+        if let Some(known) = relays.get(namespace) {
+            return known.clone();
+        }
+        let relay = match relay::reverse_at(&self.client, &self.pods, namespace).await {
+            // One may come.
+            Ok(None) => return Relay::None,
+            Ok(Some(reverse)) => match reverse.tried(ASK).await {
+                true => Relay::There(reverse),
                 false => {
                     reverse.close(Duration::ZERO).await;
-                    None
+                    Relay::Silent
                 }
-            };
-            relays.insert(namespace.clone(), asked);
-        }
-        let reverse = relays.get(namespace).and_then(Option::as_ref)?;
-        Some(seen(reverse, found, &self.owner).await)
+            },
+            Err(error) => {
+                tracing::debug!(%error, namespace, "the relay cannot be asked");
+                Relay::Silent
+            }
+        };
+        relays.insert(namespace.to_owned(), relay.clone());
+        relay
     }
 
     /// Ends claims at their relays, whose owners are told that `by` did it.
@@ -318,7 +395,7 @@ impl Place {
         let relays = self.relays.lock().await;
         for one in found {
             let found = &one.on_record;
-            let Some(reverse) = relays.get(&found.namespace).and_then(Option::as_ref) else {
+            let Some(Relay::There(reverse)) = relays.get(&found.namespace) else {
                 continue;
             };
             for claim in found.claims.iter().filter(|claim| which(claim)) {
@@ -330,10 +407,24 @@ impl Place {
     }
 
     async fn close(&self) {
-        for reverse in self.relays.lock().await.values().flatten() {
-            reverse.close(GOODBYE).await;
+        for relay in self.relays.lock().await.values() {
+            if let Relay::There(reverse) = relay {
+                reverse.close(GOODBYE).await;
+            }
         }
         self.pods.close(GOODBYE).await;
+    }
+}
+
+impl LateCallers for Place {
+    fn last<'a>(&'a self, found: &'a Intercepted) -> Doing<'a, Last> {
+        Box::pin(async move {
+            match self.relay(&found.namespace).await {
+                Relay::None => Last::Never,
+                Relay::Silent => Last::Unknown,
+                Relay::There(reverse) => ByRelay(&reverse).last(found).await,
+            }
+        })
     }
 }
 

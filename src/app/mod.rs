@@ -10,6 +10,7 @@
 //! * [`install`]: the relay in a namespace: install, upgrade, uninstall
 //! * [`intercept`]: a Service's requests come to an app of this laptop
 //! * [`intercepts`]: those that others have, and what they left
+//! * [`late`]: what late callers of ended intercepts need, until none comes
 //! * [`demo`]: the main jobs against a simulated cluster
 
 pub mod complete;
@@ -22,6 +23,7 @@ pub mod forward;
 pub mod install;
 pub mod intercept;
 pub mod intercepts;
+pub mod late;
 pub mod registry;
 pub mod resolve;
 pub mod run;

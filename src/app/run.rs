@@ -35,6 +35,8 @@ pub trait Observer {
 const CONNECTING: &str = "Connecting to the cluster";
 /// What beginning an intercept is called.
 const INTERCEPTING: &str = "Intercepting";
+/// What giving back what was intercepted is called.
+const GIVING_BACK: &str = "Giving back what was intercepted";
 /// The variable that says where a command shall listen.
 const PORT: &str = "PORT";
 
@@ -101,7 +103,7 @@ async fn run_command(
     session.client.release_terminal();
     let code = run_child(command, observer).await;
     drop(registration);
-    give_back(intercepts).await?;
+    give_back(intercepts, observer).await?;
     session.close(Duration::ZERO).await;
     code
 }
@@ -214,7 +216,7 @@ async fn run_container(
     };
     let code = running.await;
     drop(registration);
-    give_back(intercepts).await?;
+    give_back(intercepts, observer).await?;
     session.close(Duration::ZERO).await;
     code
 }
@@ -249,9 +251,11 @@ async fn intercepting(
 
 /// Ends what was intercepted while a command ran. Of the signals that ended the command some may come
 /// only now.
-async fn give_back(intercepts: Option<Intercepts>) -> anyhow::Result<()> {
+async fn give_back(intercepts: Option<Intercepts>, observer: &impl Observer) -> anyhow::Result<()> {
     if let Some(intercepts) = intercepts {
-        intercepts.give_back(&mut Ending::listen()?).await;
+        let mut ending = Ending::listen()?;
+        let giving_back = intercepts.give_back(&mut ending);
+        observer.during(GIVING_BACK, giving_back).await;
     }
     Ok(())
 }

@@ -28,15 +28,14 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) async fn run(args: DoctorArgs, config: &Config) -> anyhow::Result<u8> {
-    let spinner = output::Spinner::new("Checking");
     let look = Look::of_stdout();
     let mut say = |check: &Check| {
         if !args.json {
             // A reader that went away is no reason to stop.
-            spinner.above(|| drop(terminal::print(&look.lines(check))));
+            drop(terminal::print(&look.lines(check)));
         }
     };
-    let report = spinner.during(doctor::run(config, &mut say)).await;
+    let report = output::progress("Checking", doctor::run(config, &mut say)).await;
     if args.json {
         output::json(&report, true)?;
     } else {

@@ -245,7 +245,7 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
             Event::Note(text) => Some(text),
         };
         if let Some(text) = text {
-            spinner.above(|| output::note(&text));
+            output::note(&text);
         }
     };
     let installed = match spinner.during(plan.carry_out(&request, &mut tell)).await? {

@@ -118,7 +118,9 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
     if alone.is_live() {
         printer.live();
     }
-    match alone.until_end().await? {
+    let end = alone.ended().await;
+    output::progress("Giving back what was intercepted", alone.close()).await;
+    match end {
         app::intercept::End::Signal(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),
         app::intercept::End::Broken(reason) => anyhow::bail!("{reason}"),

@@ -44,25 +44,22 @@ pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> 
         all: args.all,
         force: args.force,
     };
-    let spinner = output::Spinner::new("Waiting until nobody needs what is left");
     let mut tell = |put: &Put| {
         if !args.json {
-            spinner.above(|| {
-                for claim in &put.ended {
-                    // That nobody reads it is no reason to stop half-way.
-                    let (id, owner) = (word(&claim.id), word(&claim.owner));
-                    let _ = output::line(&format!("intercept {id} of {owner} ended"));
-                }
-                let service = format!("{}.{}", put.service, put.namespace);
-                let _ = output::line(&match put.left {
-                    Left::Others(count) => format!("{service}: {count} of others stay"),
-                    Left::Last | Left::Nothing => format!("{service} has its own pods again"),
-                });
+            for claim in &put.ended {
+                // That nobody reads it is no reason to stop half-way.
+                let (id, owner) = (word(&claim.id), word(&claim.owner));
+                let _ = output::line(&format!("intercept {id} of {owner} ended"));
+            }
+            let service = format!("{}.{}", put.service, put.namespace);
+            let _ = output::line(&match put.left {
+                Left::Others(count) => format!("{service}: {count} of others stay"),
+                Left::Last | Left::Nothing => format!("{service} has its own pods again"),
             });
         }
     };
     let leaving = intercepts::leave(config, &what, &mut tell);
-    let done = match unless_told(spinner.during(leaving)).await? {
+    let done = match unless_told(output::progress("Ending intercepts", leaving)).await? {
         Ok(done) => done?,
         Err(number) => {
             output::note(

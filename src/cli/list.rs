@@ -20,7 +20,8 @@ Examples:
   kdev list -A         in all namespaces that you may see
   kdev list -A --json  the same for scripts, an array
 
-Where there are only traces of intercepts, `kdev restore` takes them away.";
+A Service that nobody claims and that leads to the relay all the same is shown too: `kdev restore`
+gives it back. What late callers of ended intercepts needed is cleared away on the way.";
 
 /// Show who intercepts which Service
 #[derive(Debug, Args)]
@@ -104,7 +105,7 @@ fn describe(found: &Found) -> String {
     }
     match (&record.unreadable, record.claims.is_empty()) {
         (Some(why), _) => text += &format!("  {}\n", word(why)),
-        (None, true) => text += "  traces of an intercept; `kdev restore` takes them away\n",
+        (None, true) => text += "  traces of an intercept; `kdev restore` gives it back\n",
         (None, false) => {}
     }
     text

@@ -1,5 +1,6 @@
 //! The command line: flags, printing, exit codes. What the commands do is `app`'s part.
 
+mod clear;
 mod complete;
 mod connect;
 mod demo;
@@ -14,6 +15,7 @@ mod list;
 mod logging;
 mod man;
 mod output;
+mod progress;
 mod resolve;
 mod restore;
 mod run;
@@ -73,6 +75,8 @@ enum Command {
     List(list::ListArgs),
     Leave(leave::LeaveArgs),
     Restore(restore::RestoreArgs),
+    #[command(hide = true)]
+    Clear(clear::ClearArgs),
     Config(settings::ConfigArgs),
     Completions(complete::CompletionsArgs),
     Man(man::ManArgs),
@@ -107,6 +111,7 @@ impl Cli {
             | Command::List(_)
             | Command::Leave(_)
             | Command::Restore(_)
+            | Command::Clear(_)
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Man(_)
@@ -154,6 +159,9 @@ pub fn main() -> ExitCode {
         Command::Intercept(args) => args.failure(),
         _ => 1,
     };
+    if matches!(cli.command, Command::Clear(_)) {
+        clear::let_go();
+    }
     let place = Place::of_process();
     let config = match &cli.command {
         // These work where settings are broken: one shows what is wrong, the other needs none.
@@ -210,6 +218,7 @@ pub fn main() -> ExitCode {
             Command::List(args) => list::run(args, &config).await,
             Command::Leave(args) => leave::run(args, &config).await,
             Command::Restore(args) => restore::run(args, &config).await,
+            Command::Clear(_) => clear::run(&config).await,
             Command::Config(args) => settings::run(args, given, &place),
             Command::Completions(args) => complete::run(&args),
             Command::Man(args) => man::run(&args),

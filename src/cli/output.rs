@@ -1,17 +1,9 @@
-//! What a person sees: errors, progress, colour only where it helps.
+//! What a person sees: lines, errors, colour only where it helps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::terminal::{self, Text, message, word};
-
-/// How long a step may take before it shows that it goes on.
-const PATIENCE: Duration = Duration::from_millis(800);
-/// How often a spinner turns.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) use super::progress::{Spinner, progress};
+use super::terminal::{self, Text, message};
 
 /// Prints lines on standard output at once, also into a pipe.
 ///
@@ -104,69 +96,6 @@ impl Advice {
             _ => message(text, "  "),
         }
     }
-}
-
-/// Shows on a terminal that `what` goes on, once it takes longer than a moment.
-pub(super) async fn progress<T>(what: &str, work: impl Future<Output = T>) -> T {
-    Spinner::new(what).during(work).await
-}
-
-/// A spinner on a terminal, under lines that are printed while the work goes on.
-pub(super) struct Spinner {
-    bar: Option<ProgressBar>,
-    /// Before it spins there is nothing to draw around.
-    spinning: AtomicBool,
-}
-
-impl Spinner {
-    /// One that shows nothing yet.
-    pub(super) fn new(what: &str) -> Self {
-        Self {
-            bar: terminal::shows_errors().then(|| spinner(what)),
-            spinning: AtomicBool::new(false),
-        }
-    }
-
-    /// Shows something else from now on.
-    pub(super) fn say(&self, what: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{} …", word(what)));
-        }
-    }
-
-    /// Prints a line above the spinner.
-    pub(super) fn above(&self, print: impl FnOnce()) {
-        match &self.bar {
-            Some(bar) if self.spinning.load(Ordering::Relaxed) => bar.suspend(print),
-            _ => print(),
-        }
-    }
-
-    /// Waits for `work`, spinning once it takes longer than a moment.
-    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
-            return done;
-        }
-        if let Some(bar) = &self.bar {
-            self.spinning.store(true, Ordering::Relaxed);
-            bar.enable_steady_tick(TICK);
-        }
-        let done = work.await;
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        done
-    }
-}
-
-fn spinner(what: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_message(format!("{} …", word(what)));
-    bar.set_style(
-        ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar
 }
 
 /// Bytes as people read them.

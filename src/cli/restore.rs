@@ -41,17 +41,19 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
         all: args.all_namespaces,
         force: args.force,
     };
-    let spinner = output::Spinner::new("Waiting until nobody needs what is left");
     let mut tell = |put: &Put| {
         if !args.json {
-            spinner.above(|| {
-                // That nobody reads it is no reason to stop half-way.
-                let _ = output::line(&describe(put));
-            });
+            // That nobody reads it is no reason to stop half-way.
+            let _ = output::line(&describe(put));
         }
     };
     let restoring = intercepts::restore(config, &what, &mut tell);
-    let done = match unless_told(spinner.during(restoring)).await? {
+    let done = match unless_told(output::progress(
+        "Waiting until nobody needs what is left",
+        restoring,
+    ))
+    .await?
+    {
         Ok(done) => done?,
         Err(number) => {
             output::note("it ends in the middle; the same `kdev restore` goes on from there");

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use super::progress::above;
 use crate::io::text::{escaped, is_harmful, lines};
 
 /// Longest text that is shown as one value, in characters: several lines of a terminal. What is
@@ -102,9 +103,17 @@ pub(super) fn shows_errors() -> bool {
 /// # Errors
 /// When it cannot be written.
 pub(super) fn print(text: &Text) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.0.as_bytes())?;
-    out.flush()
+    write(&text.0)
+}
+
+/// Writes on standard output, above what shows progress.
+fn write(text: &str) -> io::Result<()> {
+    let mut written = Ok(());
+    above(|| {
+        let mut out = io::stdout().lock();
+        written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    });
+    written
 }
 
 /// Prints what a program reads on standard output: exactly as it is, unless somebody looks at it.
@@ -115,9 +124,7 @@ pub(super) fn data(text: &str) -> io::Result<()> {
     if shows_output() {
         return print(&Text::default().say(text));
     }
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    write(text)
 }
 
 /// Sends on what was printed by a library.
@@ -128,9 +135,11 @@ pub(super) fn flush() {
 
 /// Prints on standard error. What cannot be written is no reason to stop.
 pub(super) fn tell(text: &Text) {
-    let mut out = io::stderr().lock();
-    let _ = out.write_all(text.0.as_bytes());
-    let _ = out.flush();
+    above(|| {
+        let mut out = io::stderr().lock();
+        let _ = out.write_all(text.0.as_bytes());
+        let _ = out.flush();
+    });
 }
 
 /// The log: each event is a write, in one line or more.

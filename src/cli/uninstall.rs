@@ -50,14 +50,14 @@ pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<
         output::note("nothing was changed");
         return Ok(1);
     }
-    let spinner = output::Spinner::new("Waiting until the relay's pods are gone");
     let mut tell = |done: &_| {
         if let Some(text) = install::object(done) {
-            spinner.above(|| output::note(&text));
+            output::note(&text);
         }
     };
     let limit = Duration::from_secs(args.timeout);
-    let work = spinner.during(removal.carry_out(limit, &mut tell));
+    let removing = removal.carry_out(limit, &mut tell);
+    let work = output::progress("Waiting until the relay's pods are gone", removing);
     let removed = match unless_told(work).await? {
         Ok(removed) => removed?,
         Err(number) => {

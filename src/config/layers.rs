@@ -106,6 +106,8 @@ pub fn load(given: Given, place: &Place) -> anyhow::Result<Layered> {
         },
         None => Vec::new(),
     };
+    let said = |(setting, value): &(&Setting, Value)| (setting.variable(), value.to_string());
+    let command_line = given.iter().map(said).collect();
     let flags = given
         .into_iter()
         .map(|(setting, value)| (setting, Origin::Flag(setting.key), value));
@@ -114,7 +116,10 @@ pub fn load(given: Given, place: &Place) -> anyhow::Result<Layered> {
         .chain(project)
         .chain(user)
         .collect();
-    let mut config = Config::default();
+    let mut config = Config {
+        command_line,
+        ..Config::default()
+    };
     let mut said = Vec::with_capacity(SETTINGS.len());
     for setting in SETTINGS {
         let mine = all.iter().filter(|(s, ..)| std::ptr::eq(*s, setting));

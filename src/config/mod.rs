@@ -73,6 +73,8 @@ pub struct Config {
     pub login_timeout: Option<Duration>,
     /// The form of the log.
     pub log_format: LogFormat,
+    /// What the command line said, as the variables that say the same to a kdev that this one starts.
+    pub command_line: Vec<(String, String)>,
 }
 
 impl Config {
@@ -109,6 +111,7 @@ impl Config {
             resolve_in_cluster: _,
             routes,
             log_format: _,
+            command_line: _,
         } = self;
         // What stands in a proxy's URL is nobody's to read.
         let mut hash = DefaultHasher::new();

@@ -12,5 +12,5 @@ pub mod reverse;
 
 pub use claim::{Claim, Judge, Verdict};
 pub use redirect::{
-    Change, Landing, Left, OnRecord, Redirect, RedirectError, Redirected, Traces, Wanted,
+    Change, Landing, Left, OnRecord, Redirect, RedirectError, Redirected, Told, Traces, Wanted,
 };

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::claim::{Claim, Judge};
 
@@ -56,16 +55,19 @@ pub trait Redirected: Send {
     /// # Errors
     /// When the cluster does not let it.
     fn release(&mut self) -> impl Future<Output = Result<Left, RedirectError>> + Send;
-
-    /// After [`Left::Last`]: removes what still leads the last callers to the original pods, once
-    /// `idle` says that none came for 10 s: how long ago the last one was accepted on one of the
-    /// landings. What is in use for longer, or when the future is dropped, is left to the next
-    /// `kdev restore`; gives false then.
-    fn sweep(self, idle: impl Fn() -> Duration + Send) -> impl Future<Output = bool> + Send;
 }
 
 /// Tells the user something; called from the tasks that do it, so it should not wait.
-pub type Say = Arc<dyn Fn(String) + Send + Sync>;
+pub type Say = Arc<dyn Fn(Told) + Send + Sync>;
+
+/// What a user is told while a Service is brought to the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Something to know.
+    Note(String),
+    /// What is done or waited for from now on, for whoever wonders why it takes long.
+    Step(String),
+}
 
 /// What is asked for.
 #[derive(Clone)]
@@ -116,15 +118,16 @@ impl OnRecord {
         });
     }
 
-    /// Late callers are not led any more.
-    pub fn swept(&self, service: &str) {
-        self.change(service, |traces| traces.passage = false);
-    }
-
     /// Whether there may be any claim.
     #[must_use]
     pub fn may_be(&self) -> bool {
         self.lock().values().any(|traces| !traces.claims.is_empty())
+    }
+
+    /// Whether there is anything for late callers of a Service that was given back.
+    #[must_use]
+    pub fn has_passage(&self) -> bool {
+        self.lock().values().any(|traces| traces.passage)
     }
 
     /// All that is there, by Service.

@@ -4,6 +4,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGKILL, SIGTERM};
+use nix::sys::signal::kill;
+use nix::unistd::getsid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::sleep;
 
@@ -25,47 +27,54 @@ fn is_of(pair: [Signal; 2], code: Option<i32>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_signals_at_once_are_one_and_a_later_one_leaves_what_is_said() {
+async fn it_ends_as_soon_as_the_service_is_safe_and_the_next_one_begins_at_once() {
     let team = Team::set_up().await;
     let before = team.service();
     let port = app("ada's").await;
     for pair in PAIRS {
-        let mut live = team.intercept("ada", port, &["--header", ADA]).await;
+        let live = team.intercept("ada", port, &["--header", ADA]).await;
         assert_eq!(team.get(ADA).await.1, "ada's");
+        // Two at once are one.
         live.send_both(pair).await;
-        live.note("has its own pods again").await;
+        let (told, code) = live.rest().await;
+        assert!(is_of(pair, code), "{pair:?}: {code:?}");
+        assert!(told.contains("has its own pods again"), "{pair:?}: {told}");
+        // Nobody has to do anything.
+        assert!(!told.contains("kdev restore"), "{pair:?}: {told}");
         assert!(team.is_at_the_pods(ADA).await, "{pair:?}");
         assert_eq!(team.service(), before, "{pair:?}");
         assert!(team.claims().is_empty(), "{pair:?}");
-        // Nobody waits for late callers; what leads them to the pods is named.
-        sleep(AGAIN).await;
-        live.send(pair[1]);
-        let (told, code) = live.rest().await;
-        assert!(is_of(pair, code), "{pair:?}: {code:?}");
-        assert!(told.contains("late callers"), "{pair:?}: {told}");
-        assert!(
-            told.contains("`kdev restore cart -n shop`"),
-            "{pair:?}: {told}"
-        );
+        // What late callers need is there still, and is no intercept.
+        assert!(!team.is_clear(), "{pair:?}");
+        let listed = team.kdev("ada", &["list"]).await.ok();
+        assert_eq!(listed, "Nothing is intercepted.\n", "{pair:?}");
     }
-    assert!(!team.is_clear());
-    team.kdev("ada", &["restore", "cart"]).await.ok();
-    assert!(team.is_clear());
+    team.clears().await;
+    assert_eq!(team.service(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_signals_at_once_are_waited_out_where_nobody_sends_a_third() {
+async fn the_helper_has_let_go_of_the_terminal_and_is_replaced_by_the_next_kdev() {
     let team = Team::set_up().await;
     let before = team.service();
     let live = team
         .intercept("ada", app("ada's").await, &["--header", ADA])
         .await;
-    live.send_both([SIGINT, SIGINT]).await;
-    let (told, code) = live.rest().await;
-    assert_eq!(code, Some(130));
-    assert!(!told.contains("late callers to them stays"), "{told}");
+    live.end().await;
+    let helpers = team.helpers();
+    assert_eq!(helpers.len(), 1, "{helpers:?}");
+    assert_eq!(getsid(Some(helpers[0])).unwrap(), helpers[0]);
+    assert_ne!(getsid(None).unwrap(), helpers[0]);
+    kill(helpers[0], SIGKILL).unwrap();
+    assert!(!team.is_clear());
+    // Each kdev that looks there does what is due.
+    until("list clears up", || async {
+        let listed = team.kdev("ada", &["list"]).await.ok();
+        assert_eq!(listed, "Nothing is intercepted.\n");
+        team.is_clear()
+    })
+    .await;
     assert_eq!(team.service(), before);
-    assert!(team.is_clear());
 }
 
 /// An intercept whose end was asked for twice while the API server says nothing.
@@ -191,8 +200,9 @@ async fn a_command_that_is_told_twice_gives_back_what_it_intercepted() {
         assert!(is_of(pair, code), "{code:?}: {said}");
         assert!(said.contains("has its own pods again"), "{said}");
         assert!(!said.contains("may still lead"), "{said}");
-        assert!(team.is_clear(), "{said}");
+        assert!(!team.is_clear(), "{said}");
     }
+    team.clears().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,5 +237,5 @@ async fn a_terminal_that_closes_keeps_nothing_from_being_given_back() {
     live.send_both([SIGHUP, SIGHUP]).await;
     assert_eq!(live.ended().await, Some(129));
     assert_eq!(team.service(), before);
-    assert!(team.is_clear());
+    team.clears().await;
 }

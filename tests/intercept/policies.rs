@@ -96,3 +96,37 @@ async fn a_relay_whose_pods_are_refused_is_told_as_installed_and_why() {
     assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     assert_eq!(team.service(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_arrive_gives_the_service_back() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let to = app("ada's").await.to_string();
+    // The relay's pods reach each other, which is all that can be seen ahead, and callers do not.
+    team.cluster.faults().closed_ports(Some(20_000..=20_511));
+    for conditions in [&["--header", "x-user: ada"][..], &[]] {
+        let args = [&["intercept", "cart", "--to", &to], conditions].concat();
+        let refused = team.kdev("ada", &args).await;
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(!refused.out.contains("requests"), "{refused:?}");
+        let said = refused.failed();
+        for text in [
+            "did not arrive at the relay",
+            "the Service has its own pods again",
+            "a network policy may keep callers from the relay",
+            "`kdev install -n shop --network-policy on` lets them in",
+            "--force intercepts it all the same",
+        ] {
+            assert!(said.contains(text), "{said}");
+        }
+        // Nobody has to do anything.
+        assert!(!said.contains("restore"), "{said}");
+        assert_eq!(team.service(), before);
+        assert!(team.claims().is_empty());
+        assert!(team.is_at_the_pods("").await);
+    }
+    let forced = ["--header", "x-user: ada", "--force"];
+    let live = team.intercept("ada", to.parse().unwrap(), &forced).await;
+    live.end().await;
+    team.clears().await;
+}

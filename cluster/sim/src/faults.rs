@@ -1,5 +1,6 @@
 //! Switches that break things while the cluster runs.
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub(crate) struct Api {
 pub(crate) struct Nodes {
     pub(crate) full: bool,
     pub(crate) missing: Option<String>,
+    pub(crate) closed: Option<RangeInclusive<u16>>,
 }
 
 /// Requests that the API server turns away before it looks at them: it asks to come back later.
@@ -150,6 +152,12 @@ impl Faults {
     pub fn missing_image(&self, image: Option<&str>) {
         self.nodes
             .send_modify(|nodes| nodes.missing = image.map(str::to_owned));
+    }
+
+    /// Refuses callers of Services whose pods take connections on these ports, as where something between
+    /// nodes and pods keeps them out. From each Service's next change on.
+    pub fn closed_ports(&self, ports: Option<RangeInclusive<u16>>) {
+        self.nodes.send_modify(|nodes| nodes.closed = ports);
     }
 
     /// Switches everything off.

@@ -67,11 +67,15 @@ fn fronts(world: &World, namespace: &str) -> BTreeMap<u16, Front> {
         }
         for port in spec["ports"].as_array().into_iter().flatten() {
             let number = port["port"].as_u64().and_then(|n| u16::try_from(n).ok());
-            if let Some(number) = number.filter(|number| *number >= UNPRIVILEGED) {
-                all.entry(number).or_insert_with(|| Front {
-                    service: text(&service["metadata"]["name"]),
-                    port: text(&port["name"]),
-                });
+            let Some(number) = number.filter(|number| *number >= UNPRIVILEGED) else {
+                continue;
+            };
+            let front = Front {
+                service: text(&service["metadata"]["name"]),
+                port: text(&port["name"]),
+            };
+            if !is_closed(world, namespace, &front) {
+                all.entry(number).or_insert(front);
             }
         }
     }
@@ -108,6 +112,15 @@ fn behind(world: &World, namespace: &str, front: &Front) -> Vec<(String, u16)> {
         all.extend(addresses.map(|address| (text(&address["targetRef"]["name"]), port)));
     }
     all
+}
+
+/// Whether a fault keeps callers from all that is behind it.
+fn is_closed(world: &World, namespace: &str, front: &Front) -> bool {
+    let Some(closed) = world.faults.nodes().closed else {
+        return false;
+    };
+    let behind = behind(world, namespace, front);
+    !behind.is_empty() && behind.iter().all(|(_, port)| closed.contains(port))
 }
 
 async fn pass(world: Arc<World>, namespace: String, pod: String, port: u16, mut caller: TcpStream) {

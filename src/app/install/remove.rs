@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::k8s::install::change::{self, Done};
 use crate::k8s::install::site::{Kind, Site};
 use crate::k8s::redirect::list::{Intercepted, Scope, list};
-use crate::k8s::redirect::sweep::put_back;
+use crate::k8s::redirect::sweep::{Last, clear, put_back};
 use crate::task::Tasks;
 
 /// What would be deleted.
@@ -98,10 +98,12 @@ impl Removal {
         let (client, all) = (&self.site.client, |_: &_, _: &_| true);
         let scope = Scope::Namespace(self.site.namespace.clone());
         let by = &client.about().user;
-        let given_back = put_back(client, &scope, by, true, &|_| true, &all, &mut |_| {}).await?;
+        let given_back = put_back(client, &scope, by, &|_| true, &all, &mut |_| {}).await?;
         // While its pods end they pass on who still comes, by what is deleted after them.
         self.site.remove(&self.objects, timeout, &mut done).await?;
-        put_back(client, &scope, by, false, &|_| true, &all, &mut |_| {}).await?;
+        put_back(client, &scope, by, &|_| true, &all, &mut |_| {}).await?;
+        let gone = Last::NoRelay;
+        clear(client, &scope, &|_| true, &gone, Duration::ZERO).await?;
         Ok(Removed {
             namespace: self.site.namespace.clone(),
             given_back: given_back.into_iter().map(|put| put.service).collect(),

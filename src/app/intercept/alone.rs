@@ -16,10 +16,12 @@ const GRACE: Duration = Duration::ZERO;
 
 /// A session that does nothing but intercept.
 pub struct Alone {
-    session: Option<Session>,
+    session: Session,
     intercepts: Option<Intercepts>,
     /// A signal that came before all were live.
     told: Option<u8>,
+    /// Whether they have ended by themselves.
+    over: bool,
     ending: Ending,
     elapses: bool,
     _registration: Option<Registration>,
@@ -55,9 +57,10 @@ impl Alone {
         };
         let registration = session.register("intercept", Vec::new(), None);
         Ok(Self {
-            session: Some(session),
+            session,
             intercepts,
             told,
+            over: false,
             ending,
             elapses: plan.terms.lasts.is_some(),
             _registration: registration,
@@ -70,38 +73,38 @@ impl Alone {
         self.told.is_none()
     }
 
-    /// Goes on until it ends. A second signal skips what is left of giving back.
-    ///
-    /// # Errors
-    /// Never, but for what a caller asked for twice.
-    pub async fn until_end(&mut self) -> anyhow::Result<End> {
-        let session = self.session.take().context("it has ended before")?;
-        let end = match (self.intercepts.take(), self.told) {
-            (Some(intercepts), told) => self.follow(intercepts, told).await,
-            (None, Some(number)) => End::Signal(number),
-            (None, None) => End::Elapsed,
+    /// Goes on until something ends it, and gives the reason.
+    pub async fn ended(&mut self) -> End {
+        let Some(intercepts) = &mut self.intercepts else {
+            return self.told.map_or(End::Elapsed, End::Signal);
         };
-        session.close(GRACE).await;
-        Ok(end)
+        if let Some(number) = self.told {
+            return End::Signal(number);
+        }
+        tokio::select! {
+            reason = intercepts.ended() => {
+                self.over = true;
+                match reason {
+                    Some(reason) => End::Broken(reason),
+                    None if self.elapses => End::Elapsed,
+                    None => End::Broken("it was broken off".to_owned()),
+                }
+            }
+            number = self.ending.asked() => {
+                self.told = Some(number);
+                End::Signal(number)
+            }
+        }
     }
 
-    async fn follow(&mut self, mut intercepts: Intercepts, told: Option<u8>) -> End {
-        let number = match told {
-            Some(number) => number,
-            None => tokio::select! {
-                reason = intercepts.ended() => {
-                    intercepts.close(false).await;
-                    return match reason {
-                        Some(reason) => End::Broken(reason),
-                        None if self.elapses => End::Elapsed,
-                        None => End::Broken("it was broken off".to_owned()),
-                    };
-                }
-                number = self.ending.asked() => number,
-            },
-        };
-        intercepts.give_back(&mut self.ending).await;
-        End::Signal(number)
+    /// Gives back what is left, and ends the session. A second signal skips what is left of giving back.
+    pub async fn close(mut self) {
+        match self.intercepts {
+            Some(intercepts) if self.over => intercepts.close().await,
+            Some(intercepts) => intercepts.give_back(&mut self.ending).await,
+            None => {}
+        }
+        self.session.close(GRACE).await;
     }
 }
 

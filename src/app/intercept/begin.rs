@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::live::Live;
 use super::seen::seen;
-use super::{Asked, Begun, Event, Teller, Terms, left};
+use super::{Asked, Begun, Event, Teller, Terms};
 use crate::addr::{Host, Target};
 use crate::dial::{Answer, Dial as _, DialError, DialRelay as _, Laptop};
 use crate::intercept::record::{Life, judge, overlapping, record};
 use crate::intercept::reverse::{Reverse, Standing};
-use crate::intercept::{Left, OnRecord, Redirect as _, RedirectError, Redirected as _, Wanted};
+use crate::intercept::{OnRecord, Redirect as _, RedirectError, Redirected as _, Told, Wanted};
 use crate::k8s::Client;
 use crate::k8s::netpolicy::advice::let_callers_in;
 use crate::k8s::redirect::list::{Intercepted, Scope, ServicePort, list, ports};
@@ -53,7 +53,7 @@ pub(super) struct Site {
     pub(super) client: Client,
     pub(super) redirector: Redirector,
     pub(super) reverse: Reverse,
-    pub(super) relay: Option<Pool>,
+    pub(super) relay: Pool,
     pub(super) owner: String,
     pub(super) terms: Terms,
     pub(super) tell: Teller,
@@ -65,6 +65,11 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn note(&self, text: String) {
         (self.tell)(Event::Note(text));
+    }
+
+    /// Says what goes on from now on.
+    pub(super) fn step(&self, what: String) {
+        (self.tell)(Event::Step(what));
     }
 
     /// Begins one.
@@ -82,6 +87,9 @@ impl Site {
                 port.port
             );
         };
+        self.step(format!(
+            "waiting for connections to {service} to arrive at the relay"
+        ));
         if let Err(missed) = self.landed(service, port.port, landing).await {
             let label = match port.name.as_str() {
                 "" => format!("port {} of {service}", port.port),
@@ -97,6 +105,7 @@ impl Site {
             }
             self.note(why);
         }
+        self.step(format!("asking the app at {}", asked.app));
         let down = down(&asked.app).await;
         let starting = self.terms.patient && down.is_some() && !claim.mirror && !claim.strict;
         let mut standing = Standing {
@@ -181,7 +190,12 @@ impl Site {
             let wanted = Wanted {
                 service: service.to_owned(),
                 port: port.port,
-                say: Arc::new(move |text| tell(Event::Note(text))),
+                say: Arc::new(move |told| {
+                    tell(match told {
+                        Told::Note(text) => Event::Note(text),
+                        Told::Step(what) => Event::Step(what),
+                    });
+                }),
                 claim: record(port.port, claim),
                 judge: judge(port.port, claim.clone(), lives, self.terms.take_over),
                 force: self.terms.force,
@@ -189,6 +203,9 @@ impl Site {
             };
             match self.redirector.redirect(wanted).await {
                 Err(RedirectError::Conflict(_)) if own && Instant::now() < until => {
+                    self.step(format!(
+                        "waiting for a former kdev of yours on {service} to be gone"
+                    ));
                     sleep(GHOST_LOOK).await;
                 }
                 Err(RedirectError::Conflict(why)) => {
@@ -201,23 +218,13 @@ impl Site {
 
     /// Takes the claim of one that did not come about off again.
     async fn undo(&self, service: &str, guard: &mut Guard) {
+        self.step(format!("giving Service {service} back"));
         let left = guard.restore().await;
         let id = &guard.claim().id;
         match left {
-            Ok(left) => {
-                self.on_record.end(service, id, &left);
-                // Nodes that lag may still send callers to the relay, so that stays.
-                if left == Left::Last {
-                    self.note(self.passage(service));
-                }
-            }
+            Ok(left) => self.on_record.end(service, id, &left),
             Err(error) => tracing::warn!("the claim on Service {service} stays: {error}"),
         }
-    }
-
-    /// That what leads late callers of a Service stays.
-    pub(super) fn passage(&self, service: &str) -> String {
-        left::passage(service, self.client.namespace())
     }
 
     /// Replaces the Service's pods one by one.
@@ -243,15 +250,12 @@ impl Site {
     /// Waits until a connection to the Service's own address arrives at the relay; says what became of
     /// those that did not.
     async fn landed(&self, service: &str, port: u16, landing: u16) -> Result<(), String> {
-        let Some(relay) = &self.relay else {
-            return Ok(());
-        };
         let target = Target::new(Host::Name(service.into()), port);
         let before = self.accepted(landing).await;
         let began = Instant::now();
         let mut connected = began;
         loop {
-            let dial = relay.dial_relay(&target, Answer::Awaited);
+            let dial = self.relay.dial_relay(&target, Answer::Awaited);
             let outcome = timeout(LANDED_TRY, dial).await;
             // A caller's counts as well.
             if self.accepted(landing).await > before {

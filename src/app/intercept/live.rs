@@ -1,22 +1,18 @@
 //! An intercept that is live: what others do to it, and how it ends.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Asked;
 use super::begin::{Site, down};
 use crate::intercept::reverse::Standing;
 use crate::intercept::{Change, Left, RedirectError, Redirected as _};
 use crate::k8s::redirect::Guard;
-use crate::rule::control::Tell;
 
 /// How long after it was brought back a Service that is set back again is left alone: whoever does
 /// that will go on.
 const SET_BACK_AGAIN: Duration = Duration::from_secs(60);
-/// How often it is asked whether late callers still come.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// One intercept.
 pub(super) struct Live {
@@ -212,8 +208,9 @@ impl Live {
     }
 
     /// Its requests go to the original pods, and the Service to them as well where no claim of
-    /// others is on it. Late callers are left to the next kdev.
+    /// others is on it. What late callers need stays.
     pub(super) async fn give_back_quickly(&mut self, site: &Site) -> Option<Left> {
+        site.step(format!("giving Service {} back", self.service()));
         self.let_go(site).await;
         let given_back = self.guard.restore().await;
         match &given_back {
@@ -249,44 +246,15 @@ impl Live {
         }
     }
 
-    /// The same, and clears up once no late caller comes any more.
+    /// The same, and has callers who are still connected to the relay move.
     pub(super) async fn end(mut self, site: &Site) {
         let Some(Left::Last) = self.give_back_quickly(site).await else {
             return;
         };
-        let service = self.service().to_owned();
-        let landings: Vec<u16> = self.guard.landings().iter().map(|l| l.landing).collect();
-        for landing in &landings {
-            site.reverse.retire(*landing).await;
+        for landing in self.guard.landings() {
+            site.reverse.retire(landing.landing).await;
         }
-        site.note(format!(
-            "Service {service} has its own pods again; clearing up when no late caller has come for \
-             10 s (Ctrl-C leaves that to `kdev restore`)"
-        ));
-        let (idle, began) = (AtomicU64::new(0), Instant::now());
-        let looking = async {
-            loop {
-                let mut since = began.elapsed();
-                for landing in &landings {
-                    for tell in site.reverse.look(*landing).await {
-                        if let Tell::Seen { ago: Some(ago), .. } = tell {
-                            since = since.min(Duration::from_millis(ago));
-                        }
-                    }
-                }
-                let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-                idle.store(since, Ordering::Relaxed);
-                sleep(LOOK).await;
-            }
-        };
-        tokio::select! {
-            swept = self.guard.sweep(|| Duration::from_millis(idle.load(Ordering::Relaxed))) => {
-                match swept {
-                    true => site.on_record.swept(&service),
-                    false => site.note(site.passage(&service)),
-                }
-            }
-            () = looking => {}
-        }
+        let service = self.service();
+        site.note(format!("Service {service} has its own pods again"));
     }
 }

@@ -34,6 +34,7 @@ pub use self::seen::{Seen, seen};
 pub(in crate::app) use self::shown::Shown;
 pub(in crate::app) use self::start::Started;
 use super::Session;
+use super::late::{ByRelay, Helper, clear_due};
 use super::signals::Ending;
 use crate::addr::Target;
 use crate::config::Config;
@@ -65,6 +66,8 @@ pub enum Event {
     },
     /// Something that the user should know.
     Note(String),
+    /// What is done or waited for from now on, for whoever wonders why it takes long.
+    Step(String),
     /// One has ended by itself.
     Ended {
         /// The claim.
@@ -127,14 +130,16 @@ struct Record {
     on_record: OnRecord,
     namespace: String,
     tell: Teller,
+    helper: Helper,
 }
 
 impl Record {
-    fn new(session: &Session, plan: &Planned) -> Self {
+    fn new(session: &Session, config: &Config, plan: &Planned) -> Self {
         Self {
             on_record: OnRecord::default(),
             namespace: session.client.namespace().to_owned(),
             tell: plan.tell.clone(),
+            helper: Helper::new(config, &session.client),
         }
     }
 
@@ -142,10 +147,13 @@ impl Record {
         (self.tell)(Event::Note(text));
     }
 
-    /// Says what is left: where the end was `skipped`, also what nobody needs.
-    fn say_left(&self, skipped: bool) {
-        let left = left::words(&self.on_record, &self.namespace, skipped);
+    /// Says what is left to the user, and leaves to the helper what is for late callers alone.
+    async fn leave(&self) {
+        let left = left::words(&self.on_record, &self.namespace);
         left.into_iter().for_each(|text| self.note(text));
+        if self.on_record.has_passage() {
+            self.helper.start().await;
+        }
     }
 }
 
@@ -172,6 +180,11 @@ impl Intercepts {
             background,
             events,
         );
+        // Also where nothing else is to go by it: whether callers arrive has to be seen.
+        let relay = session.relay.clone();
+        let relay = relay.unwrap_or_else(|| {
+            relay::start(client, &session.catalog, pods, config.carrier, background)
+        });
         let namespace = client.namespace();
         let ways = through_tunnels(client, pods, namespace);
         let tell = session.shown.teller(plan.tell.clone(), reverse.clone());
@@ -179,13 +192,14 @@ impl Intercepts {
             client: client.clone(),
             redirector: Redirector::marking(client, namespace, ways, &config.shape, background),
             reverse,
-            relay: session.relay.clone(),
+            relay,
             owner: owner(config),
             terms: plan.terms.clone(),
             tell,
             on_record: record.on_record.clone(),
             tasks: background.clone(),
         };
+        site.step("waiting for tunnels to the relay".to_owned());
         if let Err(error) = site.reverse.ready(FIRST_TUNNELS).await {
             site.reverse.close(Duration::ZERO).await;
             // Pods that run and are not ready refuse tunnels; why they are not says more.
@@ -196,6 +210,11 @@ impl Intercepts {
                 _ => error.into(),
             });
         }
+        // What a helper that was killed left.
+        let (there, relay) = (client.clone(), site.reverse.clone());
+        background.spawn(async move {
+            clear_due(&there, there.namespace(), &ByRelay(&relay)).await;
+        });
         let driver = Driver::begin(site, &plan.asked, heard).await?;
         let (tasks, (stop, stopped), (ended, done)) =
             (Tasks::new(), oneshot::channel(), oneshot::channel());
@@ -231,17 +250,17 @@ impl Intercepts {
             // They have ended by themselves.
             let _ = stop.send(());
         }
-        let skipped = tokio::select! {
+        tokio::select! {
             biased;
-            _ = self.ended() => false,
-            () = ending.again(since) => true,
-        };
-        self.close(skipped).await;
+            _ = self.ended() => {}
+            () = ending.again(since) => {}
+        }
+        self.close().await;
     }
 
-    /// Ends at once, and says what is left.
-    async fn close(self, skipped: bool) {
+    /// Ends at once, and sees to what is left.
+    async fn close(self) {
         self.tasks.shutdown(Duration::ZERO).await;
-        self.record.say_left(skipped);
+        self.record.leave().await;
     }
 }

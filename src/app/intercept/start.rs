@@ -31,12 +31,18 @@ impl Planned {
         config: &Config,
         ending: &mut Ending,
     ) -> anyhow::Result<Started> {
-        let record = Record::new(session, self);
+        let record = Record::new(session, config, self);
         let mut starting = pin!(Intercepts::start(session, config, self, record.clone()));
         let number = tokio::select! {
             biased;
             started = &mut starting => {
-                let intercepts = started.inspect_err(|_| record.say_left(false))?;
+                let intercepts = match started {
+                    Ok(intercepts) => intercepts,
+                    Err(error) => {
+                        record.leave().await;
+                        return Err(error);
+                    }
+                };
                 // It may have come at the same moment.
                 return Ok(match ending.asked().now_or_never() {
                     None => Started::Live(intercepts),
@@ -55,12 +61,14 @@ impl Planned {
         );
         tokio::select! {
             started = starting => {
+                if started.is_err() {
+                    record.leave().await;
+                }
                 // One that failed was given back, or why not was said.
-                let started = started.inspect_err(|_| record.say_left(false)).ok();
-                Ok(Started::Told(number, started))
+                Ok(Started::Told(number, started.ok()))
             }
             () = ending.again(Instant::now()) => {
-                record.say_left(true);
+                record.leave().await;
                 Ok(Started::Told(number, None))
             }
         }

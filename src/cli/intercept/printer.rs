@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use super::super::output;
 use super::super::terminal::word;
+use super::super::{output, progress};
 use crate::app::intercept::{Begun, Event, Teller};
 use crate::intercept::reverse::Served;
 
@@ -51,6 +51,9 @@ impl Printer {
     }
 
     fn print(&self, event: &Event) {
+        if let Event::Step(what) = event {
+            return progress::step(what);
+        }
         if self.out == Out::Json {
             // That nobody reads it is no reason to end an intercept.
             return drop(output::json(&document(event), false));
@@ -63,6 +66,7 @@ impl Printer {
                 served,
             } => self.line(&request(service, *copy, served)),
             Event::Note(text) => output::note(text),
+            Event::Step(_) => {}
             Event::Ended {
                 service, reason, ..
             } => output::note(&format!("the intercept of {service} is over: {reason}")),
@@ -180,6 +184,7 @@ fn document(event: &Event) -> Value {
             "ms": served.took.as_secs_f64() * 1e3,
         }),
         Event::Note(text) => json!({"event": "note", "text": text}),
+        Event::Step(what) => json!({"event": "step", "text": what}),
         Event::Ended {
             id,
             service,

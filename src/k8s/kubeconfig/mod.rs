@@ -27,6 +27,8 @@ use super::oidc;
 use crate::addr::{self, Target};
 use crate::upstream::{Chosen, Proxies, ProxyVars};
 
+/// What stands in the place of a context's name for a pod's service account.
+pub const IN_CLUSTER: &str = "in-cluster";
 /// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -328,7 +330,7 @@ fn in_cluster(options: &KubeOptions, environment: &Environment) -> Result<Loaded
     finish(Parts {
         oidc: None,
         options,
-        context: "in-cluster".to_owned(),
+        context: IN_CLUSTER.to_owned(),
         files: Vec::new(),
         cluster: "in-cluster".to_owned(),
         user: "the pod's service account".to_owned(),

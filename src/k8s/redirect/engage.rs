@@ -7,17 +7,18 @@ use super::guard::Guard;
 use super::object::{name, uid};
 use super::policies::Known;
 use super::preflight::FORCE;
-use super::progress::slow;
 use super::reach::{Callers, Check};
 use super::site::{Changed, Site, Tries};
 use super::{Redirector, events, keys, leave, origin, policies, preflight, rights, swap};
 use crate::intercept::claim::{Claim, Verdict};
-use crate::intercept::redirect::{Left, RedirectError, Say, Wanted};
+use crate::intercept::redirect::{Left, RedirectError, Say, Told, Wanted};
 use crate::k8s::install::shape::Shape;
 
 /// Brings a Service to the relay for one more claim.
 pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, RedirectError> {
     let site = to.site();
+    let step = |what: &str| (wanted.say)(Told::Step(what.to_owned()));
+    step("looking at the Service and the relay");
     let (_, ready, namespace) =
         tokio::try_join!(rights::permitted(site), keys::relays(site), async {
             Ok(rights::namespace(site).await)
@@ -35,12 +36,13 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
     if let Some(origin) = known {
         admitted(site, origin, &wanted)?;
     }
-    let read = policies::known(site, &live, &plain, &ready, namespace.as_ref());
-    let read = slow(&wanted.say, "the network policies", read).await;
+    step("reading the network policies");
+    let read = policies::known(site, &live, &plain, &ready, namespace.as_ref()).await;
     let there = known.is_some_and(|origin| swap::astray(&live, origin).is_none());
     let callers = may_call(&wanted, read.as_ref(), there)?;
-    let ready = keys::carried(site, &plain, ready).await?;
+    let ready = keys::carried(site, &plain, ready, &wanted.say).await?;
     let (service, id) = (&wanted.service, &wanted.claim.id);
+    step("putting the intercept on record");
     wanted.on_record.begin(service, id);
     let mut unsure = false;
     let joined = join(to, &wanted, &mut unsure).await.inspect_err(|_| {
@@ -83,7 +85,7 @@ fn may_call(wanted: &Wanted, known: Option<&Known>, there: bool) -> Result<Calle
             fix: format!("{fix}; {FORCE}"),
         }),
         (Some((reason, _)), true) => {
-            (wanted.say)(format!("by --force, although {reason}"));
+            (wanted.say)(Told::Note(format!("by --force, although {reason}")));
             Ok(Callers::MayFail)
         }
         (None, true) => Ok(Callers::MayFail),
@@ -340,6 +342,7 @@ impl Way<'_> {
                 // Once is enough, however often others change the Service meanwhile.
                 self.relays = None;
             }
+            (self.say)(Told::Step(format!("changing Service {}", self.service)));
             let mark = format!("{:08x}", rand::random::<u32>());
             match site
                 .patch(self.service, &swap::there(&live, &origin, &mark))

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
 
 use super::doubt::Doubt;
 use super::engage::{Way, no_service};
@@ -17,13 +16,6 @@ use super::{Redirector, events, keys, leave, origin, swap};
 use crate::intercept::claim::Claim;
 use crate::intercept::redirect::{Change, Landing, Left, RedirectError, Redirected, Say, Wanted};
 
-/// How long nobody may have come before what leads the last callers to the original pods goes: nodes
-/// learn of a Service's change within 2 s, and callers that found the old address try for a few more.
-pub(super) const IDLE: Duration = Duration::from_secs(10);
-/// How long that is waited for.
-const SWEEP_LIMIT: Duration = Duration::from_secs(45);
-/// How often it is asked.
-const LOOK: Duration = Duration::from_millis(250);
 /// How long no replica may be ready before that is said: a node's restart of both takes less.
 const DOWN_AFTER: Duration = Duration::from_secs(3);
 
@@ -360,21 +352,5 @@ impl Redirected for Guard {
 
     async fn release(&mut self) -> Result<Left, RedirectError> {
         self.take_back(Despite::Others).await
-    }
-
-    async fn sweep(self, idle: impl Fn() -> Duration + Send) -> bool {
-        let until = Instant::now() + SWEEP_LIMIT;
-        while idle() < IDLE {
-            if Instant::now() >= until {
-                return false;
-            }
-            sleep(LOOK).await;
-        }
-        let removed = leave::remove(self.to.site(), &self.origin).await;
-        removed
-            .inspect_err(|error| {
-                tracing::debug!(%error, origin = self.origin, "left to `kdev restore`");
-            })
-            .is_ok()
     }
 }

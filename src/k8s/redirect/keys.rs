@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::marks::relay_value;
 use super::object::{label, selector};
 use super::site::Site;
-use crate::intercept::redirect::RedirectError;
+use crate::intercept::redirect::{RedirectError, Say, Told};
 use crate::k8s::install::rollout::Before;
 use crate::k8s::install::{MANAGER, MANAGER_LABEL, NAME, site as install};
 use crate::k8s::relay;
@@ -52,12 +52,16 @@ pub(super) async fn carried(
     site: &Site,
     plain: &Value,
     ready: Vec<Value>,
+    say: &Say,
 ) -> Result<Vec<Value>, RedirectError> {
     if missing(plain, &ready).is_empty() {
         return Ok(ready);
     }
     let wanted = missing(plain, &ready);
     let text = wanted.keys().cloned().collect::<Vec<_>>().join(", ");
+    say(Told::Step(format!(
+        "waiting for relay pods with the labels {text}"
+    )));
     let Some(deployment) = site.deployment().await? else {
         return Err(RedirectError::Missing {
             what: format!("the Deployment {NAME} in namespace {}", site.namespace),

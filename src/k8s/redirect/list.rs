@@ -31,6 +31,14 @@ pub struct Intercepted {
     pub unreadable: Option<String>,
 }
 
+impl Intercepted {
+    /// Whether nobody has a claim on it any more, and all that is left is for late callers.
+    #[must_use]
+    pub fn is_given_back(&self) -> bool {
+        self.claims.is_empty() && self.unreadable.is_none()
+    }
+}
+
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {

@@ -29,7 +29,6 @@ mod object;
 mod origin;
 mod policies;
 mod preflight;
-mod progress;
 mod reach;
 mod rights;
 mod site;

@@ -12,12 +12,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::behind::{Ready, behind, serves};
 use super::object::{name, port_label, port_name, port_number, ports, text};
-use super::progress::slow;
 use super::site::Site;
 use super::ways::{Replica, Ways};
 use crate::addr::{Host, Target};
 use crate::dial::DialError;
-use crate::intercept::redirect::{RedirectError, Say};
+use crate::intercept::redirect::{RedirectError, Say, Told};
 use crate::k8s::netpolicy::advice;
 
 /// How long a Service that was just made may take until the relay's pods know it: the cluster's DNS
@@ -71,14 +70,22 @@ impl Check<'_> {
     pub(super) async fn pass(&self, live: &Value, origin: &Value) -> Result<(), RedirectError> {
         let plain = super::swap::plain(live, origin);
         let ready = behind(self.site, name(live), &plain).await?;
-        let opened = slow(self.say, "tunnels to the relay's pods", self.open()).await;
-        let opened: Vec<Open> = match opened.into_iter().collect() {
+        self.awaits("tunnels to the relay's pods");
+        let opened: Vec<Open> = match self.open().await.into_iter().collect() {
             Ok(opened) => opened,
             Err(error) => return Err(error),
         };
         let result = self.ask(live, origin, &opened, &ready).await;
         join_all(opened.iter().map(|(_, replica)| replica.close())).await;
         result
+    }
+
+    fn awaits(&self, what: &str) {
+        (self.say)(Told::Step(format!("waiting for {what}")));
+    }
+
+    fn note(&self, text: String) {
+        (self.say)(Told::Note(text));
     }
 
     async fn open(&self) -> Vec<Result<Open, RedirectError>> {
@@ -130,7 +137,8 @@ impl Check<'_> {
                 )
             }
         });
-        for (relay, outcome) in slow(self.say, &what, join_all(tries)).await {
+        self.awaits(&what);
+        for (relay, outcome) in join_all(tries).await {
             if let Err(error) = outcome
                 && let Some((why, fix)) = judge(&error, is_served)
             {
@@ -186,8 +194,8 @@ impl Check<'_> {
             let outcome = settled(&target, true, SETTLE_PODS, || replica.dial(&target)).await;
             (relay, other, target, outcome)
         });
-        let what = "the relay's pods to reach each other where callers will arrive";
-        for (relay, other, target, outcome) in slow(self.say, what, join_all(tries)).await {
+        self.awaits("the relay's pods to reach each other where callers will arrive");
+        for (relay, other, target, outcome) in join_all(tries).await {
             let Err(error) = outcome else { continue };
             if judge(&error, true).is_none() {
                 continue;
@@ -199,7 +207,7 @@ impl Check<'_> {
             let fix = advice::let_callers_in(&self.site.namespace);
             match self.callers {
                 Callers::MayFail => {
-                    (self.say)(format!("callers may not reach the relay: {reason}; {fix}"));
+                    self.note(format!("callers may not reach the relay: {reason}; {fix}"));
                     return Ok(());
                 }
                 _ => return Err(RedirectError::Shut { reason, fix }),
@@ -220,7 +228,7 @@ impl Check<'_> {
             Some((label, why))
         });
         for (label, why) in join_all(looks).await.into_iter().flatten() {
-            (self.say)(format!(
+            self.note(format!(
                 "the relay does not reach {label} ({why}), so nobody does while {service} is \
                  intercepted"
             ));

@@ -14,14 +14,12 @@ use kdev::intercept::{
 };
 use kdev::k8s::redirect::Guard;
 use kdev::k8s::redirect::list::{Scope, list};
-use kdev::k8s::redirect::sweep::put_back;
+use kdev::k8s::redirect::sweep::{Last, put_back};
 use kdev_sim::{Rule, User};
 use serde_json::{Value, json};
 
 use self::stage::{Answers, LIMIT, RELAY, SERVICES, Stage, alone, judged, next, wanted};
 use crate::support::within;
-
-const IDLE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_and_back_leaves_everything_as_it_was() {
@@ -88,7 +86,7 @@ async fn there_and_back_leaves_everything_as_it_was() {
     assert_eq!(stage.as_it_is("web"), before);
     assert_eq!(stage.behind("web"), pods);
     assert_eq!(stage.origins().len(), 1, "callers may still come");
-    guard.sweep(|| IDLE).await;
+    stage.clear().await;
     assert!(stage.origins().is_empty());
     // The team goes on as if nothing had been.
     let mut manifest = stage.manifest();
@@ -116,7 +114,7 @@ async fn one_of_fifty_wins_where_only_one_may() {
     assert_eq!(stage.origins().len(), 1);
     let mut guard = won.into_iter().next().unwrap().unwrap();
     assert_eq!(guard.restore().await.unwrap(), Left::Last);
-    guard.sweep(|| IDLE).await;
+    stage.clear().await;
     assert_eq!(stage.as_it_is("web"), before);
     assert!(stage.origins().is_empty());
 }
@@ -205,65 +203,79 @@ async fn claims_without_anybody_are_put_back_and_their_owners_told() {
     drop(stage.redirect("killed").await.unwrap());
     let scope = Scope::Namespace("shop".to_owned());
     let ends = |_: &_, claim: &kdev::intercept::Claim| claim.id == "killed";
-    let done = put_back(
-        &stage.client,
-        &scope,
-        "bob",
-        true,
-        &|_| true,
-        &ends,
-        &mut |_| {},
-    )
-    .await
-    .unwrap();
+    let done = put_back(&stage.client, &scope, "bob", &|_| true, &ends, &mut |_| {})
+        .await
+        .unwrap();
     assert_eq!((done.len(), &done[0].left), (1, &Left::Others(1)));
     assert_eq!(done[0].ended[0].id, "killed");
     // The other one too, which hears of it.
     let all = |_: &_, _: &_| true;
-    let done = put_back(
-        &stage.client,
-        &scope,
-        "bob",
-        true,
-        &|_| true,
-        &all,
-        &mut |_| {},
-    )
-    .await
-    .unwrap();
+    let done = put_back(&stage.client, &scope, "bob", &|_| true, &all, &mut |_| {})
+        .await
+        .unwrap();
     assert_eq!(done[0].left, Left::Last);
     assert_eq!(
         next(&mut kept).await,
         Change::ClaimGone(Some("bob".to_owned()))
     );
     assert_eq!(stage.as_it_is("web"), before);
-    assert_eq!(stage.origins().len(), 1, "it was in a hurry");
-    put_back(
-        &stage.client,
-        &scope,
-        "bob",
-        false,
-        &|_| true,
-        &all,
-        &mut |_| {},
-    )
-    .await
-    .unwrap();
+    assert_eq!(stage.origins().len(), 1, "callers may still come");
+    stage.clear().await;
     assert!(stage.origins().is_empty());
+    let done = put_back(&stage.client, &scope, "bob", &|_| true, &all, &mut |_| {}).await;
+    assert!(done.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_late_callers_need_stays_while_they_come() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let before = stage.as_it_is("web");
+    let mut guard = stage.redirect("a").await.unwrap();
+    let none = stage.cleared(Last::Never).await;
     assert!(
-        put_back(
-            &stage.client,
-            &scope,
-            "bob",
-            false,
-            &|_| true,
-            &all,
-            &mut |_| {}
-        )
-        .await
-        .unwrap()
-        .is_empty()
+        none.is_empty(),
+        "one that is claimed is nobody's to clear: {none:?}"
     );
+    assert_eq!(stage.origins().len(), 1);
+    let origin = guard.origin().to_owned();
+    let given_back = async |ago: u64| {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let said = json!({"kdev.dev/given-back": (now - ago).to_string(), "kdev.dev/claims": "[]"});
+        let patch = json!({"metadata": {"annotations": said}});
+        let path = format!("{SERVICES}/{origin}");
+        stage.client.merge::<Value>(&path, &patch).await.unwrap();
+    };
+    // Whoever took the last claim off died right then: without the origin nobody knew the way back.
+    given_back(100).await;
+    let led = stage.as_it_is("web");
+    let stays = stage.cleared(Last::NoRelay).await;
+    assert!(stays.len() == 1 && stays[0].leads_to_relay, "{stays:?}");
+    assert_eq!(stage.as_it_is("web"), led);
+    assert_eq!(stage.origins().len(), 1);
+    assert_eq!(guard.restore().await.unwrap(), Left::Last);
+    assert_eq!(stage.as_it_is("web"), before);
+
+    let ago = |seconds| Last::Ago(Duration::from_secs(seconds));
+    for (age, last) in [
+        (5, Last::Never),
+        (5, ago(60)),
+        (100, ago(9)),
+        (20, Last::Unknown),
+    ] {
+        given_back(age).await;
+        let stays = stage.cleared(last).await;
+        assert!(
+            stays.len() == 1 && !stays[0].leads_to_relay,
+            "{age} {stays:?}"
+        );
+        assert_eq!(stage.origins().len(), 1, "{age} {last:?}");
+    }
+    given_back(100).await;
+    assert!(stage.cleared(ago(11)).await.is_empty());
+    assert!(stage.origins().is_empty());
+    assert_eq!(guard.restore().await.unwrap(), Left::Nothing);
+    assert_eq!(stage.as_it_is("web"), before);
 }
 
 /// As far as a kdev came that died between giving back the Service and giving back its fields.
@@ -286,7 +298,6 @@ async fn a_way_back_that_was_broken_off_is_gone_to_its_end() {
         &stage.client,
         &scope,
         "me",
-        true,
         &|_| true,
         &|_, _| true,
         &mut |_| {},
@@ -436,7 +447,7 @@ async fn who_is_broken_off_knows_whether_something_is_left() {
             let scope = Scope::Namespace("shop".to_owned());
             let (all, each) = (|_: &_| true, |_: &_, _: &_| true);
             let mut tell = |_: &_| {};
-            let put = put_back(&stage.client, &scope, "me", true, &all, &each, &mut tell);
+            let put = put_back(&stage.client, &scope, "me", &all, &each, &mut tell);
             put.await.unwrap();
         } else {
             early += 1;

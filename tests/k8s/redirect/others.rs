@@ -120,7 +120,7 @@ async fn a_relay_that_goes_is_said() {
     stage.client.delete(RELAY, &json!({})).await.unwrap();
     assert_eq!(next(&mut guard).await, Change::RelayGone);
     assert_eq!(guard.restore().await.unwrap(), Left::Last);
-    guard.sweep(|| IDLE).await;
+    stage.clear().await;
     assert!(stage.origins().is_empty());
 }
 

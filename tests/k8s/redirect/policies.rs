@@ -111,8 +111,8 @@ async fn who_may_not_read_policies_depends_on_what_is_tried() {
     assert!(stage.origins().is_empty());
     let said = stage.said.lock().unwrap().clone();
     assert_eq!(
-        said[0],
-        "waiting for the relay's pods to reach each other where callers will arrive: 1 s"
+        said.last().unwrap(),
+        "waiting for the relay's pods to reach each other where callers will arrive"
     );
     stage.answers(|answers| answers.relays = None);
     // Neither EndpointSlices nor Endpoints may be read: the pods say who is ready.
@@ -165,12 +165,12 @@ async fn a_closed_port_that_nobody_asked_for_is_told_and_no_more() {
         "{text}"
     );
     assert!(!text.contains("kdev-20"), "{text}");
+    // Of all that it did, the last is what took long.
     let said = stage.said.lock().unwrap().clone();
     assert_eq!(
-        said[0],
-        "waiting for the relay to reach port admin (9090) of web: 1 s"
+        said.last().unwrap(),
+        "waiting for the relay to reach port admin (9090) of web"
     );
-    assert!((8..=14).contains(&said.len()), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

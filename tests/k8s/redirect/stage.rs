@@ -6,9 +6,12 @@ use std::time::Duration;
 use kdev::addr::{Host, Target};
 use kdev::dial::DialError;
 use kdev::intercept::{
-    Change, Claim, Judge, OnRecord, Redirect as _, RedirectError, Redirected as _, Verdict, Wanted,
+    Change, Claim, Judge, OnRecord, Redirect as _, RedirectError, Redirected as _, Told, Verdict,
+    Wanted,
 };
 use kdev::k8s::Client;
+use kdev::k8s::redirect::list::Scope;
+use kdev::k8s::redirect::sweep::{Last, Stays, clear};
 use kdev::k8s::redirect::{Doing, Guard, Redirector, Replica, Ways};
 use kdev_sim::{Options, Pod, Rule, SimCluster, User};
 use serde_json::{Value, json};
@@ -91,6 +94,19 @@ impl Replica for One {
 }
 
 impl Stage {
+    /// Clears away what is for late callers, as where none can come.
+    pub(crate) async fn clear(&self) {
+        let left = self.cleared(Last::NoRelay).await;
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    /// The same where this is known of late callers; gives what stays.
+    pub(crate) async fn cleared(&self, last: Last) -> Vec<Stays> {
+        let scope = Scope::Namespace("shop".to_owned());
+        let cleared = clear(&self.client, &scope, &|_| true, &last, Duration::ZERO);
+        cleared.await.unwrap()
+    }
+
     pub(crate) async fn set_up() -> Self {
         let cluster = SimCluster::start(Options::default()).await.unwrap();
         let world = World::around(cluster);
@@ -240,7 +256,10 @@ impl Stage {
     pub(crate) fn wanted(&self, id: &str) -> Wanted {
         let said = self.said.clone();
         Wanted {
-            say: Arc::new(move |text| said.lock().unwrap().push(text)),
+            say: Arc::new(move |told| {
+                let (Told::Note(text) | Told::Step(text)) = told;
+                said.lock().unwrap().push(text);
+            }),
             ..wanted(id)
         }
     }

@@ -46,12 +46,10 @@ fn what_does_not_arrive_gives_the_service_back() {
             "connections to port http (80) of orders did not arrive at the relay",
             "the Service has its own pods again",
             "--force intercepts it all the same",
-            "`kdev restore orders -n ",
         ],
     );
     assert!(from_a_pod(&call(&orders, &[])));
     drop(blocked);
-    team.place.kdev(&["restore", "orders"]).ok();
     assert_as_before(&team, &before);
 }
 
@@ -63,7 +61,7 @@ fn only_the_port_that_is_asked_for_must_be_reached() {
     let blocked = block(&team, "--dport 8080");
     let said = refused(&team, &ann, "orders:http");
     let waiting = "waiting for the relay to reach port http (80) of orders: ";
-    assert!(said.matches(waiting).count() >= 5, "{said}");
+    assert!(said.matches(waiting).count() >= 2, "{said}");
     // Names of kdev's own are nobody's.
     assert!(!said.contains("kdev-20"), "{said}");
     drop(blocked);
@@ -124,6 +122,6 @@ fn policies_about_services_are_said_ahead_and_met() {
     let own = ["get", "services", "-l", "team=shop", "-o", "name"];
     let own = team.place.site.kubectl(&own).unwrap();
     assert!(own.starts_with("service/kdev-2"), "{own}");
-    live.end_whole();
+    live.end();
     assert_as_before(&team, &before);
 }

@@ -116,6 +116,6 @@ fn one_of_twelve_wins() {
         assert_eq!(*code, Some(1), "{said}");
         assert!(said.contains(owner), "not because of {owner}: {said}");
     }
-    won.into_iter().for_each(Intercept::end_whole);
+    won.into_iter().for_each(Intercept::end);
     assert_as_before(&team, &before);
 }

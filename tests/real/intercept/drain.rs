@@ -72,7 +72,7 @@ fn connections_from_before_come_along_when_pods_are_replaced() {
     let moved = now();
     std::thread::sleep(Duration::from_secs(3));
     let stopped = now();
-    live.end_whole();
+    live.end();
     std::thread::sleep(LAG);
     let calls = load.stop();
 

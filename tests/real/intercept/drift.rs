@@ -75,7 +75,6 @@ fn what_others_set_back_each_second_is_theirs_in_the_end() {
         team.place.site.kubectl(&list).unwrap()
     };
     println!("left behind: {:?}", origins());
-    team.place.kdev(&["restore"]).ok();
     while !origins().is_empty() {
         assert!(begun.elapsed() < TRACES, "{}", origins());
         std::thread::sleep(Duration::from_millis(500));

@@ -62,6 +62,6 @@ async fn who_knows_key_and_id_joins_no_session_and_its_owner_is_told() {
         steal(&fresh).await;
     }
     mine();
-    live.end_whole();
+    live.end();
     bob.close().await;
 }

@@ -108,7 +108,7 @@ fn there_and_back_leaves_no_trace() {
     let listed = team.place.kdev(&["list", "--json"]).json();
     assert_eq!(listed[0]["service"], "orders", "{listed}");
     assert_eq!(listed[0]["claims"][0]["owner"], "ann", "{listed}");
-    global.end_whole();
+    global.end();
     everything("pods");
     assert_as_before(&team, &before);
 
@@ -134,7 +134,7 @@ fn there_and_back_leaves_no_trace() {
         first.end();
         assert!(from_a_pod(&hears(left)));
         assert_eq!(hears(stays), stays.name);
-        second.end_whole();
+        second.end();
         assert!(from_a_pod(&hears(stays)));
         everything("pods");
         assert_as_before(&team, &before);

@@ -13,10 +13,9 @@ use crate::team::Team;
 /// How long it may take until an intercept is live, or refused. A dozen debug builds that start at once on
 /// two cores need some of it.
 const LIVE_LIMIT: Duration = Duration::from_secs(60);
-/// How long Ctrl-C may take: callers that keep their connections are waited for.
-const END_LIMIT: Duration = Duration::from_secs(20);
-/// How long after a signal another one counts.
-pub(super) const AGAIN: Duration = Duration::from_millis(1200);
+/// How long Ctrl-C may take on a busy machine: until the Service has its own pods again, and requests that
+/// are under way have had their moment.
+const END_LIMIT: Duration = Duration::from_secs(8);
 /// How long other nodes may lag behind what kdev saw.
 pub(super) const LAG: Duration = Duration::from_secs(1);
 
@@ -89,37 +88,11 @@ impl Intercept {
         self.running.signal(signal);
     }
 
-    /// Ends it as Ctrl-C does, and waits until nothing of it is left.
-    pub(super) fn end_whole(self) {
+    /// Ends it as Ctrl-C does: at once, whoever still comes by way of the relay.
+    pub(super) fn end(self) {
         let begun = Instant::now();
         self.running.interrupt(130, END_LIMIT);
         println!("ended after {:?}", begun.elapsed());
-    }
-
-    /// Ends it as Ctrl-C does twice: late callers are not waited for.
-    pub(super) fn end(mut self) {
-        self.signal(Signal::SIGINT);
-        let begun = Instant::now();
-        loop {
-            // With others on the Service there is nothing to wait for.
-            if let Some(code) = self.running.ended() {
-                assert_eq!(code, Some(130), "{}", self.told());
-                return;
-            }
-            let given_back = |event: &Value| {
-                let text = event["text"].as_str().unwrap_or_default();
-                text.contains("has its own pods again")
-            };
-            if self.events("note").iter().any(given_back) {
-                println!("given back after {:?}", begun.elapsed());
-                break;
-            }
-            assert!(begun.elapsed() < END_LIMIT, "{}", self.told());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // What comes at once is the same Ctrl-C.
-        std::thread::sleep(AGAIN.saturating_sub(begun.elapsed()));
-        self.running.interrupt(130, END_LIMIT);
     }
 
     /// Ends it in no order at all.

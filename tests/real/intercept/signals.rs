@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGKILL, SIGTERM};
 
 use super::app::App;
-use super::session::{AGAIN, Intercept, LAG, command};
+use super::session::{Intercept, LAG, command};
 use super::{assert_as_before, call, from_a_pod};
 use crate::lab;
-use crate::program::{Running, finish};
+use crate::program::Running;
 use crate::team::Team;
 
 const ANNS: &str = "x-user: ann";
@@ -32,17 +32,24 @@ fn two_signals_at_once_are_one_and_the_next_intercept_begins() {
         live.signal(pair[0]);
         std::thread::sleep(Duration::from_millis(1));
         live.signal(pair[1]);
-        live.notes("has its own pods again", GIVEN_BACK);
-        std::thread::sleep(LAG.max(AGAIN));
-        assert!(from_a_pod(&call(&orders, &["-H", ANNS])), "{pair:?}");
-        // Nobody waits for late callers any more, and what leads them is named.
-        live.signal(SIGINT);
+        let begun = Instant::now();
         let (code, told) = live.ended();
-        println!("{pair:?}: {code:?}");
+        let ended = begun.elapsed();
+        println!("{pair:?}: {code:?} after {ended:?}");
         let is_of = |signal: &Signal| code == Some(128 + *signal as i32);
         assert!(pair.iter().any(is_of), "{code:?} {told}");
-        let command = format!("`kdev restore orders -n {}`", team.place.site.0);
-        assert!(told.contains(&command), "{told}");
+        assert!(ended < GIVEN_BACK, "{ended:?}");
+        assert!(told.contains("has its own pods again"), "{told}");
+        assert!(!told.contains("kdev restore"), "{told}");
+        // What late callers need is there still, and is no intercept.
+        let objects = team.objects();
+        let late = |object: &serde_json::Value| {
+            object["metadata"]["labels"]["kdev.dev/origin-of"] == "orders"
+        };
+        assert!(objects.iter().any(late), "{pair:?}");
+        assert_eq!(team.place.kdev(&["list"]).ok(), "Nothing is intercepted.\n");
+        std::thread::sleep(LAG);
+        assert!(from_a_pod(&call(&orders, &["-H", ANNS])), "{pair:?}");
     }
 
     // Killed with a claim on record, twice, and at once again.
@@ -66,7 +73,5 @@ fn two_signals_at_once_are_one_and_the_next_intercept_begins() {
     std::thread::sleep(LAG);
     assert_eq!(call(&orders, &["-H", ANNS]), ann.name);
     live.end();
-    let mut restore = team.place.command(&["restore", "orders"]);
-    finish(restore.env("KDEV_OWNER", "ann"), b"").ok();
     assert_as_before(&team, &before);
 }

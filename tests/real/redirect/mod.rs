@@ -15,8 +15,6 @@ use self::stage::{Stage, alone, wanted};
 use crate::lab::{self, Blocked};
 use crate::team;
 
-/// Much longer than nobody may have come for before the last traces go.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long anything else may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -51,8 +49,7 @@ async fn there_and_back_loses_nothing_and_leaves_no_trace() {
         );
         // A node that lags still sends callers to the relay, which needs what is swept then.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        first.sweep(|| IDLE).await;
-        second.sweep(|| IDLE).await;
+        stage.clear().await;
     }
     let calls = load.sound();
     let came = stage.inbound() - came;
@@ -101,7 +98,7 @@ async fn a_plain_apply_in_the_middle_restores_by_itself() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(guard.restore().await.unwrap(), Left::Last);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    guard.sweep(|| IDLE).await;
+    stage.clear().await;
     load.sound();
     // The apply itself has its time in `managedFields`.
     let specs = |objects: &[serde_json::Value]| -> Vec<serde_json::Value> {
@@ -145,7 +142,7 @@ async fn one_of_fifty_wins() {
     }
     let mut guard = won.into_iter().next().unwrap().unwrap();
     assert_eq!(guard.restore().await.unwrap(), Left::Last);
-    guard.sweep(|| IDLE).await;
+    stage.clear().await;
     // All of them at once where all get along, and each leaves in its turn.
     let tries = redirectors.iter().take(20).enumerate();
     let tries = tries.map(|(n, to)| to.redirect(wanted("orders", &format!("d{n}"))));
@@ -162,7 +159,7 @@ async fn one_of_fifty_wins() {
         .filter(|left| *left.as_ref().unwrap() == Left::Last)
         .count();
     assert!(last >= 1, "{left:?}");
-    guards.pop().unwrap().sweep(|| IDLE).await;
+    stage.clear().await;
     assert_eq!(stage.objects(), before);
     stage.close().await;
 }
@@ -197,13 +194,14 @@ async fn what_a_killed_kdev_left_is_put_back() {
         &stage.client,
         &scope,
         "me",
-        false,
         &|_| true,
         &|_, _| true,
         &mut |_| {},
     )
     .await;
     assert_eq!(done.unwrap()[0].left, Left::Last);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stage.clear().await;
     load.sound();
     assert_eq!(stage.objects(), before);
     stage.close().await;

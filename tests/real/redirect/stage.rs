@@ -2,9 +2,12 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kdev::intercept::{Claim, Judge, OnRecord, Verdict, Wanted};
 use kdev::k8s::portforward::{KnownForm, PortForward};
+use kdev::k8s::redirect::list::Scope;
+use kdev::k8s::redirect::sweep::{Last, clear};
 use kdev::k8s::redirect::{Redirector, through_tunnels};
 use kdev::k8s::{Client, KubeOptions};
 use kdev::task::Tasks;
@@ -54,9 +57,17 @@ impl Stage {
         Redirector::new(&self.client, namespace, ask, &self.tasks)
     }
 
+    /// Clears away what is for late callers, as where none can come any more.
+    pub(super) async fn clear(&self) {
+        let scope = Scope::Namespace(self.place.site.0.clone());
+        let none = Last::NoRelay;
+        let cleared = clear(&self.client, &scope, &|_| true, &none, Duration::ZERO);
+        assert!(cleared.await.unwrap().is_empty());
+    }
+
     pub(super) async fn close(self) {
-        self.pods.close(std::time::Duration::from_secs(1)).await;
-        self.tasks.shutdown(std::time::Duration::from_secs(1)).await;
+        self.pods.close(Duration::from_secs(1)).await;
+        self.tasks.shutdown(Duration::from_secs(1)).await;
     }
 }
 
