@@ -15,6 +15,7 @@ mod faults;
 mod flags;
 mod grpc;
 mod hostile;
+mod idle;
 mod kinds;
 mod losses;
 mod many;
