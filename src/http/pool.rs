@@ -8,10 +8,8 @@
 //! little: a stream that is opened together with its first bytes, and a connection on the laptop or
 //! inside the cluster.
 //!
-//! The exception is a busy destination of those whose connections turn over, the original pods: a
-//! fresh connection for each of thousands of requests a second would use up the ports of the
-//! address. There one that was used a moment ago may carry anything, as long as none that was idle
-//! is found closed.
+//! The exception spares those who send thousands of them: where the destination was seen to keep an
+//! idle connection for [`PROOF`], one that was used a moment ago is alive.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,10 +25,17 @@ use crate::addr::Target;
 use crate::dial::HttpProxy;
 use crate::task::Tasks;
 
-/// How long a connection to a busy destination may have been idle for what must not be sent twice.
-/// More than there is between two requests of hundreds a second, so that few are opened; less than
-/// any server waits for the next request, but for those that are found out by it.
-const JUST: Duration = Duration::from_millis(5);
+/// How long a connection may have been idle for what must not be sent twice, where those of the
+/// destination last: more than there is between two of hundreds of requests a second.
+const JUST: Duration = Duration::from_millis(10);
+
+/// How long a connection has to have been idle, and open, for others to count as lasting. The news
+/// of its end may be a second old: what is seen open now was not closed before the half of this,
+/// which is still far more than [`JUST`] and a round trip.
+const PROOF: Duration = Duration::from_secs(2);
+
+/// How long a proof is good.
+const PROVEN: Duration = Duration::from_secs(60);
 
 /// A connection that can carry requests.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ struct Idle {
     /// Per authority, the longest unused first.
     senders: HashMap<Target, VecDeque<Entry>>,
     total: usize,
+    /// When an idle connection was last seen to have lasted.
+    lasting: HashMap<Target, Instant>,
     /// How many requests there are, where that counts.
     rates: HashMap<Target, Rate>,
     /// Whether a task is there that will remove what grows old.
@@ -67,6 +74,8 @@ struct Idle {
 struct Entry {
     sender: Sender,
     since: Instant,
+    /// Whether others were served meanwhile, so that it is in nobody's way.
+    beside: bool,
 }
 
 impl Pool {
@@ -83,48 +92,56 @@ impl Pool {
     pub(super) fn take(&self, target: &Target, twice: bool) -> Option<Sender> {
         let now = Instant::now();
         let mut idle = self.lock();
+        if self.turnover.is_some() {
+            idle.rate(target).count(now);
+        }
         let Idle {
             senders,
             total,
-            rates,
+            lasting,
             ..
         } = &mut *idle;
-        let mut rate = self.turnover.map(|_| {
-            let rate = rates.entry(target.clone()).or_default();
-            rate.count(now);
-            rate
-        });
         let entries = senders.get_mut(target)?;
         let before = entries.len();
+        let (mut lasts, mut ends) = (false, false);
         entries.retain(|entry| {
             let closed = entry.sender.send.is_closed();
-            if let (true, Some(rate)) = (closed, rate.as_deref_mut()) {
-                rate.closes(now);
-            }
+            let proof = now.duration_since(entry.since) >= PROOF;
+            lasts |= proof && !closed;
+            ends |= closed && !proof;
             let old = now.duration_since(entry.sender.born);
             !closed && self.turnover.is_none_or(|turnover| old < turnover.age)
         });
+        if ends {
+            lasting.remove(target);
+        } else if lasts {
+            note(lasting, target, now);
+        }
+        let proven = |at: &Instant| now.duration_since(*at) < PROVEN;
+        let just = match lasting.get(target).is_some_and(proven) {
+            true => JUST,
+            false => Duration::ZERO,
+        };
         // One whose last response is through may still be sending the last request's body.
-        let found = entries
+        let mut found = entries
             .iter()
             .rposition(|entry| {
                 let age = now.duration_since(entry.since);
                 entry.sender.send.is_ready() && age < IDLE_TIMEOUT
             })
             .and_then(|index| entries.remove(index));
+        if !twice {
+            // What is not good enough makes room for what will be opened, because some servers serve
+            // one at a time; but where it is known to be in nobody's way, one stays for the proof.
+            let unfit = found.take_if(|entry| now.duration_since(entry.since) >= just);
+            let witness = unfit.filter(|entry| entry.beside && entries.iter().all(|e| !e.beside));
+            entries.extend(witness);
+        }
         *total -= before - entries.len();
         if entries.is_empty() {
             senders.remove(target);
         }
-        let busy = match (self.turnover, rate) {
-            (Some(turnover), Some(rate)) => turnover.is_busy(rate, now),
-            _ => false,
-        };
-        // The one that is not good enough makes room for the one that will be opened: many more are
-        // not needed, and some servers serve one at a time.
-        found
-            .filter(|entry| twice || busy && now.duration_since(entry.since) < JUST)
-            .map(|entry| entry.sender)
+        found.map(|entry| entry.sender)
     }
 
     /// Keeps a connection that nobody uses.
@@ -134,9 +151,7 @@ impl Pool {
         }
         let mut idle = self.lock();
         if sender.send.is_closed() {
-            if self.turnover.is_some() {
-                idle.rate(&target).closes(Instant::now());
-            }
+            idle.lasting.remove(&target);
             return;
         }
         if let Some(turnover) = self.turnover
@@ -148,9 +163,13 @@ impl Pool {
             idle.drop_oldest();
         }
         let entries = idle.senders.entry(target).or_default();
+        for entry in &mut *entries {
+            entry.beside = true;
+        }
         entries.push_back(Entry {
             sender,
             since: Instant::now(),
+            beside: false,
         });
         if entries.len() > MAX_IDLE_PER_AUTHORITY {
             entries.pop_front();
@@ -224,6 +243,21 @@ impl Idle {
                 self.senders.remove(&target);
             }
         }
+    }
+}
+
+/// Notes that connections to `target` last. Of more destinations than have idle connections nothing
+/// is noted.
+fn note(lasting: &mut HashMap<Target, Instant>, target: &Target, now: Instant) {
+    if let Some(at) = lasting.get_mut(target) {
+        *at = now;
+        return;
+    }
+    if lasting.len() >= MAX_IDLE {
+        lasting.retain(|_, at| now.duration_since(*at) < PROVEN);
+    }
+    if lasting.len() < MAX_IDLE {
+        lasting.insert(target.clone(), now);
     }
 }
 

@@ -23,26 +23,15 @@ pub struct Turnover {
     pub width: usize,
 }
 
-/// How long a destination counts as one that closes idle connections, after it closed one. A busy
-/// one, for which alone that matters, is caught again meanwhile.
-const HASTY: Duration = Duration::from_secs(5);
-
-/// How many requests there are, and whether connections for them last.
+/// How many requests there are.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     second: Option<Instant>,
     now: u32,
     last: u32,
-    /// When an idle connection was last seen to have been closed by the other side.
-    closed: Option<Instant>,
 }
 
 impl Rate {
-    /// An idle connection was closed by the other side, although it was not old.
-    pub(super) fn closes(&mut self, now: Instant) {
-        self.closed = Some(now);
-    }
-
     /// One more.
     pub(super) fn count(&mut self, now: Instant) {
         let second = Duration::from_secs(1);
@@ -58,13 +47,6 @@ impl Rate {
 }
 
 impl Turnover {
-    /// Whether there are so many requests that a connection for each would be too many, to a
-    /// destination that does not close idle ones: one that does has shown it in the second before.
-    pub(super) fn is_busy(&self, rate: &Rate, now: Instant) -> bool {
-        let hasty = |closed| now.duration_since(closed) < HASTY;
-        rate.last > self.connections && !rate.closed.is_some_and(hasty)
-    }
-
     /// Whether a connection has carried enough.
     pub(super) fn is_over(&self, served: u32, born: Instant, rate: &Rate) -> bool {
         let most = self

@@ -1,5 +1,5 @@
 # One caller in the cluster that does something special, and prints what it was told.
-# Usage: caller.py websocket|uploads|greeting|crowd|lines|raw HOST PORT [NAME: VALUE]
+# Usage: caller.py websocket|uploads|greeting|crowd|lines|raw|posts HOST PORT [NAME: VALUE]
 #
 # websocket  prints who echoed its frames          uploads  13 at a time, prints who got each of them whole
 # greeting   prints SECONDS until the first line, and that line; sends a line, and wants it back
@@ -7,7 +7,9 @@
 #            order: SECONDS, STATUS (0 without an answer) and the answer
 # lines      GETs on one connection, of targets long and short; prints who answered each of them
 # raw        sends its input as it is, and prints all that it hears until nothing more comes
-import base64, hashlib, http.client, os, socket, sys, threading, time
+# posts      500 POSTs, each on a connection of its own and about as many milliseconds after the one before as
+#            the header x-gap says; prints STATUS: HOW OFTEN of each
+import base64, collections, hashlib, http.client, os, random, socket, sys, threading, time
 
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 headers = dict(one.split(": ") for one in sys.argv[4:])
@@ -119,5 +121,18 @@ def raw():
         pass
 
 
+def posts():
+    gap, statuses = int(headers["x-gap"]) / 1000, collections.Counter()
+    for n in range(500):
+        connection = http.client.HTTPConnection(host, port, timeout=10)
+        connection.request("POST", "/", body=b"x" * 100, headers=headers | {"x-id": str(n)})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        statuses[answer.status] += 1
+        time.sleep(gap - 0.002 + random.random() * 0.003)
+    print(", ".join(f"{status}: {times}" for status, times in statuses.items()))
+
+
 {"websocket": websocket, "uploads": uploads, "greeting": greeting, "crowd": crowd, "lines": lines,
- "raw": raw}[kind]()
+ "raw": raw, "posts": posts}[kind]()

@@ -15,6 +15,7 @@ mod faults;
 mod flags;
 mod grpc;
 mod hostile;
+mod idle;
 mod joined;
 mod kinds;
 mod losses;
