@@ -100,7 +100,7 @@ pub fn judge(
     take_over: bool,
 ) -> Judge {
     std::sync::Arc::new(move |others, _| {
-        let mut goes = Vec::new();
+        let (mut goes, mut beside) = (Vec::new(), Vec::new());
         for other in others {
             let (theirs, known) = match recorded(other) {
                 Ok((theirs, known)) => (theirs, known),
@@ -116,7 +116,11 @@ pub fn judge(
                     ));
                 }
             };
-            if theirs != port || claim.verdict(&known) != rule::Verdict::Conflicts {
+            if theirs != port {
+                continue;
+            }
+            if claim.verdict(&known) != rule::Verdict::Conflicts {
+                beside.push(known);
                 continue;
             }
             let unknown = || Life::unknown(&known, claim.since);
@@ -126,6 +130,9 @@ pub fn judge(
                 continue;
             }
             return Verdict::Conflict(conflict(&claim, &known, life));
+        }
+        if let Err(invalid) = rule::room(&claim, &beside) {
+            return Verdict::Conflict(invalid.to_string());
         }
         match goes.is_empty() {
             true => Verdict::Admitted,
@@ -265,6 +272,27 @@ mod tests {
         let bobs = claim("b", "bob", 99_000, &["x: 1"]);
         let stays = verdict(&mine, &bobs, Some(Life::Dead), false);
         assert!(matches!(stays, Verdict::Conflict(_)));
+    }
+
+    #[test]
+    fn patterns_without_room_are_refused_before_anything_is_changed() {
+        let eight = |id: usize| {
+            let headers: Vec<_> = (0..8).map(|n| format!("x{n}~=.*{id}")).collect();
+            let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+            claim(&format!("c{id}"), "bob", 1, &headers)
+        };
+        let full: Vec<_> = (0..16).map(|id| record(80, &eight(id))).collect();
+        let mine = claim("a", "ada", 9, &["x-user~=a.*"]);
+        let decide = |others: &[Claim]| {
+            let judge = judge(80, mine.clone(), BTreeMap::new(), false);
+            judge(others, &record(80, &mine))
+        };
+        let why = decide(&full);
+        assert!(
+            matches!(&why, Verdict::Conflict(why) if why.contains("regular expressions")),
+            "{why:?}"
+        );
+        assert_eq!(decide(&full[1..]), Verdict::Admitted);
     }
 
     #[test]

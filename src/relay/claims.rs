@@ -13,11 +13,13 @@ use super::ports::{Entry, Port};
 use super::sessions::Session;
 use super::settings::BLOCK;
 use crate::rule::control::{Ask, Tell};
-use crate::rule::{Claim, MOST_CLAIMS, Verdict};
+use crate::rule::{Claim, MOST_CLAIMS, Verdict, room};
 use crate::tunnel::{Opener, SessionId};
 
 /// Claims on all ports together: some megabytes.
 const MOST_OF_ALL: usize = 4096;
+/// Bytes that the regular expressions of all claims take together.
+const MOST_OF_PATTERNS: usize = 8 << 20;
 /// Claims that somebody else ended, which are remembered for owners who were away.
 const MOST_OUSTED: usize = 1024;
 
@@ -320,6 +322,22 @@ impl Joined {
             return Err(format!(
                 "the relay has {of_all} claims, as many as it takes"
             ));
+        }
+        let goes = |entry: &Arc<Entry>| in_its_way.iter().any(|(gone, _)| Arc::ptr_eq(gone, entry));
+        let stay = there.iter().filter(|entry| !goes(entry));
+        room(&claim, stay.map(|entry| &entry.claim)).map_err(|invalid| invalid.to_string())?;
+        let patterns = claim.conditions.memory();
+        if patterns > 0 {
+            let others = state.claims.values().flatten();
+            let others = others.filter(|entry| !goes(entry));
+            let others: usize = others.map(|entry| entry.claim.conditions.memory()).sum();
+            if others + patterns > MOST_OF_PATTERNS {
+                return Err(format!(
+                    "the regular expressions of all claims would take more than the {} MiB that \
+                     the relay has for them",
+                    MOST_OF_PATTERNS >> 20
+                ));
+            }
         }
         for (entry, tell) in &in_its_way {
             if *tell {

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
 use super::form::Wire;
-use super::pattern::Pattern;
+use super::pattern::{LONGEST_VALUE, Pattern, Work};
 use super::{Head, Invalid, LONGEST_TEXT, MINE_BAGGAGE, MINE_HEADER, baggage};
 
 /// One condition of a claim. Its `Display` is the flag of the command line.
@@ -145,13 +145,18 @@ impl Condition {
     /// Whether a request fulfils it.
     #[must_use]
     pub fn holds(&self, head: &Head<'_>) -> bool {
+        self.holds_within(head, &Work::of_request())
+    }
+
+    /// As [`holds`](Self::holds), as far as there is `work` left; without it no pattern matches.
+    pub(super) fn holds_within(&self, head: &Head<'_>, work: &Work) -> bool {
         match &self.0 {
             Kind::Header(name, value) => head
                 .value(name)
                 .is_some_and(|found| *found == *value.as_bytes()),
             Kind::HeaderMatches(name, pattern) => head
-                .value(name)
-                .is_some_and(|found| pattern.matches(&found)),
+                .value_up_to(name, LONGEST_VALUE)
+                .is_some_and(|found| pattern.matches(&found, work)),
             Kind::Mine(value) => match head.value(&mine_header()) {
                 Some(found) => *found == *value.as_bytes(),
                 None => baggage::value(head.headers, MINE_BAGGAGE)
@@ -162,8 +167,30 @@ impl Condition {
             }
             Kind::Path(path) => head.path() == path,
             Kind::PathPrefix(prefix) => begins_with(head.path(), prefix),
-            Kind::PathMatches(pattern) => pattern.matches(head.path().as_bytes()),
+            Kind::PathMatches(pattern) => pattern.matches(head.path().as_bytes(), work),
             Kind::Method(method) => head.method == method,
+        }
+    }
+}
+
+impl Kind {
+    /// The regular expression, where it is one.
+    pub(super) fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Self::HeaderMatches(_, pattern) | Self::PathMatches(pattern) => Some(pattern),
+            _ => None,
+        }
+    }
+
+    /// Whether rules are looked up by its value, rather than tried one by one.
+    pub(super) fn is_looked_up(&self) -> bool {
+        match self {
+            Self::Header(..)
+            | Self::Mine(_)
+            | Self::Baggage(..)
+            | Self::Path(_)
+            | Self::PathPrefix(_) => true,
+            Self::HeaderMatches(..) | Self::PathMatches(_) | Self::Method(_) => false,
         }
     }
 }

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, Kind};
+use super::form::Wire;
+use super::pattern::{Pattern, Work};
 use super::relation::excludes;
-use super::{Head, Invalid, LONGEST_CONDITIONS, MOST_CONDITIONS};
+use super::{Head, Invalid, LONGEST_CONDITIONS, MOST_CONDITIONS, MOST_PATTERNS_OF_CLAIM};
 
 /// Conditions that must all hold; none at all is every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Condition>", into = "Vec<Condition>")]
+#[serde(try_from = "Vec<Wire>", into = "Vec<Condition>")]
 pub struct Conditions(Vec<Condition>);
 
 impl Conditions {
@@ -25,12 +27,8 @@ impl Conditions {
     pub fn new(mut all: Vec<Condition>) -> Result<Self, Invalid> {
         all.sort_by_cached_key(|condition| (rank(condition), condition.to_string()));
         all.dedup();
-        if all.len() > MOST_CONDITIONS {
-            return Err(Invalid(format!(
-                "{} conditions are more than {MOST_CONDITIONS}",
-                all.len()
-            )));
-        }
+        let patterns = all.iter().filter_map(|c| c.0.pattern()).count();
+        count(all.len(), patterns)?;
         let bytes: usize = all.iter().map(|c| c.to_string().len()).sum();
         if bytes > LONGEST_CONDITIONS {
             return Err(Invalid(format!(
@@ -73,8 +71,49 @@ impl Conditions {
     /// Whether a request fulfils them all.
     #[must_use]
     pub fn hold(&self, head: &Head<'_>) -> bool {
-        self.0.iter().all(|condition| condition.holds(head))
+        self.hold_within(head, &Work::of_request())
     }
+
+    /// As [`hold`](Self::hold), as far as there is `work` left.
+    pub(super) fn hold_within(&self, head: &Head<'_>, work: &Work) -> bool {
+        let mut all = self.0.iter();
+        all.all(|condition| condition.holds_within(head, work))
+    }
+
+    /// How many regular expressions each request of the port is tried against because of these:
+    /// none where one of them is looked up before.
+    pub(super) fn tried(&self) -> usize {
+        match self.0.iter().any(|condition| condition.0.is_looked_up()) {
+            true => 0,
+            false => self.patterns().count(),
+        }
+    }
+
+    /// Bytes that their regular expressions take.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.patterns().map(Pattern::memory).sum()
+    }
+
+    fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter().filter_map(|condition| condition.0.pattern())
+    }
+}
+
+/// Whether so many may be of one claim.
+fn count(conditions: usize, patterns: usize) -> Result<(), Invalid> {
+    if conditions > MOST_CONDITIONS {
+        return Err(Invalid(format!(
+            "{conditions} conditions are more than {MOST_CONDITIONS}"
+        )));
+    }
+    if patterns > MOST_PATTERNS_OF_CLAIM {
+        return Err(Invalid(format!(
+            "{patterns} regular expressions are more than the {MOST_PATTERNS_OF_CLAIM} that one \
+             intercept may have"
+        )));
+    }
+    Ok(())
 }
 
 /// What is looked up before what has to be tried.
@@ -91,11 +130,14 @@ fn rank(condition: &Condition) -> u8 {
     }
 }
 
-impl TryFrom<Vec<Condition>> for Conditions {
+impl TryFrom<Vec<Wire>> for Conditions {
     type Error = Invalid;
 
-    fn try_from(all: Vec<Condition>) -> Result<Self, Invalid> {
-        Self::new(all)
+    fn try_from(all: Vec<Wire>) -> Result<Self, Invalid> {
+        // Before any of them is compiled, which takes time.
+        count(all.len(), all.iter().filter(|one| one.is_pattern()).count())?;
+        let all = all.into_iter().map(Condition::try_from);
+        Self::new(all.collect::<Result<_, _>>()?)
     }
 }
 

@@ -23,6 +23,12 @@ pub(super) enum Wire {
     Method(String),
 }
 
+impl Wire {
+    pub(super) fn is_pattern(&self) -> bool {
+        matches!(self, Self::HeaderRegex(..) | Self::PathRegex(_))
+    }
+}
+
 impl TryFrom<Wire> for Condition {
     type Error = Invalid;
 

@@ -31,6 +31,12 @@ impl<'a> Head<'a> {
     /// The value of a header; several lines are one value (RFC 9110, 5.3; for cookies RFC 9113,
     /// 8.2.3), and the authority stands for the host (RFC 9113, 8.3.1).
     pub(super) fn value(&self, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+        self.value_up_to(name, usize::MAX)
+    }
+
+    /// As [`value`](Self::value), and none where it has more than `most` bytes: lines that would
+    /// make it longer are not even joined.
+    pub(super) fn value_up_to(&self, name: &HeaderName, most: usize) -> Option<Cow<'a, [u8]>> {
         let mut lines = self.headers.get_all(name).iter();
         let Some(first) = lines.next() else {
             let host = self.uri.authority().filter(|_| name == HOST)?;
@@ -42,6 +48,9 @@ impl<'a> Head<'a> {
             let all = value.to_mut();
             all.extend_from_slice(between);
             all.extend_from_slice(line.as_bytes());
+            if all.len() > most {
+                return None;
+            }
         }
         Some(value)
     }

@@ -6,13 +6,16 @@ use std::hash::Hash;
 use http::HeaderName;
 
 use super::condition::{Condition, Kind, begins_with, mine_header};
+use super::pattern::Work;
 use super::{Conditions, Head, MINE_BAGGAGE, baggage};
 
 /// The rules of one port, in their order: more conditions first, then the older.
 ///
 /// A rule stands where the condition is looked up that it shares with the fewest others (exact
 /// header, `--mine`, baggage, exact path, path prefix), so a thousand of these cost what one does.
-/// Those with nothing but regular expressions and methods are tried one after the other.
+/// Those with nothing but regular expressions and methods are tried one after the other; what all
+/// regular expressions may cost for one request is bounded, and [`super::room`] sees to it that
+/// those which are always tried stay within.
 #[derive(Debug)]
 pub struct RuleSet<T> {
     rules: Vec<Rule<T>>,
@@ -63,7 +66,7 @@ impl<T> RuleSet<T> {
         for (place, (conditions, _, value)) in (0..).zip(all) {
             let known = conditions
                 .iter()
-                .filter(|condition| is_looked_up(condition));
+                .filter(|condition| condition.0.is_looked_up());
             let by = known.min_by_key(|condition| shared[&condition.to_string()]);
             set.place(place, by);
             set.rules.push(Rule { conditions, value });
@@ -123,10 +126,14 @@ impl<T> RuleSet<T> {
     /// Where a request goes: the first rule, in their order, all of whose conditions hold.
     #[must_use]
     pub fn pick(&self, head: &Head<'_>) -> Option<&T> {
+        self.pick_within(head, &Work::of_request())
+    }
+
+    pub(super) fn pick_within(&self, head: &Head<'_>, work: &Work) -> Option<&T> {
         let mut best = u32::MAX;
         self.candidates(head, |places| {
             let before = places.iter().take_while(|place| **place < best);
-            let found = before.copied().find(|place| self.holds(*place, head));
+            let found = before.copied().find(|place| self.holds(*place, head, work));
             best = found.unwrap_or(best);
         });
         self.rules.get(best as usize).map(|rule| &rule.value)
@@ -134,15 +141,21 @@ impl<T> RuleSet<T> {
 
     /// All rules that hold for a request, in no order.
     pub fn each<'a>(&'a self, head: &Head<'_>, mut found: impl FnMut(&'a T)) {
+        let work = Work::of_request();
         self.candidates(head, |places| {
-            for place in places.iter().filter(|place| self.holds(**place, head)) {
+            for place in places
+                .iter()
+                .filter(|place| self.holds(**place, head, &work))
+            {
                 found(&self.rules[*place as usize].value);
             }
         });
     }
 
-    fn holds(&self, place: u32, head: &Head<'_>) -> bool {
-        self.rules[place as usize].conditions.hold(head)
+    fn holds(&self, place: u32, head: &Head<'_>, work: &Work) -> bool {
+        self.rules[place as usize]
+            .conditions
+            .hold_within(head, work)
     }
 
     /// The rules that stand where a condition holds, or might.
@@ -208,18 +221,6 @@ impl<T> RuleSet<T> {
                 take(values, Some(&*value), found);
             }
         }
-    }
-}
-
-/// Whether a condition is looked up by its value.
-fn is_looked_up(condition: &Condition) -> bool {
-    match &condition.0 {
-        Kind::Header(..)
-        | Kind::Mine(_)
-        | Kind::Baggage(..)
-        | Kind::Path(_)
-        | Kind::PathPrefix(_) => true,
-        Kind::HeaderMatches(..) | Kind::PathMatches(_) | Kind::Method(_) => false,
     }
 }
 

@@ -18,6 +18,8 @@ mod head;
 mod index;
 mod pattern;
 mod relation;
+mod room;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ pub use self::conditions::Conditions;
 pub use self::head::Head;
 pub use self::index::RuleSet;
 pub use self::relation::{Relation, Verdict};
+pub use self::room::room;
 
 /// The header that `--mine` looks at; it carries the value of whoever a request belongs to.
 pub const MINE_HEADER: &str = "x-kdev";
@@ -39,6 +42,13 @@ pub const MINE_BAGGAGE: &str = "kdev";
 pub const MOST_CLAIMS: usize = 500;
 /// Conditions of one claim.
 pub const MOST_CONDITIONS: usize = 16;
+/// Regular expressions among the conditions of one claim.
+pub const MOST_PATTERNS_OF_CLAIM: usize = 8;
+/// Regular expressions that each request of a port is tried against: those of claims without a
+/// condition that is looked up. They bound what a caller can make a request cost, to 0.9 ms.
+pub const MOST_PATTERNS: usize = 128;
+/// Those of one session on a port, so that nobody takes the room of all others.
+pub const MOST_PATTERNS_OF_SESSION: usize = 32;
 /// Bytes of one condition's name or value.
 pub const LONGEST_TEXT: usize = 256;
 /// Bytes that all conditions of one claim may have together, as they are sent.

@@ -78,7 +78,7 @@ fn leads_to(a: &Condition, b: &Condition) -> bool {
     match (&a.0, &b.0) {
         (a, b) if a == b => true,
         (Kind::Header(n, value), Kind::HeaderMatches(m, pattern)) => {
-            n == m && pattern.matches(value.as_bytes())
+            n == m && pattern.matches_text(value)
         }
         (Kind::Header(name, value), Kind::Mine(mine)) => *name == mine_header() && value == mine,
         (Kind::Header(name, text), Kind::Baggage(key, value)) => {
@@ -86,7 +86,7 @@ fn leads_to(a: &Condition, b: &Condition) -> bool {
                 && baggage::value_in(text, key).is_some_and(|found| found == value.as_str())
         }
         (Kind::Path(path), Kind::PathPrefix(prefix)) => begins_with(path, prefix),
-        (Kind::Path(path), Kind::PathMatches(pattern)) => pattern.matches(path.as_bytes()),
+        (Kind::Path(path), Kind::PathMatches(pattern)) => pattern.matches_text(path),
         (Kind::PathPrefix(longer), Kind::PathPrefix(prefix)) => begins_with(longer, prefix),
         _ => false,
     }
@@ -101,7 +101,7 @@ fn excludes_so(a: &Kind, b: &Kind) -> bool {
     match (a, b) {
         (Kind::Header(n, v), Kind::Header(m, w)) => n == m && v != w,
         (Kind::Header(n, value), Kind::HeaderMatches(m, pattern)) => {
-            n == m && !pattern.matches(value.as_bytes())
+            n == m && !pattern.matches_text(value)
         }
         (Kind::Header(name, value), Kind::Mine(mine)) => *name == mine_header() && value != mine,
         (Kind::Header(name, text), Kind::Baggage(key, value)) => {
@@ -113,7 +113,7 @@ fn excludes_so(a: &Kind, b: &Kind) -> bool {
         (Kind::Method(v), Kind::Method(w)) => v != w,
         (Kind::Path(v), Kind::Path(w)) => v != w,
         (Kind::Path(path), Kind::PathPrefix(prefix)) => !begins_with(path, prefix),
-        (Kind::Path(path), Kind::PathMatches(pattern)) => !pattern.matches(path.as_bytes()),
+        (Kind::Path(path), Kind::PathMatches(pattern)) => !pattern.matches_text(path),
         (Kind::PathPrefix(v), Kind::PathPrefix(w)) => !begins_with(v, w) && !begins_with(w, v),
         _ => false,
     }

@@ -455,3 +455,60 @@ async fn what_the_relay_does_not_know_it_says() {
     let told = ann.ask(&Ask::Look { port: 1 }).await;
     assert!(matches!(told, Tell::Refused { .. }), "{told:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_that_would_cost_everybody_are_refused_with_the_reason() {
+    let stage = Stage::set_up().await;
+    stage.pods("pods").await;
+    let mut of = Vec::new();
+    for owner in ["ann", "bob", "cy", "dan", "eve"] {
+        of.push(stage.kdev(owner, nobody().await).await);
+    }
+    let patterns = |id: &str| -> Vec<_> {
+        let all = (0..8).map(|n| Condition::header(&format!("x-h{n}~=.*{id}")));
+        all.map(Result::unwrap).collect()
+    };
+    let refused = |told: Tell, words: &str| match told {
+        Tell::Refused { reason, .. } => assert!(reason.contains(words), "{reason}"),
+        told => panic!("{told:?}"),
+    };
+    for kdev in &mut of[..4] {
+        for n in 0..4 {
+            let id = format!("{}-{n}", kdev.owner);
+            let told = kdev.attach(kdev.claim(&id, &patterns(&id))).await;
+            assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+        }
+        let more = kdev.claim("more", &patterns("more"));
+        refused(kdev.attach(more).await, "40 of this kdev's");
+    }
+    let eve = &mut of[4];
+    let one = [patterns("eve").remove(0)];
+    refused(
+        eve.attach(eve.claim("eve", &one)).await,
+        "129 of all people's",
+    );
+    // What is looked up first costs nobody else anything.
+    let both = [&one[..], &[Condition::mine("eve").unwrap()]].concat();
+    let told = eve.attach(eve.claim("eve", &both)).await;
+    assert!(matches!(told, Tell::Attached { .. }), "{told:?}");
+    // Nor is there room without end in memory.
+    let mut large = patterns("large");
+    for (n, one) in large.iter_mut().enumerate() {
+        *one = Condition::header(&format!("x-h{n}~=.*a[ab]{{8}}{n}")).unwrap();
+    }
+    let mut taken = 0;
+    let why = loop {
+        let id = format!("large-{taken}");
+        let mut all = large.clone();
+        all.push(Condition::header(&format!("x-user: {taken}")).unwrap());
+        match eve.attach(eve.claim(&id, &all)).await {
+            Tell::Attached { .. } => taken += 1,
+            Tell::Refused { reason, .. } => break reason,
+            told => panic!("{told:?}"),
+        }
+    };
+    assert!(why.contains("8 MiB"), "{why}");
+    assert!(taken > 15, "{taken}");
+    let (_, answer) = stage.get("/", &[("x-h0", &"a".repeat(4000))]).await;
+    assert!(answer.contains("pods GET"), "{answer}");
+}
