@@ -142,7 +142,11 @@ async fn exit_codes_are_the_childs_or_say_who_failed() {
         text(&output.stderr)
     );
     assert_eq!(
-        stage.output("dev", &["forward", "web"]).await.status.code(),
+        stage
+            .output("dev", &["forward", "web:"])
+            .await
+            .status
+            .code(),
         Some(2)
     );
     assert_eq!(

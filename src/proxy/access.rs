@@ -109,7 +109,7 @@ pub fn is_same_user(peer: SocketAddr, local: Option<SocketAddr>) -> bool {
 
 /// The same for the sender of datagrams that come to `local`.
 #[cfg(target_os = "linux")]
-fn is_same_users_socket(peer: SocketAddr, local: SocketAddr) -> bool {
+pub(super) fn is_same_users_socket(peer: SocketAddr, local: SocketAddr) -> bool {
     use super::peer::{Kind, owner};
     is_ours(peer, owner(Kind::Udp, peer, local))
 }
@@ -140,7 +140,7 @@ pub fn is_same_user(_: SocketAddr, _: Option<SocketAddr>) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_same_users_socket(_: SocketAddr, _: SocketAddr) -> bool {
+pub(super) fn is_same_users_socket(_: SocketAddr, _: SocketAddr) -> bool {
     true
 }
 
