@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use super::complete::Offer;
 use super::{SettingFlags, complete, output, signalled};
 use crate::app::forward::{Forwarding, Spec};
 use crate::config::{Config, Given, on};
@@ -30,7 +31,7 @@ pub(super) struct ForwardArgs {
     settings: SettingFlags<{ on::FORWARD }>,
     /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT. As for kubectl, a
     /// port may follow as `[LOCAL:]PORT`
-    #[arg(required = true, value_name = "SERVICE[:PORT][=LOCAL]", add = complete::targets())]
+    #[arg(required = true, value_name = "SERVICE[:PORT][=LOCAL]", add = complete::targets(Offer::All))]
     ports: Vec<String>,
     /// Print one line of JSON with the ports once ready
     #[arg(long)]
