@@ -142,9 +142,20 @@ async fn exit_codes_are_the_childs_or_say_who_failed() {
         text(&output.stderr)
     );
     assert_eq!(
-        stage.output("dev", &["forward", "web"]).await.status.code(),
+        stage
+            .output("dev", &["forward", "web:"])
+            .await
+            .status
+            .code(),
         Some(2)
     );
+    // A flag that there is not is no command.
+    let output = stage
+        .output("dev", &["run", "--namespce", "x", "--", "true"])
+        .await;
+    let shown = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    assert!(shown.contains("'--namespace'"), "{shown}");
     assert_eq!(
         stage
             .output("dev", &["run", "--via", "pigeon", "x"])

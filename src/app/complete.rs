@@ -5,13 +5,17 @@
 
 use std::time::Duration;
 
+use super::intercept::owner;
 use crate::config::Config;
 use crate::k8s::client::UNSAID;
+use crate::k8s::redirect::list::{self, Scope};
 use crate::k8s::{Client, kubeconfig, listing};
 use crate::task::Tasks;
 
 /// How long a user waits for a tab key.
 const PATIENCE: Duration = Duration::from_millis(1000);
+/// How many namespaces are asked one by one for a Service: what an API server answers at once.
+const MOST_ASKED: usize = 16;
 
 /// The kubeconfig's contexts.
 #[must_use]
@@ -28,8 +32,38 @@ pub async fn namespaces(config: &Config) -> Vec<String> {
     in_time(names).await
 }
 
+/// The ids and the Services of one's own intercepts.
+pub async fn intercepts(config: &Config) -> Vec<String> {
+    let own = owner(config);
+    in_time(async {
+        let tasks = Tasks::new();
+        let client = client(config, &tasks).await?;
+        let scope = Scope::Namespace(client.namespace().to_owned());
+        let mut out = Vec::new();
+        for found in list::list(&client, &scope).await.ok()? {
+            let ids = found.claims.iter().filter(|claim| claim.owner == own);
+            let before = out.len();
+            out.extend(ids.map(|claim| claim.id.clone()));
+            if out.len() > before {
+                out.push(found.service);
+            }
+        }
+        Some(out)
+    })
+    .await
+}
+
+/// Which Services are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// All.
+    All,
+    /// Those that can be intercepted.
+    Interceptable,
+}
+
 /// What may follow `typed`, which is the beginning of `SERVICE:PORT` or `SERVICE.NAMESPACE:PORT`.
-pub async fn targets(config: &Config, typed: &str) -> Vec<String> {
+pub async fn targets(config: &Config, typed: &str, offer: Offer) -> Vec<String> {
     in_time(async {
         let tasks = Tasks::new();
         let client = client(config, &tasks).await?;
@@ -53,7 +87,7 @@ pub async fn targets(config: &Config, typed: &str) -> Vec<String> {
         let mut out = Vec::new();
         for service in services {
             let name = format!("{}{suffix}", service.name);
-            if port && name != host {
+            if port && name != host || offer == Offer::Interceptable && !service.interceptable {
                 continue;
             }
             for (named, number) in &service.ports {
@@ -68,9 +102,25 @@ pub async fn targets(config: &Config, typed: &str) -> Vec<String> {
     .await
 }
 
-/// `SERVICE.NAMESPACE:` for every namespace with that beginning.
+/// `SERVICE.NAMESPACE:` for every namespace with that beginning that has the Service.
 async fn in_namespaces(client: &Client, service: &str, begun: &str) -> Vec<String> {
-    let namespaces = known_namespaces(client).await;
+    if !is_label(service) {
+        return Vec::new();
+    }
+    let namespaces = match listing::namespaces_with(client, service).await {
+        Ok(Some(namespaces)) => namespaces,
+        Ok(None) => {
+            let known = known_namespaces(client).await.into_iter();
+            let known = known.filter(|ns| ns.starts_with(begun)).take(MOST_ASKED);
+            let asked = known.map(|namespace| async {
+                let has = listing::has_service(client, &namespace, service).await;
+                has.then_some(namespace)
+            });
+            let asked = futures_util::future::join_all(asked).await;
+            asked.into_iter().flatten().collect()
+        }
+        Err(_) => return Vec::new(),
+    };
     let alike = namespaces.into_iter().filter(|ns| ns.starts_with(begun));
     alike.map(|ns| format!("{service}.{ns}:")).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 
-use super::registry;
+use super::registry::{self, Report};
 use super::share::{self, before};
 pub use super::share::{Inherited, inherited};
 use crate::config::Config;
@@ -15,13 +15,30 @@ use crate::upstream::BEFORE;
 pub type Changes = BTreeMap<String, Option<String>>;
 
 /// The variables that `kdev run` would set beside the running `kdev connect` of `config`, and one
-/// more that keeps what they replace.
+/// more that keeps what they replace. Where the user said nothing of it (`any`), the only one that
+/// runs will do, and `note` says which that is.
 ///
 /// # Errors
 /// When no such `kdev connect` runs.
-pub async fn set(config: &Config, inherited: &Inherited) -> anyhow::Result<Changes> {
-    let Some((lease, lends)) = share::borrow(config).await else {
-        bail!("{}", nothing_runs().await);
+pub async fn set(
+    config: &Config,
+    inherited: &Inherited,
+    any: bool,
+    note: impl FnOnce(&str),
+) -> anyhow::Result<Changes> {
+    let (lease, lends) = match share::borrow(config).await {
+        Some(borrowed) => borrowed,
+        None => {
+            let only = if any { share::only().await } else { None };
+            let Some((lease, lends)) = only else {
+                bail!("{}", nothing_runs().await);
+            };
+            note(&format!(
+                "the only `kdev connect` that runs is of {}",
+                described(&lease.report)
+            ));
+            (lease, lends)
+        }
     };
     // Refused here, where it can be said; elsewhere it counts as nothing.
     before(inherited)?;
@@ -57,21 +74,27 @@ pub fn unset(inherited: &Inherited) -> anyhow::Result<Changes> {
         .collect())
 }
 
+fn described(report: &Report) -> String {
+    format!(
+        "context {} namespace {} (pid {})",
+        report.context, report.namespace, report.pid
+    )
+}
+
 async fn nothing_runs() -> String {
     let running = registry::lenders().await.unwrap_or_default();
     let running: Vec<String> = running
         .iter()
         .map(|lease| &lease.report)
-        .map(|r| {
-            format!(
-                "context {} namespace {} (pid {})",
-                r.context, r.namespace, r.pid
-            )
-        })
+        .map(described)
         .collect();
     let others = match running.as_slice() {
         [] => String::new(),
-        list => format!(", only others, of {}", list.join(", ")),
+        [other] => format!(", only one of {other}"),
+        several => format!(
+            ", only several others, of {} (say which with --context and --namespace)",
+            several.join(", ")
+        ),
     };
     format!(
         "no `kdev connect` with the same settings and proxy variables runs{others}; start `kdev \

@@ -1,113 +1,38 @@
 //! `kdev forward`: plain local ports for programs that know no proxy. Each connection is dialled
 //! anew, so a port outlives the pods behind it.
 
-use std::fmt;
+mod place;
+mod spec;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::bail;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, debug_span, warn};
 
+use self::place::Place;
+pub(super) use self::place::named_port;
+use self::spec::suffix;
+pub use self::spec::{Named, PortName, Spec};
 use super::Session;
 use super::registry::{Listening, Registration};
 use super::said::Said;
-use super::session::Dialer;
-use crate::addr::{Host, Target, split_port};
+use super::session::DialerOf;
+use crate::addr::{Protocol, Target};
 use crate::config::Config;
-use crate::dial::{Dial, DialError, Notes, Way};
+use crate::dial::{Dial, DialError, DialRelay as _, DialUdp, Notes, Resolve, Way};
 use crate::io::user::is_same_user;
 use crate::io::{Io as _, accept, splice};
 use crate::k8s::portforward::PodReset;
+use crate::proxy::serve_datagrams;
+use crate::task::Tasks;
 
 /// Connections that one port serves at a time.
 const MAX_CONNECTIONS: usize = 1024;
-
-/// What a user asks for: `SERVICE:PORT[=[ADDRESS:]LOCAL_PORT]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// The Service, or any other host.
-    pub host: Host,
-    /// The port's number or name.
-    pub port: PortName,
-    /// The local address; loopback when the user names none.
-    pub ip: IpAddr,
-    /// The local port; `None` for the same number as the Service's.
-    pub local_port: Option<u16>,
-}
-
-/// A port as the user names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PortName {
-    /// A number.
-    Number(u16),
-    /// A name that the Service's port has.
-    Name(String),
-}
-
-impl FromStr for PortName {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text.parse::<u16>() {
-            Ok(0) => Err(()),
-            Ok(number) => Ok(Self::Number(number)),
-            Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => Err(()),
-            Err(_) => Ok(Self::Name(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for PortName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Name(name) => f.write_str(name),
-        }
-    }
-}
-
-impl FromStr for Spec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let usage = || format!("{text:?} is not SERVICE:PORT or SERVICE:PORT=LOCAL_PORT");
-        let (remote, local) = match text.split_once('=') {
-            Some((remote, local)) => (remote, Some(local)),
-            None => (text, None),
-        };
-        // What kubectl users type: "svc/web:80".
-        let remote = ["svc/", "service/", "services/"]
-            .iter()
-            .find_map(|prefix| remote.strip_prefix(prefix))
-            .unwrap_or(remote);
-        let (host, port) = split_port(remote);
-        let port = port.filter(|port| !port.is_empty()).ok_or_else(usage)?;
-        let port = port.parse().map_err(|()| usage())?;
-        let host = host.parse::<Host>().map_err(|e| e.to_string())?;
-        let (ip, local_port) = match local {
-            None => (Ipv4Addr::LOCALHOST.into(), None),
-            Some(local) => match local.parse::<u16>() {
-                Ok(port) => (Ipv4Addr::LOCALHOST.into(), Some(port)),
-                Err(_) => {
-                    let address: SocketAddr = local.parse().map_err(|_| {
-                        format!("{local:?} is neither a local port nor ADDRESS:PORT")
-                    })?;
-                    (address.ip(), Some(address.port()))
-                }
-            },
-        };
-        Ok(Self {
-            host,
-            port,
-            ip,
-            local_port,
-        })
-    }
-}
 
 /// One local port and where it leads.
 #[derive(Clone, Debug)]
@@ -116,7 +41,20 @@ pub struct Forwarded {
     pub local: SocketAddr,
     /// What they reach.
     pub target: Target,
+    /// What is spoken with it.
+    pub protocol: Protocol,
 }
+
+impl Forwarded {
+    /// What it leads to, as users write it.
+    #[must_use]
+    pub fn leads_to(&self) -> String {
+        format!("{}{}", self.target, suffix(self.protocol))
+    }
+}
+
+/// What serves a port, once all of them could be opened.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Local ports that lead into the cluster.
 pub struct Forwarding {
@@ -133,33 +71,22 @@ impl Forwarding {
     /// When the cluster cannot be reached, a port has no such name, or a local port is taken.
     pub async fn open(config: &Config, specs: &[Spec]) -> anyhow::Result<Self> {
         let session = Session::open(config).await?;
-        let dialer = session.dialer(true);
-        let mut notes = Vec::new();
-        let mut ports = Vec::new();
-        let mut listeners = Vec::new();
+        let mut opening = Opening {
+            session: &session,
+            ports: Vec::new(),
+            serving: Vec::new(),
+            notes: Vec::new(),
+        };
         for spec in specs {
-            let target = target(&session, spec).await?;
-            notes.extend(look(&dialer, &target).await?);
-            if !spec.ip.is_loopback() {
-                notes.push(format!(
-                    "everybody who reaches {} may use the port for {target}",
-                    spec.ip
-                ));
-            }
-            let listener = listen(spec, target.port).await?;
-            ports.push(Forwarded {
-                local: listener.local_addr()?,
-                target,
-            });
-            listeners.push(listener);
+            opening.open(spec).await?;
         }
-        for (listener, port) in listeners.into_iter().zip(&ports) {
-            let served = serve(
-                listener,
-                port.clone(),
-                dialer.clone(),
-                session.tasks.clone(),
-            );
+        let Opening {
+            ports,
+            serving,
+            notes,
+            ..
+        } = opening;
+        for served in serving {
             session.tasks.spawn(served);
         }
         let listening = ports
@@ -167,7 +94,7 @@ impl Forwarding {
             .map(|port| Listening {
                 purpose: "forward".to_owned(),
                 address: port.local.to_string(),
-                target: Some(port.target.to_string()),
+                target: Some(port.leads_to()),
             })
             .collect();
         let registration = session.register("forward", listening, None);
@@ -206,93 +133,156 @@ impl Forwarding {
     }
 }
 
-/// Turns a port's name into its number; a number is taken as it is.
-async fn target(session: &Session, spec: &Spec) -> anyhow::Result<Target> {
-    let port = match &spec.port {
-        PortName::Number(number) => *number,
-        PortName::Name(name) => named_port(session, &spec.host, name).await?,
-    };
-    Ok(Target::new(spec.host.clone(), port))
+/// Ports that are being opened.
+struct Opening<'a> {
+    session: &'a Session,
+    ports: Vec<Forwarded>,
+    serving: Vec<Serving>,
+    notes: Vec<String>,
 }
 
-/// The number of the Service port `name` of `host`.
-pub(super) async fn named_port(session: &Session, host: &Host, name: &str) -> anyhow::Result<u16> {
-    let Host::Name(text) = host else {
-        bail!("only Services have named ports; write the number instead of {name:?}");
-    };
-    let services = session.catalog.services_named(host);
-    for service in &services {
-        if let Some(number) = session.catalog.learn_named_port(service, name).await {
-            return Ok(number);
-        }
-    }
-    let Some(service) = services.first() else {
-        bail!("{text} is not the name of a Service; write the number instead of {name:?}");
-    };
-    bail!(
-        "Service {} in namespace {} has no port named {name:?}, or does not exist",
-        service.name,
-        service.namespace
-    )
-}
-
-/// Whether the target leads anywhere now: an error where it never will, a remark where it may
-/// later.
-async fn look(dialer: &Dialer, target: &Target) -> anyhow::Result<Option<String>> {
-    let decision = dialer.decide(target, &mut Notes::off()).await;
-    match decision.way {
-        Way::Cluster(_) | Way::Relay(..) => Ok(None),
-        // Pods come and go, and so do ways to the cluster.
-        Way::Failed(
-            error @ (DialError::Unreachable { .. }
-            | DialError::TimedOut { .. }
-            | DialError::Cluster { .. }),
-        ) => Ok(Some(error.to_string())),
-        Way::Failed(error) => Err(error.into()),
-        Way::Laptop if decision.rule.is_some() || !decision.aliases.is_empty() => Ok(None),
-        Way::Laptop => {
-            let host = &target.host;
-            bail!("{host} is neither a Service nor a pod that this user may see in the cluster")
-        }
-    }
-}
-
-async fn listen(spec: &Spec, port: u16) -> anyhow::Result<TcpListener> {
-    let local = SocketAddr::new(spec.ip, spec.local_port.unwrap_or(port));
-    TcpListener::bind(local).await.map_err(|e| {
-        let name = format!("{}:{}", spec.host, spec.port);
-        let fix = match e.kind() {
-            io::ErrorKind::AddrInUse => "the port is taken",
-            io::ErrorKind::PermissionDenied => "ports below 1024 may need root",
-            io::ErrorKind::AddrNotAvailable => {
-                return anyhow::anyhow!(
-                    "cannot listen on {local} for {name}: {} is no address of this machine; \
-                     leave it out for 127.0.0.1",
-                    local.ip()
-                );
+impl Opening<'_> {
+    /// Finds where one leads, and listens for it.
+    async fn open(&mut self, spec: &Spec) -> anyhow::Result<()> {
+        let place = match place::find(self.session, spec).await? {
+            Place::Named(target) => {
+                let dialer = self.session.dialer(true);
+                if self.look(&dialer, &target, spec).await? {
+                    return self.listen(dialer, target, spec).await;
+                }
+                place::pod_instead(self.session, spec).await?
             }
-            _ => {
-                let what = format!("cannot listen on {local} for {name}");
-                return anyhow::Error::new(e).context(what);
+            pods @ Place::Pods(..) => Some(pods),
+        };
+        let Some(Place::Pods(picked, target)) = place else {
+            bail!(
+                "{} is neither a Service nor a pod that this user may see in the cluster",
+                spec.what
+            );
+        };
+        let dialer = self.session.dialer_to(picked);
+        self.look(&dialer, &target, spec).await?;
+        self.listen(dialer, target, spec).await
+    }
+
+    /// Whether the target leads into the cluster; an error where it never will, a remark where it
+    /// may later.
+    async fn look<R: Resolve>(
+        &mut self,
+        dialer: &DialerOf<R>,
+        target: &Target,
+        spec: &Spec,
+    ) -> anyhow::Result<bool> {
+        let off = &mut Notes::off();
+        let decision = dialer.decide_for(target, spec.protocol, off).await;
+        let relay = self.session.relay.as_ref();
+        // Datagrams have no other way, and one that may not come is nothing to wait for.
+        let no_relay = relay.is_none_or(|relay| relay.hopeless().is_some());
+        let declared = match decision.way {
+            Way::Cluster(endpoints) | Way::Relay(_, Some(endpoints)) => {
+                endpoints.declared || endpoints.service.is_none()
+            }
+            Way::Relay(_, None) => true,
+            Way::Failed(error @ DialError::Unreachable { .. })
+                if no_relay && spec.protocol == Protocol::Udp =>
+            {
+                return Err(error.into());
+            }
+            // Pods come and go, and so do ways to the cluster.
+            Way::Failed(
+                error @ (DialError::Unreachable { .. }
+                | DialError::TimedOut { .. }
+                | DialError::Cluster { .. }),
+            ) => {
+                self.notes.push(error.to_string());
+                false
+            }
+            Way::Failed(error) => return Err(error.into()),
+            Way::Laptop => return Ok(decision.rule.is_some() || !decision.aliases.is_empty()),
+        };
+        if !declared && decision.aliases.is_empty() {
+            let remark = place::undeclared(self.session, target, spec.protocol).await;
+            self.notes.extend(remark);
+        }
+        Ok(true)
+    }
+
+    /// Listens on its local port.
+    async fn listen<D: Dial + DialUdp>(
+        &mut self,
+        dialer: D,
+        target: Target,
+        spec: &Spec,
+    ) -> anyhow::Result<()> {
+        let tasks = self.session.tasks.clone();
+        let local = SocketAddr::new(spec.ip, spec.local_port.unwrap_or(target.port));
+        let refused = |error| cannot_listen(error, local, &target, spec);
+        let protocol = spec.protocol;
+        let (local, serving): (SocketAddr, Serving) = match protocol {
+            Protocol::Udp => {
+                let socket = UdpSocket::bind(local).await.map_err(refused)?;
+                let stats = self.session.stats.clone();
+                let local = socket.local_addr()?;
+                let serving = serve_datagrams(socket, target.clone(), dialer, stats, tasks);
+                (local, Box::pin(serving))
+            }
+            Protocol::Tcp | Protocol::Sctp => {
+                let listener = TcpListener::bind(local).await.map_err(refused)?;
+                let local = listener.local_addr()?;
+                let serving = serve(listener, target.clone(), dialer, tasks);
+                (local, Box::pin(serving))
             }
         };
-        let other = if local.port() < 1024 {
-            8000 + local.port()
-        } else {
-            0
-        };
-        anyhow::anyhow!(
-            "cannot listen on {local} for {name}: {fix}; `{name}={other}` takes {}",
-            if other == 0 {
-                "any free port".to_owned()
-            } else {
-                format!("port {other}")
-            }
-        )
-    })
+        if !spec.ip.is_loopback() {
+            self.notes.push(format!(
+                "everybody who reaches {} may use the port for {target}",
+                spec.ip
+            ));
+        }
+        self.serving.push(serving);
+        self.ports.push(Forwarded {
+            local,
+            target,
+            protocol,
+        });
+        Ok(())
+    }
 }
 
-async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: crate::task::Tasks) {
+/// Why there is no local port, and what to write instead.
+fn cannot_listen(
+    error: io::Error,
+    local: SocketAddr,
+    target: &Target,
+    spec: &Spec,
+) -> anyhow::Error {
+    let name = Spec {
+        port: Some(PortName::Number(target.port)),
+        ..spec.clone()
+    };
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is taken",
+        io::ErrorKind::PermissionDenied => "ports below 1024 may need root",
+        io::ErrorKind::AddrNotAvailable => {
+            return anyhow::anyhow!(
+                "cannot listen on {local} for {name}: {} is no address of this machine; leave it \
+                 out for 127.0.0.1",
+                local.ip()
+            );
+        }
+        _ => {
+            let what = format!("cannot listen on {local} for {name}");
+            return anyhow::Error::new(error).context(what);
+        }
+    };
+    let (other, takes) = match local.port() {
+        port @ ..1024 => (8000 + port, format!("port {}", 8000 + port)),
+        _ => (0, "any free port".to_owned()),
+    };
+    anyhow::anyhow!("cannot listen on {local} for {name}: {fix}; `{name}={other}` takes {takes}")
+}
+
+async fn serve<D: Dial>(listener: TcpListener, target: Target, dialer: D, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let said = Arc::new(Said::default());
     let accepting = async {
@@ -301,7 +291,7 @@ async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: cr
                 return;
             };
             let (app, peer) = accept(&listener).await;
-            let (dialer, target, said) = (dialer.clone(), port.target.clone(), said.clone());
+            let (dialer, target, said) = (dialer.clone(), target.clone(), said.clone());
             let span = debug_span!("conn", %peer, %target);
             let connection = async move {
                 carry(app, peer, &target, &dialer, &said).await;
@@ -317,11 +307,11 @@ async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: cr
     }
 }
 
-async fn carry(
+async fn carry<D: Dial>(
     mut app: TcpStream,
     peer: SocketAddr,
     target: &Target,
-    dialer: &Dialer,
+    dialer: &D,
     said: &Said,
 ) {
     // Of one kind once, however its figures differ.
@@ -354,42 +344,5 @@ async fn carry(
             (None, Some(reset)) => warn_of("reset", &reset.to_string()),
             (None, None) => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(text: &str) -> Spec {
-        text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
-    }
-
-    #[test]
-    fn specs_as_users_write_them() {
-        let pg = spec("pg.shop:5432");
-        assert_eq!(pg.host, Host::Name("pg.shop".into()));
-        assert_eq!(pg.port, PortName::Number(5432));
-        assert_eq!((pg.ip, pg.local_port), (Ipv4Addr::LOCALHOST.into(), None));
-        assert_eq!(spec("web:http=8080").port, PortName::Name("http".into()));
-        assert_eq!(spec("web:http=8080").local_port, Some(8080));
-        assert_eq!(spec("svc/web:80"), spec("web:80"));
-        assert_eq!(
-            spec("web:80=0.0.0.0:8080").ip,
-            IpAddr::from(Ipv4Addr::UNSPECIFIED)
-        );
-        assert_eq!(spec("[fd00::1]:80=0").local_port, Some(0));
-        for text in [
-            "web",
-            "web:",
-            ":80",
-            "web:0",
-            "web:99999",
-            "web:80=x",
-            "web:80=",
-            "a b:80",
-        ] {
-            assert!(text.parse::<Spec>().is_err(), "{text}");
-        }
     }
 }

@@ -47,11 +47,12 @@ impl Found {
     }
 }
 
-/// The intercepted Services of the session's namespace, or with `all` of all that the user may see.
+/// The intercepted Services of the session's namespace, or with `all` of all that the user may see;
+/// with an `owner` only those of theirs.
 ///
 /// # Errors
 /// When the cluster cannot be asked, or the user may look nowhere.
-pub async fn list(config: &Config, all: bool) -> anyhow::Result<Vec<Found>> {
+pub async fn list(config: &Config, all: bool, owner: Option<&str>) -> anyhow::Result<Vec<Found>> {
     let place = Place::open(config).await?;
     let mut found = place.find(all).await?;
     let left: BTreeSet<String> = found
@@ -73,6 +74,13 @@ pub async fn list(config: &Config, all: bool) -> anyhow::Result<Vec<Found>> {
         }
     }
     place.close().await;
+    if let Some(owner) = owner {
+        for one in &mut found {
+            one.on_record.claims.retain(|claim| claim.owner == owner);
+        }
+        // What has no claim, or cannot be read, is nobody's.
+        found.retain(|one| !one.on_record.claims.is_empty());
+    }
     Ok(found)
 }
 
@@ -99,6 +107,8 @@ pub struct Leave {
     pub all: bool,
     /// Also those of others, who are told.
     pub force: bool,
+    /// Whose, where it is not the user's own name that they have.
+    pub owner: Option<String>,
 }
 
 /// Ends intercepts. Calls `tell` after each Service.
@@ -111,7 +121,7 @@ pub async fn leave(
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> anyhow::Result<Vec<Put>> {
     let place = Place::open(config).await?;
-    let by = owner(config);
+    let by = what.owner.clone().unwrap_or_else(|| owner(config));
     let found = place.find(false).await?;
     let chosen = choose(&found, what, &by, place.client.namespace());
     let ids: BTreeSet<String> = match chosen {
@@ -208,6 +218,8 @@ pub struct Restore {
     pub all: bool,
     /// Also what somebody still claims.
     pub force: bool,
+    /// Whose, where it is not the user's own name that they have: others' stay, also by `force`.
+    pub owner: Option<String>,
 }
 
 /// Gives Services back that nobody claims any more, and cleans up after them: claims that the relay
@@ -222,8 +234,12 @@ pub async fn restore(
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> anyhow::Result<Vec<Put>> {
     let place = Place::open(config).await?;
-    let by = owner(config);
-    let meant = |found: &Intercepted| what.service.as_ref().is_none_or(|s| *s == found.service);
+    let by = what.owner.clone().unwrap_or_else(|| owner(config));
+    let is_theirs = |claim: &Claim| what.owner.as_ref().is_none_or(|own| *own == claim.owner);
+    let meant = |found: &Intercepted| {
+        what.service.as_ref().is_none_or(|s| *s == found.service)
+            && (what.owner.is_none() || found.claims.iter().any(is_theirs))
+    };
     let mut found = place.find(what.all).await?;
     let began = Instant::now();
     let is_own = |claim: &Claim| claim.owner == by;
@@ -246,11 +262,12 @@ pub async fn restore(
             .filter(|f| meant(&f.on_record))
             .cloned()
             .collect();
-        place.oust(&meant, &by, |_| true).await;
+        place.oust(&meant, &by, is_theirs).await;
     }
     let gone: BTreeSet<&str> = found
         .iter()
         .flat_map(|one| one.on_record.claims.iter().map(move |claim| (one, claim)))
+        .filter(|(_, claim)| is_theirs(claim))
         .filter(|(one, claim)| match one.life(claim) {
             Some(Life::Gone) => true,
             Some(Life::Dead | Life::Silent) => is_own(claim),
@@ -258,7 +275,9 @@ pub async fn restore(
         })
         .map(|(_, claim)| claim.id.as_str())
         .collect();
-    let ends = |_: &Intercepted, claim: &Claim| what.force || gone.contains(claim.id.as_str());
+    let ends = |_: &Intercepted, claim: &Claim| {
+        what.force && is_theirs(claim) || gone.contains(claim.id.as_str())
+    };
     let scope = place.scope(what.all);
     let done = sweep::put_back(&place.client, &scope, &by, &meant, &ends, tell).await;
     let left = match &done {
@@ -494,6 +513,7 @@ mod tests {
                 what: what.map(str::to_owned),
                 all: all_of_them,
                 force,
+                owner: None,
             };
             choose(&all, &what, "ada", "shop").map(|ids| ids.into_iter().collect::<Vec<_>>())
         };

@@ -185,7 +185,9 @@ async fn ask(session: &Session, question: &Question) -> anyhow::Result<Answer> {
     }
     let port = match &question.port {
         Some(PortName::Number(number)) => *number,
-        Some(PortName::Name(name)) => named_port(session, &question.host, name).await?,
+        Some(PortName::Name(name)) => {
+            named_port(session, &question.host, name, question.protocol).await?
+        }
         None => any_port(session, question, &mut notes),
     };
     let asked = Target::new(question.host.clone(), port);

@@ -206,6 +206,7 @@ async fn run_container(
         if code != 0 || !started.detached() {
             return Ok(code);
         }
+        observer.note(&started.stays());
         match signals::unless_told(started.follow()).await? {
             Ok(code) => Ok(code?),
             Err(number) => {

@@ -13,6 +13,7 @@ use crate::addr::ClusterDomain;
 use crate::config::Config;
 use crate::dial::{Answered, Laptop, Router, Routes, Via};
 use crate::dns;
+use crate::k8s::catalog::Picked;
 use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::{Catalog, Client, ClientError, discovery, relay};
 use crate::proxy::Stats;
@@ -32,7 +33,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 const FIRST_TUNNEL: Duration = Duration::from_secs(15);
 
 /// What sends each dial to the cluster or to the laptop's network.
-pub type Dialer = Router<Catalog, PortForward, Upstream, Pool>;
+pub type Dialer = DialerOf<Catalog>;
+/// What carries dials, wherever `R` finds that they lead.
+pub type DialerOf<R> = Router<R, PortForward, Upstream, Pool>;
 
 /// A way into a cluster.
 pub struct Session {
@@ -123,6 +126,14 @@ impl Session {
             .with_relay(self.relay.clone(), self.via)
             .with_routes(self.routes.clone())
             .with_answered(self.answered.clone())
+    }
+
+    /// Dials for the laptop's own programs that lead to `picked` pods, whatever their target is
+    /// called: no rule for names applies.
+    #[must_use]
+    pub fn dialer_to(&self, picked: Picked) -> DialerOf<Picked> {
+        let laptop = Upstream::new(Laptop { loopback: true }, self.proxies.clone());
+        Router::new(picked, self.pods.clone(), laptop).with_relay(self.relay.clone(), self.via)
     }
 
     /// The way to the cluster's DNS, for the names that the user leaves to it.

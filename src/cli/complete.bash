@@ -22,4 +22,5 @@ _kdev() {
         compopt -o nospace 2> /dev/null
     fi
 }
-complete -o bashdefault -o default -F _kdev kdev
+# Files are among the answers where they belong: bash must not add its own.
+complete -F _kdev kdev

@@ -1,15 +1,19 @@
 //! `kdev completions`, and the answers to what its scripts ask.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::CompleteEnv;
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::{
+    ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
+};
 use clap_complete::env::Shells;
 
 use super::Cli;
 use crate::app::complete;
-use crate::config::{self, Config, Given, Place, SETTINGS, Setting, on};
+pub(super) use crate::app::complete::Offer;
+use crate::config::{self, Config, Given, Kind, Place, SETTINGS, Setting, on};
 
 /// The variable by which a script asks for completions.
 const VARIABLE: &str = "KDEV_COMPLETE";
@@ -93,18 +97,68 @@ pub(super) fn values_of(setting: &Setting) -> Option<ArgValueCompleter> {
             let names = config.map(|config| wait(complete::namespaces(&config)));
             candidates(typed, names.unwrap_or_default())
         })),
+        _ if setting.kind == Kind::Path => Some(ArgValueCompleter::new(PathCompleter::any())),
         _ => None,
     }
 }
 
 /// What completes `SERVICE:PORT`.
-pub(super) fn targets() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| {
+pub(super) fn targets(offer: Offer) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |typed: &OsStr| {
         let Some((config, text)) = config_without("").zip(typed.to_str()) else {
             return Vec::new();
         };
-        candidates(typed, wait(complete::targets(&config, text)))
+        candidates(typed, wait(complete::targets(&config, text, offer)))
     })
+}
+
+/// What completes one's own intercepts.
+pub(super) fn intercepts() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let own = config_without("").map(|config| wait(complete::intercepts(&config)));
+        candidates(typed, own.unwrap_or_default())
+    })
+}
+
+/// What completes a command and its arguments: programs, then files.
+pub(super) fn command() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let is_path = typed.to_string_lossy().contains('/');
+        match is_first(&words) && !is_path {
+            true => candidates(typed, programs()),
+            false => PathCompleter::any().complete(typed),
+        }
+    })
+}
+
+/// Whether the last of `words` (`kdev -- kdev run … -- WORD`) is the command itself.
+fn is_first(words: &[OsString]) -> bool {
+    let line = words.iter().position(|word| word == "--");
+    let line = line.map_or(&[][..], |at| &words[at + 1..]);
+    match line.iter().rposition(|word| word == "--") {
+        Some(at) => at + 2 == line.len(),
+        // Without it a command may begin wherever no other word stands.
+        None => line.iter().skip(2).rev().skip(1).all(|word| {
+            let word = word.to_string_lossy();
+            word.starts_with('-')
+        }),
+    }
+}
+
+/// The names of the programs in the folders of PATH.
+fn programs() -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).filter_map(|folder| folder.read_dir().ok());
+    let files = folders.flatten().flatten().filter(|file| {
+        let about = std::fs::metadata(file.path());
+        about.is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    });
+    let names: BTreeSet<String> = files
+        .filter_map(|file| file.file_name().into_string().ok())
+        .collect();
+    names.into_iter().collect()
 }
 
 fn candidates(typed: &OsStr, names: Vec<String>) -> Vec<CompletionCandidate> {

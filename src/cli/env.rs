@@ -17,7 +17,8 @@ Examples:
   kdev env --shell pwsh | Out-String | Invoke-Expression
   kdev env --shell dotenv > .env               for an editor's run configuration
 
-It needs a running `kdev connect` with the same settings. The variables are those of `kdev run`.";
+It takes the running `kdev connect` with the same settings, or without any on the command line the only
+one that runs. The variables are those of `kdev run`.";
 
 /// Print the variables by which programs use a running kdev connect
 #[derive(Debug, Args)]
@@ -56,7 +57,8 @@ impl EnvArgs {
     }
 }
 
-pub(super) async fn run(args: EnvArgs, config: &Config) -> anyhow::Result<u8> {
+/// `asked` is whether the command line has settings, which then choose the session.
+pub(super) async fn run(args: EnvArgs, asked: bool, config: &Config) -> anyhow::Result<u8> {
     let shell = args.shell.unwrap_or_else(own_shell);
     anyhow::ensure!(
         !(args.unset && shell == Shell::Dotenv),
@@ -66,7 +68,7 @@ pub(super) async fn run(args: EnvArgs, config: &Config) -> anyhow::Result<u8> {
     let changes = if args.unset {
         env::unset(&inherited)?
     } else {
-        env::set(config, &inherited).await?
+        env::set(config, &inherited, !asked, output::note).await?
     };
     output::data(&format!("{}\n", text(shell, &changes)?))?;
     Ok(0)

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use super::complete::Offer;
 use super::{SettingFlags, complete, output, signalled};
 use crate::app::forward::{Forwarding, Spec};
 use crate::config::{Config, Given, on};
@@ -12,18 +13,26 @@ Examples:
   kdev forward pg.shop:5432                  127.0.0.1:5432 leads to Service pg in namespace shop
   kdev forward pg.shop:5432=15432 redis:6379 several at once, the first on another local port
   kdev forward web:http=0                    a named port, on any free local port
+  kdev forward redis                         its only port
+  kdev forward deploy/web 8080:80            as for kubectl: svc, pod, deploy, statefulset, …
+  kdev forward http://web.shop/              what a URL leads to
+  kdev forward dns:53/udp=5353               datagrams, which take the relay
 
 Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.";
 
-/// Open local ports that lead to Services
+/// The exit code of a command line that makes no sense.
+const USAGE_ERROR: u8 = 2;
+
+/// Open local ports that lead to Services and pods
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ForwardArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::FORWARD }>,
-    /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT
-    #[arg(required = true, value_name = "SERVICE:PORT[=LOCAL]", add = complete::targets())]
-    ports: Vec<Spec>,
+    /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT. As for kubectl, a
+    /// port may follow as `[LOCAL:]PORT`
+    #[arg(required = true, value_name = "SERVICE[:PORT][=LOCAL]", add = complete::targets(Offer::All))]
+    ports: Vec<String>,
     /// Print one line of JSON with the ports once ready
     #[arg(long)]
     json: bool,
@@ -37,7 +46,14 @@ impl ForwardArgs {
 }
 
 pub(super) async fn run(args: ForwardArgs, config: &Config) -> anyhow::Result<u8> {
-    let opening = Forwarding::open(config, &args.ports);
+    let specs = match Spec::read(&args.ports) {
+        Ok(specs) => specs,
+        Err(error) => {
+            output::error(&anyhow::Error::msg(error));
+            return Ok(USAGE_ERROR);
+        }
+    };
+    let opening = Forwarding::open(config, &specs);
     let forwarding = output::progress("Connecting to the cluster", opening).await?;
     forwarding
         .notes()
@@ -47,12 +63,18 @@ pub(super) async fn run(args: ForwardArgs, config: &Config) -> anyhow::Result<u8
     if args.json {
         let ports: Vec<_> = ports
             .iter()
-            .map(|port| json!({"local": port.local.to_string(), "target": port.target.to_string()}))
+            .map(|port| {
+                json!({
+                    "local": port.local.to_string(),
+                    "target": port.target.to_string(),
+                    "protocol": port.protocol.name(),
+                })
+            })
             .collect();
         output::json(&json!({"ports": ports, "pid": std::process::id()}), false)?;
     } else {
         for port in ports {
-            output::line(&format!("{} -> {}", port.local, port.target))?;
+            output::line(&format!("{} -> {}", port.local, port.leads_to()))?;
         }
         output::line("Ctrl-C ends it.")?;
     }

@@ -9,6 +9,7 @@ use clap::Args;
 
 use self::printer::{Out, Printer};
 pub(super) use self::terms::TermFlags;
+use super::complete::Offer;
 use super::run::{EXIT_KDEV_FAILED, Terminal};
 use super::{SettingFlags, complete, output};
 use crate::addr::Target;
@@ -44,7 +45,7 @@ others; after -- the command's own.";
 #[command(after_help = EXAMPLES)]
 pub(super) struct InterceptArgs {
     /// The Service and its port: a number or a name; the only one, or `http`, where none is said
-    #[arg(value_name = "SERVICE[:PORT]", add = complete::targets())]
+    #[arg(value_name = "SERVICE[:PORT]", add = complete::targets(Offer::Interceptable))]
     service: Source,
     /// The app, on this laptop where no host is said; a free port, given to the command as $PORT,
     /// where there is a command
@@ -57,7 +58,7 @@ pub(super) struct InterceptArgs {
     #[arg(long, conflicts_with = "command")]
     json: bool,
     /// A command to run meanwhile, which sees the cluster; the intercept ends with it
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", add = complete::command())]
     pub(super) command: Vec<OsString>,
     #[command(flatten)]
     terms: TermFlags,

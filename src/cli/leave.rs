@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::terminal::word;
-use super::{output, restore};
+use super::{complete, output, restore};
 use crate::app::intercepts::{self, Leave};
 use crate::app::signals::unless_told;
 use crate::config::Config;
@@ -16,6 +16,7 @@ Examples:
   kdev leave orders           your intercepts of this Service
   kdev leave k7f3qa           one, by the id that `kdev list` shows
   kdev leave --all            all of yours in the namespace
+  kdev leave --all --owner ci   those that were made with `--owner ci`
   kdev leave k7f3qa --force   somebody else's, who is told that it was you
 
 An intercept ends by Ctrl-C in its own terminal as well.";
@@ -25,7 +26,7 @@ An intercept ends by Ctrl-C in its own terminal as well.";
 #[command(after_help = EXAMPLES)]
 pub(super) struct LeaveArgs {
     /// A Service, or an intercept's id
-    #[arg(value_name = "ID|SERVICE", required_unless_present = "all")]
+    #[arg(value_name = "ID|SERVICE", required_unless_present = "all", add = complete::intercepts())]
     what: Option<String>,
     /// All of yours in the namespace, or on the Service
     #[arg(long)]
@@ -33,6 +34,9 @@ pub(super) struct LeaveArgs {
     /// Also those of others, who are told
     #[arg(long)]
     force: bool,
+    /// Of this owner, as `kdev list` shows it [default: you]
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
@@ -43,6 +47,7 @@ pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> 
         what: args.what,
         all: args.all,
         force: args.force,
+        owner: args.owner,
     };
     let mut tell = |put: &Put| {
         if !args.json {

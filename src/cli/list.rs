@@ -18,6 +18,7 @@ Examples:
   kdev list            who intercepts what in the kubeconfig's namespace
   kdev list -n shop    in another one
   kdev list -A         in all namespaces that you may see
+  kdev list --owner ada@laptop   only hers
   kdev list -A --json  the same for scripts, an array
 
 A Service that nobody claims and that leads to the relay all the same is shown too: `kdev restore`
@@ -30,13 +31,16 @@ pub(super) struct ListArgs {
     /// In all namespaces, or in those that you may see
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+    /// Only those of this owner
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: ListArgs, config: &Config) -> anyhow::Result<u8> {
-    let listed = intercepts::list(config, args.all_namespaces);
+    let listed = intercepts::list(config, args.all_namespaces, args.owner.as_deref());
     let found = output::progress("Looking for intercepts", listed).await?;
     if args.json {
         let all: Vec<Value> = found.iter().map(document).collect();

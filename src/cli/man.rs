@@ -11,14 +11,18 @@ use super::{Cli, output};
 const EXAMPLES: &str = "\
 Examples:
   kdev man | man -l -                              the page of kdev itself
+  kdev man run | man -l -                          that of a command
   kdev man --out ~/.local/share/man/man1           a page for each command: man kdev-run";
 
 /// Print or write man pages
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ManArgs {
+    /// The page of this command: `run`, or `config show` [default: of kdev itself]
+    #[arg(value_name = "COMMAND")]
+    command: Vec<String>,
     /// Write a page for each command into this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
     out: Option<PathBuf>,
 }
 
@@ -26,7 +30,10 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<u8> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     match &args.out {
-        None => output::data(&String::from_utf8_lossy(&page(&root, "kdev")?))?,
+        None => {
+            let (command, name) = find(&root, &args.command)?;
+            output::data(&String::from_utf8_lossy(&page(command, &name)?))?;
+        }
         Some(folder) => {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -34,6 +41,25 @@ pub(super) fn run(args: &ManArgs) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// The command that `words` lead to, and the name of its page.
+fn find<'a>(root: &'a Command, words: &[String]) -> anyhow::Result<(&'a Command, String)> {
+    let mut found = (root, "kdev".to_owned());
+    for word in words {
+        let (command, name) = found;
+        let inner = command.find_subcommand(word).filter(|c| !c.is_hide_set());
+        let inner = inner.with_context(|| {
+            let all = command.get_subcommands().filter(|c| !c.is_hide_set());
+            let all: Vec<&str> = all.map(Command::get_name).collect();
+            match all.is_empty() {
+                true => format!("`{}` has no commands of its own", name.replace('-', " ")),
+                false => format!("there is no command {word}; there are {}", all.join(", ")),
+            }
+        })?;
+        found = (inner, format!("{name}-{}", inner.get_name()));
+    }
+    Ok(found)
 }
 
 /// Writes the page of a command and of those below it.

@@ -208,7 +208,7 @@ pub fn main() -> ExitCode {
             Command::Intercept(args) => intercept::run(args, &config).await,
             Command::Forward(args) => forward::run(args, &config).await,
             Command::Connect(args) => connect::run(args, &config).await,
-            Command::Env(args) => env::run(args, &config).await,
+            Command::Env(args) => env::run(args, !given.is_empty(), &config).await,
             Command::Resolve(args) => resolve::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
             Command::Doctor(args) => doctor::run(args, &config).await,

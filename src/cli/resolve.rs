@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::complete::Offer;
 use super::terminal::{self, Text, word};
 use super::{SettingFlags, complete, output};
 use crate::app::resolve::{Answer, Direction, Question, resolve};
@@ -28,7 +29,7 @@ pub(super) struct ResolveArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::RESOLVE }>,
     /// What an app would dial; PORT is a number or a Service port's name
-    #[arg(value_name = "NAME[:PORT][/udp]", add = complete::targets())]
+    #[arg(value_name = "NAME[:PORT][/udp]", add = complete::targets(Offer::All))]
     name: Question,
     /// Print JSON
     #[arg(long)]

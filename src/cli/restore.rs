@@ -30,6 +30,9 @@ pub(super) struct RestoreArgs {
     /// Also what somebody still claims
     #[arg(long)]
     force: bool,
+    /// Only what this owner claims, as `kdev list` shows it
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
@@ -40,6 +43,7 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
         service: args.service,
         all: args.all_namespaces,
         force: args.force,
+        owner: args.owner,
     };
     let mut tell = |put: &Put| {
         if !args.json {

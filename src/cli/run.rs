@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use super::intercept::{self, TermFlags};
-use super::{SettingFlags, output};
+use super::{SettingFlags, complete, output};
 use crate::app;
 use crate::app::intercept::{Asked, Planned, Terms, owner};
 use crate::config::{Config, Given, on};
@@ -19,7 +19,7 @@ Examples:
   kdev run -- curl http://orders.shop/             a command that sees the cluster
   kdev run -- docker run --rm my/api               a container that sees the cluster
   kdev run -n shop -- npm start                    bare names mean Services of namespace shop
-  kdev run -- docker run -d my/api                 kdev stays until the container ends
+  kdev run -- docker run -d my/api                 kdev stays in this terminal until the container ends
   kdev run --host-loopback -- docker run my/api    the container may reach 127.0.0.1 of this laptop
   kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   and gets its requests
 
@@ -45,8 +45,8 @@ pub(super) struct RunArgs {
     #[arg(
         required = true,
         trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
+        value_name = "COMMAND",
+        add = complete::command()
     )]
     pub(super) command: Vec<OsString>,
     #[command(flatten)]

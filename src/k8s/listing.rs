@@ -1,9 +1,13 @@
 //! Names of what there is in the cluster, asked for once, for completing what a user types.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::catalog::LabelledPod;
 use super::client::{Client, ClientError};
+use super::install::{MANAGER, MANAGER_LABEL};
 use super::pods::Pods;
 
 /// Most names that are asked for: nobody looks through more.
@@ -16,6 +20,9 @@ pub struct Listed {
     pub name: String,
     /// Name (may be empty) and number of each port.
     pub ports: Vec<(String, u16)>,
+    /// Whether its requests can be sent elsewhere: it has an address and a selector of its own, and
+    /// is none that kdev made.
+    pub interceptable: bool,
 }
 
 #[derive(Deserialize)]
@@ -35,11 +42,21 @@ struct Item<Spec> {
 #[derive(Deserialize)]
 struct Metadata {
     name: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(rename_all = "camelCase")]
 struct ServiceSpec {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: String,
+    selector: BTreeMap<String, String>,
     ports: Vec<Port>,
 }
 
@@ -64,15 +81,49 @@ pub async fn services(client: &Client, namespace: &str) -> Result<Vec<Listed>, C
     let items = list.items.into_iter();
     Ok(items
         .map(|item| {
+            let interceptable = item.spec.kind != "ExternalName"
+                && item.spec.cluster_ip != "None"
+                && !item.spec.selector.is_empty()
+                && item
+                    .metadata
+                    .labels
+                    .get(MANAGER_LABEL)
+                    .is_none_or(|by| by != MANAGER);
             let ports = item.spec.ports.into_iter();
             // The default is not written by every server.
             let tcp = ports.filter(|p| p.protocol.is_empty() || p.protocol == "TCP");
             Listed {
                 name: item.metadata.name,
                 ports: tcp.map(|p| (p.name, p.port)).collect(),
+                interceptable,
             }
         })
         .collect())
+}
+
+/// The namespaces that have a Service `name`, or `None` where the user may not look into all.
+///
+/// # Errors
+/// When the API server cannot be reached.
+pub async fn namespaces_with(
+    client: &Client,
+    name: &str,
+) -> Result<Option<Vec<String>>, ClientError> {
+    let path = format!("/api/v1/services?limit={LIMIT}&fieldSelector=metadata.name%3D{name}");
+    match client.get::<List<Ignored>>(&path).await {
+        Ok(list) => {
+            let items = list.items.into_iter();
+            Ok(Some(items.map(|item| item.metadata.namespace).collect()))
+        }
+        Err(error) if error.code() == Some(403) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a namespace has a Service `name`, as far as the user may know.
+pub async fn has_service(client: &Client, namespace: &str, name: &str) -> bool {
+    let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
+    client.get::<IgnoredAny>(&path).await.is_ok()
 }
 
 /// The pods of a namespace that `selector` (`KEY=VALUE`) means.

@@ -9,6 +9,8 @@
 
 mod access;
 mod conn;
+mod datagrams;
+mod flows;
 mod http;
 mod pages;
 mod reply;
@@ -28,8 +30,9 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, debug_span, field};
 
 pub use access::{Access, AllowedPeers, Password};
+pub use datagrams::serve_datagrams;
+pub use flows::{FLOW_IDLE, MAX_FLOWS};
 pub use stats::{Snapshot, Stats};
-pub use udp::{FLOW_IDLE, MAX_FLOWS};
 
 use crate::dial::{Dial, DialUdp};
 use crate::io::accept;

@@ -83,7 +83,8 @@ async fn changes_are_seen_at_once() {
         .add_pod(Pod::new("shop", "new-0").label("app", "new"));
     within(SOON, "a new one", || pods(&catalog, "new:80") == ["new-0"]).await;
     let new = Namespaced::new("shop", "new");
-    assert_eq!(catalog.named_port(&new, "http"), Some(80));
+    let known = catalog.learn_service(&new).await.unwrap().unwrap();
+    assert_eq!((&*known.ports[0].name, known.ports[0].port), ("http", 80));
     let listed = catalog.services();
     let listed = listed.iter().find(|s| s.name == new).unwrap();
     assert_eq!((listed.ready, &*listed.ports[0].0), (Some(1), "http"));

@@ -10,7 +10,7 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record, RecordType};
 use kdev::addr::Target;
 use kdev::dial::{Dial, DialError, DialUdp, Flow, Room};
-use kdev::proxy::{Access, AllowedPeers, Config, MAX_FLOWS, Password};
+use kdev::proxy::{Access, AllowedPeers, Config, MAX_FLOWS, Password, serve_datagrams};
 use kdev::relay::{Names as Resolver, Policy, Relay, Settings};
 use kdev::tunnel::{self, Budget, Identity, Opener, Protocol, Role, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -468,4 +468,47 @@ async fn a_destination_that_fails_is_not_dialled_for_each_datagram() {
     // One more on a machine so slow that the pause passed meanwhile.
     assert!((2..=4).contains(&dials), "{dials}");
     assert!(proxy.stats.snapshot().dial_failures >= 1);
+}
+
+#[tokio::test]
+async fn each_sender_to_a_forwarded_port_has_a_flow_of_its_own() {
+    let proxy = Proxy::start().await;
+    let server = echo(&proxy).await;
+    proxy.names.set("echo.shop:7", [Answer::To(server)]);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap();
+    let target: Target = "echo.shop:7".parse().unwrap();
+    let (dial, stats) = (proxy.names.clone(), proxy.stats.clone());
+    let tasks = proxy.tasks.child();
+    proxy
+        .tasks
+        .spawn(serve_datagrams(socket, target, dial, stats, tasks.clone()));
+    let ask = async |app: &UdpSocket, payload: &[u8]| {
+        app.send_to(payload, port).await.unwrap();
+        let mut answer = vec![0; 65_536];
+        let (n, from) = within(app.recv_from(&mut answer)).await.unwrap();
+        assert_eq!(from, port);
+        assert_eq!(&answer[..n], payload);
+    };
+    let mut apps = Vec::new();
+    for _ in 0..3 {
+        apps.push(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    }
+    for size in [0, 1, 1400, 60_000] {
+        for (at, app) in apps.iter().enumerate() {
+            ask(app, &vec![at as u8; size]).await;
+        }
+    }
+    let dials = || proxy.names.dials.load(Ordering::SeqCst);
+    assert_eq!(dials(), 3, "one per sender");
+    // More senders than there may be flows: the quietest has to go, and comes back as a new one.
+    let mut more = Vec::new();
+    for _ in 0..MAX_FLOWS {
+        let app = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        ask(&app, b"hello").await;
+        more.push(app);
+    }
+    ask(&apps[0], b"again").await;
+    assert_eq!(dials(), 3 + MAX_FLOWS + 1);
+    tasks.kill();
 }

@@ -67,8 +67,54 @@ async fn names_come_from_the_cluster_as_it_is() {
     assert_eq!(found, ["connect"]);
     let found = some(&stage, "kdev run --via ", "").await;
     assert_eq!(found, ["auto", "direct", "relay"]);
-    // Flags before it count.
+    // A word that is no name leaves the line as it is: files are none.
+    assert!(bash(&stage, "kdev forward /et", "/et").await.is_empty());
+    let found = some(&stage, "kdev run -- bas", "bas").await;
+    assert!(has(&found, "bash"), "{found:?}");
+    let found = some(&stage, "kdev run bas", "bas").await;
+    assert!(has(&found, "bash"), "{found:?}");
+    let found = some(&stage, "kdev run -- cat /et", "/et").await;
+    assert_eq!(found, ["/etc/"]);
+    let found = some(&stage, "kdev --kubeconfig /et", "/et").await;
+    assert_eq!(found, ["/etc/"]);
+    // What has no selector or no address of its own cannot be intercepted.
+    let found = some(&stage, "kdev intercept we", "we").await;
+    assert_eq!(found, ["web:80"]);
+    assert!(bash(&stage, "kdev intercept pe", "pe").await.is_empty());
+    let found = some(&stage, "kdev forward pe", "pe").await;
+    assert_eq!(found, ["peers:8080"]);
+    // One's own intercepts, by their ids and Services.
+    let claims = r#"[{"id": "k1mine", "owner": "me", "rule": {}},
+            {"id": "k2bobs", "owner": "bob", "rule": {}}]"#;
+    let web = stage.cluster.object("services", "shop", "web").unwrap();
+    stage.cluster.put_object(
+        "services",
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "kdev-20000", "namespace": "shop",
+                "labels": {
+                    "app.kubernetes.io/managed-by": "kdev", "kdev.dev/origin-of": "web",
+                },
+                "annotations": {"kdev.dev/claims": claims},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Service", "name": "web",
+                     "uid": web["metadata"]["uid"]},
+                ],
+            },
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 20000}]},
+        }),
+    );
+    stage.home.write("config/kdev/config.toml", "owner = 'me'");
+    let found = some(&stage, "kdev leave k", "k").await;
+    assert_eq!(found, ["k1mine"]);
+    let found = some(&stage, "kdev leave w", "w").await;
+    assert_eq!(found, ["web"]);
+    // A namespace without the Service is not offered, by whomever it is asked.
     stage.cluster.add_namespace("empty");
+    let found = some(&stage, "kdev forward redis.", "redis.").await;
+    assert_eq!(found, ["redis.shop:"]);
+    // Flags before it count.
     assert!(
         bash(&stage, "kdev forward -n empty we", "we")
             .await
@@ -141,4 +187,15 @@ fn every_command_has_a_man_page() {
         assert!(folder.join(format!("{name}.1")).exists(), "{name}");
     }
     assert!(text(&home.output(&["man"]).stdout).contains(".TH kdev 1"));
+    for (words, page) in [
+        (&["run"][..], ".TH kdev-run 1"),
+        (&["config", "show"], ".TH kdev-config-show 1"),
+    ] {
+        let output = home.output(&[&["man"], words].concat());
+        assert!(text(&output.stdout).contains(page), "{words:?}");
+    }
+    let output = home.output(&["man", "fly"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("there is no command fly"), "{said}");
 }

@@ -165,3 +165,26 @@ async fn a_low_limit_on_open_files_is_raised_to_what_may_be() {
     };
     assert_eq!(soft, hard.min(20_000), "{shown}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_session_there_is_will_do() {
+    let stage = Stage::set_up().await;
+    stage.cluster.add_namespace("other");
+    let (code, _, said) = stage.output(&["env"]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("start `kdev connect`"), "{said}");
+    let (_first, ready) = stage.connect(&["-n", "other"]).await;
+    let (code, shown, said) = stage.output(&["env", "--shell", "bash"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("namespace other"), "{said}");
+    assert!(shown.contains(ready["proxy"].as_str().unwrap()), "{shown}");
+    // Whoever asks for another gets none.
+    let (code, _, said) = stage.output(&["env", "-n", "shop"]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("only one of context"), "{said}");
+    // Of several, the user says which.
+    let (_second, _) = stage.connect(&["-n", "other", "--via", "direct"]).await;
+    let (code, _, said) = stage.output(&["env"]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("--namespace"), "{said}");
+}

@@ -136,6 +136,12 @@ impl Source {
             Some(PortName::Number(number)) => ports.iter().find(|port| port.port == *number),
             Some(PortName::Name(name)) => ports.iter().find(|port| port.name == *name),
             None if ports.len() == 1 => ports.first(),
+            None if ports.is_empty() => {
+                return Err(format!(
+                    "Service {service} has no port, so nothing comes to it that could be \
+                     intercepted; an alias (ExternalName) has none"
+                ));
+            }
             None => {
                 let usual = ports.iter().find(|port| port.name == USUAL);
                 return usual.ok_or_else(|| {

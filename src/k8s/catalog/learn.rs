@@ -12,6 +12,7 @@ use super::lookup::{self, Found};
 use super::members::Members;
 use super::name::{Query, What};
 use super::object::{Page, RawEndpoints, RawPod, RawService};
+use super::picked;
 use super::records;
 use super::shared::Shared;
 use super::store::Store;
@@ -97,17 +98,19 @@ impl Learned {
         }
     }
 
+    /// Whether it is there.
+    pub(super) fn is_there(&self) -> Result<bool, DialError> {
+        match &self.outcome {
+            Outcome::Known => Ok(true),
+            Outcome::Absent(None) => Ok(false),
+            Outcome::Absent(Some(error)) | Outcome::Failed(error) => Err(error.clone()),
+        }
+    }
+
     /// What was seen, and the endpoints where pods may not be listed.
     pub(super) fn seen(&self) -> (&Store, Option<&Members>) {
         let members = self.members.as_ref().and_then(|m| m.as_ref().ok());
         (&self.store, members)
-    }
-
-    /// The number of a Service's port by its name.
-    pub(super) fn named_port(&self, service: &Namespaced, port: &str) -> Option<u16> {
-        let service = self.store.service(service)?;
-        let mut ports = service.ports.iter();
-        ports.find(|p| &*p.name == port).map(|p| p.port)
     }
 
     /// What was learned of `subject`, for DNS.
@@ -162,6 +165,7 @@ pub(super) async fn ask(shared: &Arc<Shared>, query: &Query) -> Learned {
             }
             What::Reverse(ip) => address::reverse(shared, *ip, &mut learned).await,
             What::Namespace(name) => exists(shared, name).await,
+            What::Pods(pick) => picked::ask(shared, pick, &mut learned).await,
         }
     };
     // Longer than one request's patience, whose last try may still succeed.
@@ -189,7 +193,9 @@ fn is_ours(shared: &Arc<Shared>, query: &Query) -> bool {
             name.namespace == shared.client.namespace() || shared.knows(&name.namespace)
         }
         // `github.com` could be one of a headless Service `com` of the context's namespace too.
-        What::Name(_) | What::Ip(_) | What::Reverse(_) | What::Namespace(_) => false,
+        What::Name(_) | What::Ip(_) | What::Reverse(_) | What::Namespace(_) | What::Pods(_) => {
+            false
+        }
     }
 }
 

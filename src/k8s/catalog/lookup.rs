@@ -30,6 +30,7 @@ pub(super) fn find(store: &Store, query: &Query, wanted: Wanted<'_>) -> Found {
         }
         What::Name(ClusterName::Srv { service, port }) => of_srv(store, service, port, wanted),
         What::Name(ClusterName::PodIp { ip, .. }) | What::Ip(ip) => of_ip(store, *ip, wanted),
+        What::Pods(pick) => pick.find(store, wanted),
         // Nobody dials these.
         What::Reverse(_) | What::Namespace(_) => Found::Absent,
     }
@@ -134,7 +135,7 @@ pub(super) fn service<'a>(
 }
 
 /// A pod, by one of `ips`, which are those of its addresses that the name stands for.
-fn one_pod(
+pub(super) fn one_pod(
     namespace: &str,
     name: &str,
     pod: &Pod,
@@ -334,14 +335,17 @@ pub(super) fn unseen(
             }
             _ => None,
         },
-        What::Name(_) | What::Reverse(_) | What::Namespace(_) => None,
+        What::Name(_) | What::Reverse(_) | What::Namespace(_) | What::Pods(_) => None,
     };
     let target = name.and_then(|name| {
         let (_, service) = service(store, name)?;
         let route = route(service, wanted, || false).ok()?;
         own_target(service, &route, wanted)
     });
-    let named = || matches!(wanted.target.host, Host::Name(_)).then(|| wanted.target.clone());
+    // Only these are names that the cluster's DNS knows.
+    let has_name =
+        matches!(wanted.target.host, Host::Name(_)) && matches!(query.what, What::Name(_));
+    let named = || has_name.then(|| wanted.target.clone());
     let denied = matches!(error, DialError::Denied { .. });
     match target.or_else(|| named().filter(|_| denied)) {
         Some(target) => Resolution::Inside {
@@ -352,7 +356,7 @@ pub(super) fn unseen(
     }
 }
 
-fn pod_port(namespace: &str, name: &str, pod: &Pod, port: u16) -> PodPort {
+pub(super) fn pod_port(namespace: &str, name: &str, pod: &Pod, port: u16) -> PodPort {
     PodPort {
         pod: Namespaced::new(namespace, name),
         uid: pod.uid.to_string(),

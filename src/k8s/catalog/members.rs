@@ -184,9 +184,10 @@ impl Members {
                 }
                 _ => Answer::Absent,
             },
-            What::Name(ClusterName::Srv { .. }) | What::Reverse(_) | What::Namespace(_) => {
-                Answer::Absent
-            }
+            What::Name(ClusterName::Srv { .. })
+            | What::Reverse(_)
+            | What::Namespace(_)
+            | What::Pods(_) => Answer::Absent,
         }
     }
 

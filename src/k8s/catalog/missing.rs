@@ -38,6 +38,7 @@ pub(super) fn not_found(store: &Store, query: &Query, wanted: Wanted<'_>) -> Res
         | What::Ip(_)
         | What::Reverse(_)
         | What::Namespace(_) => String::new(),
+        What::Pods(pick) => pick.near(store),
     };
     Resolution::Failed(DialError::NotFound {
         what: query.to_string(),
@@ -52,12 +53,7 @@ fn near(store: &Store, name: &Namespaced) -> String {
     };
     let mut known: Vec<&str> = namespace.services.keys().map(|n| &**n).collect();
     known.sort_unstable();
-    let similar: Vec<&str> = known
-        .iter()
-        .copied()
-        .filter(|known| is_similar(known, &name.name))
-        .take(SHOWN_NAMES)
-        .collect();
+    let similar = similar(known.iter().copied(), &name.name);
     if !similar.is_empty() {
         return format!("did you mean {}?", similar.join(", "));
     }
@@ -73,6 +69,15 @@ fn near(store: &Store, name: &Namespaced) -> String {
         }
         _ => format!("in namespace {} there is {shown}", name.namespace),
     }
+}
+
+/// Those of the `known` names that differ from `asked` by a slip, as many as a message lists.
+pub(super) fn similar<'a>(known: impl Iterator<Item = &'a str>, asked: &str) -> Vec<&'a str> {
+    let similar = known.filter(|known| is_similar(known, asked));
+    let mut similar: Vec<&str> = similar.collect();
+    similar.sort_unstable();
+    similar.truncate(SHOWN_NAMES);
+    similar
 }
 
 /// Whether two names differ by a slip: one contains the other, or two letters at most differ.

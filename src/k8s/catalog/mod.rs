@@ -18,6 +18,7 @@ mod members;
 mod missing;
 mod name;
 mod object;
+mod picked;
 mod pod;
 mod records;
 mod shared;
@@ -27,6 +28,7 @@ mod tests;
 mod texts;
 
 pub use self::detail::{Labelled, LabelledPod, PodDetail, PortDetail, ServiceDetail};
+pub use self::picked::{Picked, WorkloadKind};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -161,30 +163,23 @@ impl Catalog {
         })
     }
 
-    /// The number of a Service's port by its name, from the snapshot.
-    #[must_use]
-    pub fn named_port(&self, service: &Namespaced, port: &str) -> Option<u16> {
-        let known = self.shared.read(|store| {
-            let service = store.service(service)?;
-            let mut ports = service.ports.iter();
-            ports.find(|p| &*p.name == port).map(|p| p.port)
-        });
-        known.or_else(|| {
-            let query = Query::service(service.clone());
-            self.shared.answered(&query)?.named_port(service, port)
-        })
-    }
-
-    /// As [`Catalog::named_port`], but asks the cluster about a Service that is not known.
-    pub async fn learn_named_port(&self, service: &Namespaced, port: &str) -> Option<u16> {
-        if let Some(number) = self.named_port(service, port) {
-            return Some(number);
+    /// As [`Catalog::service_detail`], but asks the cluster about a Service that is not known.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn learn_service(
+        &self,
+        name: &Namespaced,
+    ) -> Result<Option<ServiceDetail>, DialError> {
+        if let Some(known) = self.service_detail(name) {
+            return Ok(Some(known));
         }
-        let query = Query::service(service.clone());
-        Arc::clone(&self.shared)
-            .ask(&query)
-            .await
-            .named_port(service, port)
+        let query = Query::service(name.clone());
+        let learned = Arc::clone(&self.shared).ask(&query).await;
+        match self.service_detail(name) {
+            Some(known) => Ok(Some(known)),
+            None => learned.is_there().map(|_| None),
+        }
     }
 
     /// The Services that a name may mean, the likeliest first.

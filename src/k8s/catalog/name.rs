@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::picked::Pick;
 use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Reading, readings};
 
 /// One thing that a host may ask for.
@@ -23,6 +24,8 @@ pub(super) enum What {
     Reverse(IpAddr),
     /// Whether a namespace exists.
     Namespace(String),
+    /// Pods that are meant without a Service. No host asks for these.
+    Pods(Pick),
 }
 
 impl Query {
@@ -87,6 +90,7 @@ impl Query {
     pub(super) fn namespace(&self) -> Option<&str> {
         match &self.what {
             What::Name(ClusterName::PodIp { namespace, .. }) => Some(namespace),
+            What::Pods(pick) => Some(pick.namespace()),
             _ => self.service_name().map(|service| &*service.namespace),
         }
     }
@@ -102,7 +106,8 @@ impl Query {
             What::Name(ClusterName::PodIp { .. })
             | What::Ip(_)
             | What::Reverse(_)
-            | What::Namespace(_) => None,
+            | What::Namespace(_)
+            | What::Pods(_) => None,
         }
     }
 
@@ -110,7 +115,7 @@ impl Query {
     pub(super) fn ip(&self) -> Option<IpAddr> {
         match self.what {
             What::Ip(ip) | What::Name(ClusterName::PodIp { ip, .. }) => Some(ip),
-            What::Name(_) | What::Reverse(_) | What::Namespace(_) => None,
+            What::Name(_) | What::Reverse(_) | What::Namespace(_) | What::Pods(_) => None,
         }
     }
 }
@@ -122,6 +127,7 @@ impl fmt::Display for Query {
             What::Ip(ip) => write!(f, "address {ip}"),
             What::Reverse(ip) => write!(f, "names of {ip}"),
             What::Namespace(name) => write!(f, "namespace {name}"),
+            What::Pods(pick) => pick.fmt(f),
         }
     }
 }

@@ -75,6 +75,12 @@ impl Pod {
         selector.iter().all(|label| self.labels.contains(label))
     }
 
+    /// The value of one of its labels.
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        let mut labels = self.labels.iter().filter_map(|label| label.split_once('='));
+        labels.find(|(own, _)| *own == key).map(|(_, value)| value)
+    }
+
     /// Its name in DNS under a Service.
     pub(super) fn host(&self, service: &str) -> Option<&Arc<str>> {
         let (host, subdomain) = self.subdomain.as_ref()?;

@@ -94,7 +94,8 @@ impl Shared {
             let namespace = owner.map(Owner::namespace).or_else(|| query.namespace());
             let namespace = namespace.unwrap_or_else(|| self.client.namespace());
             let services = state.is_live(Kind::Services, namespace);
-            let covered = services && state.is_live(Kind::Pods, namespace);
+            let pods = state.is_live(Kind::Pods, namespace);
+            let covered = pods && (services || matches!(query.what, What::Pods(_)));
             // That a Service does not exist is known without its pods.
             let no_service = || {
                 query

@@ -1,6 +1,7 @@
 //! Label selectors.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -11,12 +12,12 @@ pub type Labels = BTreeMap<String, String>;
 pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// A label selector. Without any term it selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     terms: Vec<Term>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Term {
     In(String, Vec<String>),
     NotIn(String, Vec<String>),
@@ -45,7 +46,24 @@ impl Selector {
     /// Whether it selects what has these labels.
     #[must_use]
     pub fn selects(&self, labels: &Labels) -> bool {
-        self.terms.iter().all(|term| term.holds(labels))
+        self.selects_by(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// Whether it selects what has the labels that `label` finds by their keys.
+    #[must_use]
+    pub fn selects_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.terms.iter().all(|term| term.holds(&label))
+    }
+
+    /// The labels that must have one certain value.
+    pub fn exact(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.terms.iter().filter_map(|term| match term {
+            Term::In(key, values) => match values.as_slice() {
+                [value] => Some((&**key, &**value)),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     /// Labels of the plainest thing that it selects.
@@ -87,14 +105,38 @@ impl Term {
         }
     }
 
-    fn holds(&self, labels: &Labels) -> bool {
+    fn holds<'a>(&self, label: &impl Fn(&str) -> Option<&'a str>) -> bool {
+        let is_in = |own: &str, values: &[String]| values.iter().any(|value| value == own);
         match self {
-            Self::In(key, values) => labels.get(key).is_some_and(|own| values.contains(own)),
-            Self::NotIn(key, values) => labels.get(key).is_none_or(|own| !values.contains(own)),
-            Self::Exists(key) => labels.contains_key(key),
-            Self::DoesNotExist(key) => !labels.contains_key(key),
+            Self::In(key, values) => label(key).is_some_and(|own| is_in(own, values)),
+            Self::NotIn(key, values) => label(key).is_none_or(|own| !is_in(own, values)),
+            Self::Exists(key) => label(key).is_some(),
+            Self::DoesNotExist(key) => label(key).is_none(),
             Self::Unknown => false,
         }
+    }
+}
+
+/// As `labelSelector` in a request and `kubectl get -l` have it.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, term) in self.terms.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            match term {
+                Term::In(key, values) => match values.as_slice() {
+                    [value] => write!(f, "{key}={value}")?,
+                    values => write!(f, "{key} in ({})", values.join(","))?,
+                },
+                Term::NotIn(key, values) => write!(f, "{key} notin ({})", values.join(","))?,
+                Term::Exists(key) => f.write_str(key)?,
+                Term::DoesNotExist(key) => write!(f, "!{key}")?,
+                // Whoever is asked for it refuses it.
+                Term::Unknown => f.write_str("?")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,17 @@ impl Started {
         self.plan.detached()
     }
 
+    /// What to tell the user once it runs: the prompt that they expect does not come.
+    #[must_use]
+    pub fn stays(&self) -> String {
+        let id = self.container_id().unwrap_or_default();
+        let id = id.get(..12).unwrap_or("CONTAINER");
+        format!(
+            "the container {id} runs in the background, and kdev stays in this terminal as its way \
+             to the cluster until it ends; Ctrl-C leaves it without"
+        )
+    }
+
     /// What to tell the user when kdev ends before the container: it is left running, as one that
     /// was started with `-d` is expected to.
     #[must_use]

@@ -1,0 +1,68 @@
+//! Datagrams that come to one local port and all go to one destination, as `kdev forward` has
+//! them: each sender has a flow of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::UdpSocket;
+use tracing::debug;
+
+use super::flows::{Ends, Flows};
+use super::stats::Stats;
+use crate::addr::Target;
+use crate::dial::{DialUdp, receive_from};
+use crate::io::user::is_same_users_socket;
+use crate::task::Tasks;
+
+/// Serves `socket` until `tasks` shall end: everybody's datagrams, but on loopback only those of
+/// the user that kdev runs as, and of root.
+pub async fn serve_datagrams<D: DialUdp>(
+    socket: UdpSocket,
+    target: Target,
+    dial: D,
+    stats: Arc<Stats>,
+    tasks: Tasks,
+) {
+    let Ok(local) = socket.local_addr() else {
+        return debug!(%target, "the socket for datagrams is gone");
+    };
+    let mut flows = Flows::new(socket, dial, stats.clone(), tasks.child());
+    let socket = flows.socket.clone();
+    let receiving = async {
+        loop {
+            let received = receive_from(&socket, |datagram, from| {
+                let passed = flows.pass(&from, datagram, || ends(&target, from, local));
+                if let Err(why) = passed {
+                    stats.drop_datagram();
+                    debug!(%from, why, "dropped a datagram");
+                }
+            });
+            if let Err(error) = received.await {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        // Datagrams have nothing to finish.
+        () = tasks.draining() => {}
+        error = receiving => debug!(%target, %error, "the socket for datagrams broke"),
+    }
+    flows.kill();
+}
+
+/// The flow of a sender who is new, or why there is none.
+fn ends(
+    target: &Target,
+    client: SocketAddr,
+    local: SocketAddr,
+) -> Result<(SocketAddr, Ends), &'static str> {
+    if client.ip().is_loopback() && !is_same_users_socket(client, local) {
+        return Err("it is of another user");
+    }
+    let ends = Ends {
+        target: target.clone(),
+        client,
+        header: Box::default(),
+    };
+    Ok((client, ends))
+}
