@@ -10,11 +10,10 @@ use std::sync::Arc;
 use anyhow::bail;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, debug, debug_span};
 
 use super::Session;
 use super::registry::{Listening, Registration};
-use super::said::Said;
 use super::session::Dialer;
 use crate::addr::{Host, Target, split_port};
 use crate::config::Config;
@@ -138,7 +137,7 @@ impl Forwarding {
         let mut listeners = Vec::new();
         for spec in specs {
             let target = target(&session, spec).await?;
-            notes.extend(look(&dialer, &target).await?);
+            notes.extend(look(&session, &dialer, &target).await?);
             if !spec.ip.is_loopback() {
                 notes.push(format!(
                     "everybody who reaches {} may use the port for {target}",
@@ -228,16 +227,33 @@ pub(super) async fn named_port(session: &Session, host: &Host, name: &str) -> an
     let Some(service) = services.first() else {
         bail!("{text} is not the name of a Service; write the number instead of {name:?}");
     };
-    bail!(
-        "Service {} in namespace {} has no port named {name:?}, or does not exist",
-        service.name,
-        service.namespace
-    )
+    let what = format!(
+        "Service {} in namespace {}",
+        service.name, service.namespace
+    );
+    let known = services.iter();
+    let Some(detail) = known
+        .filter_map(|s| session.catalog.service_detail(s))
+        .next()
+    else {
+        let why = session.catalog.absence(service).await;
+        bail!("{what} was not found; {why}");
+    };
+    let ports = detail.ports.iter().map(|port| match &*port.name {
+        "" => port.port.to_string(),
+        name => format!("{name} ({})", port.port),
+    });
+    let ports = ports.collect::<Vec<_>>().join(", ");
+    bail!("{what} has no port named {name:?}; it has {ports}")
 }
 
 /// Whether the target leads anywhere now: an error where it never will, a remark where it may
 /// later.
-async fn look(dialer: &Dialer, target: &Target) -> anyhow::Result<Option<String>> {
+async fn look(
+    session: &Session,
+    dialer: &Dialer,
+    target: &Target,
+) -> anyhow::Result<Option<String>> {
     let decision = dialer.decide(target, &mut Notes::off()).await;
     match decision.way {
         Way::Cluster(_) | Way::Relay(..) => Ok(None),
@@ -251,7 +267,13 @@ async fn look(dialer: &Dialer, target: &Target) -> anyhow::Result<Option<String>
         Way::Laptop if decision.rule.is_some() || !decision.aliases.is_empty() => Ok(None),
         Way::Laptop => {
             let host = &target.host;
-            bail!("{host} is neither a Service nor a pod that this user may see in the cluster")
+            let what = format!(
+                "{host} is neither a Service nor a pod that this user may see in the cluster"
+            );
+            match session.catalog.services_named(host).first() {
+                Some(service) => bail!("{what}; {}", session.catalog.absence(service).await),
+                None => bail!("{what}"),
+            }
         }
     }
 }
@@ -293,17 +315,16 @@ async fn listen(spec: &Spec, port: u16) -> anyhow::Result<TcpListener> {
 
 async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: crate::task::Tasks) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let said = Arc::new(Said::default());
     let accepting = async {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
             let (app, peer) = accept(&listener).await;
-            let (dialer, target, said) = (dialer.clone(), port.target.clone(), said.clone());
+            let (dialer, target) = (dialer.clone(), port.target.clone());
             let span = debug_span!("conn", %peer, %target);
             let connection = async move {
-                carry(app, peer, &target, &dialer, &said).await;
+                carry(app, peer, &target, &dialer).await;
                 drop(permit);
             };
             tasks.spawn(connection.instrument(span));
@@ -316,40 +337,19 @@ async fn serve(listener: TcpListener, port: Forwarded, dialer: Dialer, tasks: cr
     }
 }
 
-async fn carry(
-    mut app: TcpStream,
-    peer: SocketAddr,
-    target: &Target,
-    dialer: &Dialer,
-    said: &Said,
-) {
-    let warn = |error: &DialError| {
-        let text = format!("{target}: {error}");
-        match said.is_new(&text) {
-            true => warn!("{text}"),
-            false => debug!("{text}"),
-        }
-    };
+/// Carries one connection to its end. What comes of it is told by the dialer's observer.
+async fn carry(mut app: TcpStream, peer: SocketAddr, target: &Target, dialer: &Dialer) {
     // On loopback anybody on this machine may knock; a port on another address was asked for.
     if peer.ip().is_loopback() && !is_same_user(peer, app.local_addr().ok()) {
         return app.reset();
     }
     // Fails only on a socket that is gone already; the first read says so.
     let _ = app.set_nodelay(true);
-    let stream = match dialer.dial(target).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            warn(&error);
-            return app.reset();
-        }
+    let Ok(stream) = dialer.dial(target).await else {
+        return app.reset();
     };
-    let (moved, result) = splice(app, stream).await;
-    match &result {
-        Ok(()) => debug!(sent = moved.forth, received = moved.back, "done"),
-        Err(error) => match DialError::from_io(error) {
-            Some(cause) => warn(cause),
-            None => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
-        },
+    if let (moved, Err(error)) = splice(app, stream).await {
+        debug!(%error, sent = moved.forth, received = moved.back, "broken");
     }
 }
 

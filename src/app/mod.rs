@@ -14,6 +14,7 @@
 
 pub mod complete;
 pub mod connect;
+mod connections;
 pub mod demo;
 pub mod descriptors;
 pub mod doctor;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::connections::Connections;
 use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
 use crate::addr::ClusterDomain;
@@ -26,6 +27,8 @@ mod report;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long saying goodbye to the cluster may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+/// The same where somebody waits for the end: time to write it, and none for an answer.
+const FAREWELL: Duration = Duration::from_millis(5);
 
 /// How long a command that may use nothing else waits for its first tunnel.
 const FIRST_TUNNEL: Duration = Duration::from_secs(15);
@@ -45,6 +48,8 @@ pub struct Session {
     pub relay: Option<Pool>,
     /// What goes through the proxies of this session.
     pub stats: Arc<Stats>,
+    /// What is told of its connections.
+    connections: Arc<Connections>,
     /// The proxies on the way to what is not the cluster's.
     pub proxies: Proxies,
     /// The connections of apps, which are let finish when the session ends.
@@ -98,6 +103,7 @@ impl Session {
             pods,
             relay,
             stats: Arc::default(),
+            connections: Arc::default(),
             proxies,
             tasks: Tasks::new(),
             domain,
@@ -118,6 +124,7 @@ impl Session {
             .with_relay(self.relay.clone(), self.via)
             .with_routes(self.routes.clone())
             .with_answered(self.answered.clone())
+            .with_observer(self.connections.clone())
     }
 
     /// The way to the cluster's DNS, for the names that the user leaves to it.
@@ -154,7 +161,7 @@ impl Session {
     ) -> Option<Registration> {
         let report = report::Reporter::new(self, command, listening, lends);
         let report = move || report.report();
-        match registry::register(report, &self.background) {
+        match registry::register(report, self.connections.lines(), &self.background) {
             Ok(registration) => Some(registration),
             Err(error) => {
                 tracing::debug!(%error, "this session is not shown by `kdev status`");
@@ -187,14 +194,23 @@ impl Session {
     /// Ends the session: nothing new is accepted, connections may finish within `grace`, then the
     /// cluster is told goodbye.
     pub async fn close(self, grace: Duration) {
+        self.end(grace, GOODBYE).await;
+    }
+
+    /// Ends the session at once, for whoever waits for kdev to be gone: nobody has a stream any more.
+    pub async fn leave(self) {
+        self.end(Duration::ZERO, FAREWELL).await;
+    }
+
+    async fn end(self, grace: Duration, goodbye: Duration) {
         if let Some((form, _)) = self.pods.status().form {
             forms::remember(&cluster(&self.client), form);
         }
         self.tasks.shutdown(grace).await;
         if let Some(relay) = &self.relay {
-            relay.close(GOODBYE).await;
+            relay.close(goodbye).await;
         }
-        self.pods.close(GOODBYE).await;
+        self.pods.close(goodbye).await;
         // Watches and refreshes have nothing to finish.
         self.background.shutdown(Duration::ZERO).await;
     }

@@ -13,7 +13,9 @@ Examples:
   kdev forward pg.shop:5432=15432 redis:6379 several at once, the first on another local port
   kdev forward web:http=0                    a named port, on any free local port
 
-Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.";
+Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.
+
+Exit code: 0 after Ctrl-C, 143 after SIGTERM, 1 when it failed.";
 
 /// Open local ports that lead to Services
 #[derive(Debug, Args)]

@@ -42,7 +42,7 @@ async fn your_requests_come_and_all_is_given_back() {
     assert!(team.is_at_the_pods(ADA).await);
     assert_eq!(team.service(), before);
     // It goes on for callers that come late, and clears up after them.
-    assert_eq!(live.ended().await, Some(130));
+    assert_eq!(live.ended().await, Some(0));
     let left = team.cluster.objects("services", "shop");
     let kdevs = |service: &&serde_json::Value| {
         let name = service["metadata"]["name"].as_str().unwrap();

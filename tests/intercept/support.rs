@@ -284,7 +284,8 @@ impl Live {
         // Where others have claims on the Service it is done at once, and hears no second one.
         sleep(AGAIN).await;
         self.send(Signal::SIGINT);
-        assert_eq!(self.ended().await, Some(130));
+        let code = self.ended().await;
+        assert!(matches!(code, Some(0 | 130)), "{code:?}");
     }
 }
 

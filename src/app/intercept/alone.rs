@@ -30,6 +30,8 @@ pub struct Alone {
 pub enum End {
     /// By this signal.
     Signal(u8),
+    /// By this signal, and by another one before all was given back.
+    BrokenOff(u8),
     /// Its time was over.
     Elapsed,
     /// Others ended it, or the cluster did.
@@ -100,8 +102,10 @@ impl Alone {
                 number = self.ending.asked() => number,
             },
         };
-        intercepts.give_back(&mut self.ending).await;
-        End::Signal(number)
+        match intercepts.give_back(&mut self.ending).await {
+            true => End::Signal(number),
+            false => End::BrokenOff(number),
+        }
     }
 }
 

@@ -219,8 +219,9 @@ impl Intercepts {
     }
 
     /// Asks for the end, unless that has begun by itself, and waits for it. When `ending` hears once
-    /// more that it shall end, what is not given back yet is left to `kdev restore`, and said.
-    pub(in crate::app) async fn give_back(mut self, ending: &mut Ending) {
+    /// more that it shall end, what is not given back yet is left to `kdev restore`, and said: `false`
+    /// then.
+    pub(in crate::app) async fn give_back(mut self, ending: &mut Ending) -> bool {
         let since = *self.ends.get_or_init(Instant::now);
         if let Some(stop) = self.stop.take() {
             // They have ended by themselves.
@@ -232,6 +233,7 @@ impl Intercepts {
             () = ending.again(since) => true,
         };
         self.close(skipped).await;
+        !skipped
     }
 
     /// Ends at once, and says what is left.

@@ -49,6 +49,7 @@ impl Reporter {
             .map(|(form, why)| (form.to_string(), why))
             .unzip();
         let relayed = relay.clone().unwrap_or_default();
+        let stats = self.stats.snapshot();
         let round_trip = relayed.round_trip().or(direct.round_trip);
         Report {
             pid: std::process::id(),
@@ -61,7 +62,8 @@ impl Reporter {
             transport_why,
             relay: relay.as_ref().map(report),
             listening: self.listening.clone(),
-            app_connections: self.stats.snapshot().live,
+            app_connections: stats.live,
+            app_connections_total: Some(stats.came()),
             streams: direct.traffic.streams + relayed.traffic.streams,
             streams_total: direct.traffic.streams_total + relayed.traffic.streams_total,
             connections: direct.connections + relayed.tunnels.len(),

@@ -92,7 +92,7 @@ impl Intercept {
     /// Ends it as Ctrl-C does, and waits until nothing of it is left.
     pub(super) fn end_whole(self) {
         let begun = Instant::now();
-        self.running.interrupt(130, END_LIMIT);
+        self.running.interrupt(0, END_LIMIT);
         println!("ended after {:?}", begun.elapsed());
     }
 
@@ -103,7 +103,7 @@ impl Intercept {
         loop {
             // With others on the Service there is nothing to wait for.
             if let Some(code) = self.running.ended() {
-                assert_eq!(code, Some(130), "{}", self.told());
+                assert_eq!(code, Some(0), "{}", self.told());
                 return;
             }
             let given_back = |event: &Value| {
