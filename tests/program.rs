@@ -190,7 +190,8 @@ async fn a_busy_api_server_is_waited_for_and_that_is_said_once() {
     let stage = Stage::set_up(Options::default()).await;
     // One second is nothing to speak of.
     stage.cluster.faults().turn_away(away("/version", 1));
-    let run = &["run", "--own-session", "--", "echo", "started"];
+    let script = "curl -s -o /dev/null http://web.shop/; echo started";
+    let run = &["run", "--own-session", "--", "sh", "-c", script];
     let output = stage.output("dev", run).await;
     assert_eq!(
         (output.status.code(), text(&output.stderr)),
@@ -435,6 +436,218 @@ async fn refused_dials_with_bytes_sent_ahead_leave_later_ones_alone() {
             }
         }
     }
+}
+
+/// Asks for each of `urls` several times, and says nothing itself.
+fn asking(urls: &[&str]) -> String {
+    let ask = urls
+        .iter()
+        .map(|url| format!("curl -s -o /dev/null -m 30 {url}; "));
+    format!("for n in 1 2 3; do {} done; true", ask.collect::<String>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_dial_failed_is_said_once_by_all_who_use_the_session() {
+    let stage = Stage::set_up(Options::default()).await;
+    stage.cluster.add_service(
+        kdev_sim::Service::new("shop", "shut")
+            .selector("app", "web")
+            .port("x", 81, 1081),
+    );
+    let script = asking(&[
+        "http://shut.shop:81/",
+        "http://drafts.shop/",
+        "http://wbe.shop.svc/",
+        "http://web.shop/",
+    ]);
+    let reasons = [
+        "shut.shop:81 refused the connection: nothing listens on that port",
+        "Service drafts in namespace shop has no ready pod",
+        "wbe.shop.svc:80: Service wbe in namespace shop was not found; did you mean web?",
+    ];
+    let told = |said: &str| {
+        for reason in reasons {
+            assert_eq!(said.matches(reason).count(), 1, "{reason}: {said}");
+        }
+        assert_eq!(said.lines().count(), reasons.len(), "{said}");
+        assert!(!said.contains("kdev::"), "{said}");
+    };
+    let run = ["run", "--own-session", "--", "sh", "-c", &script];
+    let output = stage.output("dev", &run).await;
+    assert_eq!(output.status.code(), Some(0));
+    told(&text(&output.stderr));
+
+    // A session that is shared says it, and so does the command that uses it.
+    let (_, connect) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+    let output = stage
+        .output("dev", &["run", "--", "sh", "-c", &script])
+        .await;
+    told(&text(&output.stderr));
+    let pid = nix::unistd::Pid::from_raw(connect.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let output = tokio::time::timeout(PATIENCE, connect.wait_with_output()).await;
+    told(&text(&output.unwrap().unwrap().stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_goes_past_kdev_is_told_once_unless_quiet() {
+    let stage = Stage::set_up(Options::default()).await;
+    let past = "`sh` made no connection through kdev";
+    let through = "curl -s -o /dev/null http://web.shop/";
+    let said = async |flags: &[&str], script: &str| {
+        let run = [&["run"], flags, &["--", "sh", "-c", script]].concat();
+        text(&stage.output("dev", &run).await.stderr)
+    };
+    let shared = {
+        let (_, _connect) = ready(stage.kdev("dev", &["connect", "--json"])).await;
+        [said(&[], "true").await, said(&[], through).await]
+    };
+    let own = [
+        said(&["--own-session"], "true").await,
+        said(&["--own-session"], through).await,
+    ];
+    for [without, with] in [shared, own] {
+        assert_eq!(without.matches(past).count(), 1, "{without}");
+        assert!(without.contains("kdev forward SERVICE:PORT"), "{without}");
+        assert_eq!(without.lines().count(), 1, "{without}");
+        assert_eq!(with, "");
+    }
+    let quiet = ["--own-session", "--quiet"];
+    assert_eq!(said(&quiet, "true").await, "");
+    assert_eq!(
+        said(&quiet, "curl -s http://wbe.shop.svc/ >/dev/null").await,
+        ""
+    );
+    // What did not start needs no advice about proxies.
+    let nothing = said(&["--own-session"], "exec /no/such/program").await;
+    assert!(!nothing.contains(past), "{nothing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_ends_with_its_command_and_goes_on_without_a_terminal() {
+    let stage = Stage::set_up(Options::default()).await;
+    // With a connection to say goodbye on; the command notes when it is done.
+    let script = "curl -s -o /dev/null http://web.shop/; date +%s%N";
+    let run = ["run", "--own-session", "--", "sh", "-c", script];
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let output = stage.output("dev", &run).await;
+        let ended = std::time::UNIX_EPOCH.elapsed().unwrap();
+        let done: u64 = text(&output.stdout).trim().parse().unwrap();
+        fastest = fastest.min(ended.saturating_sub(Duration::from_nanos(done)));
+    }
+    println!("kdev ended {fastest:?} after its command");
+    assert!(fastest < Duration::from_millis(150), "{fastest:?}");
+
+    // As `nohup` starts it.
+    let mut command = Command::new("sh");
+    let kdev = stage.kdev("dev", &["connect", "--json"]);
+    command
+        .args(["-c", "trap '' HUP; exec \"$0\" connect --json"])
+        .arg(env!("CARGO_BIN_EXE_kdev"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    for (name, value) in kdev.as_std().get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let (_, mut connect) = ready(command).await;
+    let pid = nix::unistd::Pid::from_raw(connect.id().unwrap().try_into().unwrap());
+    let signal = |signal| nix::sys::signal::kill(pid, signal).unwrap();
+    signal(nix::sys::signal::Signal::SIGHUP);
+    let ended = tokio::time::timeout(Duration::from_secs(1), connect.wait()).await;
+    assert!(ended.is_err(), "{ended:?}");
+    signal(nix::sys::signal::Signal::SIGINT);
+    let ended = tokio::time::timeout(PATIENCE, connect.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_connection_is_a_line_with_v() {
+    let stage = Stage::set_up(Options::default()).await;
+    let script = asking(&["http://web.shop/", "http://wbe.shop.svc/"]);
+    let run = ["run", "-v", "--own-session", "--", "sh", "-c", &script];
+    let said = text(&stage.output("dev", &run).await.stderr);
+    let of = |part: &str| said.lines().filter(|line| line.contains(part)).count();
+    // The proxy keeps the connection for the next request.
+    assert_eq!(of("web.shop:80 → pod web-"), 1, "{said}");
+    assert_eq!(of(" (direct), "), 1, "{said}");
+    assert_eq!(of("wbe in namespace shop was not found"), 3, "{said}");
+    assert!(!said.contains("kdev::"), "{said}");
+    let run = ["run", "-vv", "--own-session", "--", "sh", "-c", &script];
+    let said = text(&stage.output("dev", &run).await.stderr);
+    assert!(said.contains("kdev::app::connections"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_found_comes_with_the_reason() {
+    let stage = Stage::set_up(Options::default()).await;
+    for namespace in ["shop", "other"] {
+        let one = kdev_sim::Service::new(namespace, &format!("only-{namespace}"));
+        stage.cluster.add_service(one.port("", 80, 80));
+    }
+    // `lead` sees all namespaces, `dev` one.
+    let all = Rule::new(
+        &["get", "list", "watch"],
+        &["services", "pods", "namespaces", "endpointslices"],
+    );
+    stage.cluster.add_user(User::new("lead").rule(all));
+    let path = stage.folder.path().join("lead");
+    stage
+        .cluster
+        .write_kubeconfig(&path, "lead", "shop")
+        .unwrap();
+    for (user, name, says) in [
+        ("lead", "wbe:80", "did you mean web?"),
+        ("lead", "web.shp:80", "did you mean web.shop?"),
+        (
+            "lead",
+            "web.shp.svc:80",
+            "namespace shp does not exist; did you mean web.shop?",
+        ),
+        ("lead", "only-other:80", "did you mean only-other.other?"),
+        (
+            "lead",
+            "only-other.shop.svc:80",
+            "did you mean only-other.other?",
+        ),
+        ("dev", "wbe.shop:80", "did you mean web?"),
+        (
+            "dev",
+            "only-other.other:80",
+            "you may not get services in namespace other",
+        ),
+        (
+            "dev",
+            "only-other.other.svc:80",
+            "not allowed to get services in namespace other",
+        ),
+    ] {
+        let output = stage.output(user, &["resolve", name]).await;
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains(says), "{user} {name}: {said}");
+        let port = format!("{name}=0");
+        let output = stage.output(user, &["forward", &port]).await;
+        let said = text(&output.stderr).replace("\n  fix: ", "; ");
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains(says), "{user} forward {name}: {said}");
+    }
+    // What is out there and merely down is none of the cluster's.
+    let output = stage
+        .output("lead", &["resolve", "no-such-host.invalid:80"])
+        .await;
+    let said = text(&output.stdout);
+    assert!(
+        !said.contains("did you mean") && !said.contains("may not"),
+        "{said}"
+    );
+    let output = stage.output("dev", &["forward", "web:htpp=0"]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("it has http (80)"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -263,7 +263,7 @@ fn the_child_has_the_terminal() {
 }
 
 #[tokio::test]
-async fn terminate_asks_first_and_insists_after_the_grace() {
+async fn what_is_told_to_end_is_waited_for_and_may_be_killed() {
     let spawn = |script: &str| {
         let argv = ["sh", "-c", script].map(OsString::from);
         child::Child::spawn(child::Command::new(&argv, Vec::new()).unwrap()).unwrap()
@@ -271,10 +271,15 @@ async fn terminate_asks_first_and_insists_after_the_grace() {
     let started = Instant::now();
     let mut polite = spawn("trap 'exit 3' TERM; while :; do sleep 0.05; done");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(polite.terminate(Duration::from_secs(10)).await.unwrap(), 3);
+    polite.end();
+    let code = polite.wait_within(Duration::from_secs(10)).await;
+    assert_eq!(code.unwrap(), Some(3));
     let mut stubborn = spawn("trap '' TERM; while :; do sleep 0.05; done");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let code = stubborn.terminate(Duration::from_millis(300)).await;
-    assert_eq!(code.unwrap(), 137);
+    stubborn.end();
+    let late = stubborn.wait_within(Duration::from_millis(300)).await;
+    assert_eq!(late.unwrap(), None);
+    stubborn.kill().unwrap();
+    assert_eq!(stubborn.wait().await.unwrap(), 137);
     assert!(started.elapsed() < Duration::from_secs(5));
 }

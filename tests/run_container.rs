@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use kdev::run::child::Child;
 use kdev::run::container::{ContainerError, ContainerRun, Detected, Peers, Plan, detect};
-use kdev::run::environment::{Credentials, Settings};
+use kdev::run::environment::{AllProxy, Credentials, Settings};
 use serde_json::json;
 
 const SECRET: &str = "s3cr3t-of-this-run";
@@ -85,7 +85,7 @@ fn settings(plan: &Plan) -> Settings {
         domain: "cluster.local".to_owned(),
         context: None,
         namespace: None,
-        all_proxy: true,
+        all_proxy: AllProxy::default(),
     }
 }
 

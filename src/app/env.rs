@@ -8,7 +8,7 @@ use super::registry::{self, Report};
 use super::share::{self, before};
 pub use super::share::{Inherited, inherited};
 use crate::config::Config;
-use crate::run::environment::{self, ProxyAddress, Settings};
+use crate::run::environment::{self, AllProxy, ProxyAddress, Settings};
 use crate::upstream::BEFORE;
 
 /// Changes to an environment: a value to set, or `None` to remove the variable.
@@ -42,7 +42,7 @@ pub async fn set(
     };
     // Refused here, where it can be said; elsewhere it counts as nothing.
     before(inherited)?;
-    let settings = share::settings(&lease.report, &lends);
+    let settings = share::settings(config, &lease.report, &lends);
     let variables = share::variables(config, &settings, inherited);
     let set = variables.set.into_iter();
     Ok(set.map(|(name, value)| (name, Some(value))).collect())
@@ -61,7 +61,7 @@ pub fn unset(inherited: &Inherited) -> anyhow::Result<Changes> {
         domain: String::new(),
         context: Some(String::new()),
         namespace: Some(String::new()),
-        all_proxy: true,
+        all_proxy: AllProxy::default(),
     };
     let names = environment::variables(&any, |_| None).set.into_iter();
     let inside = ["KDEV_KUBECONFIG", "KDEV_AS", "KDEV_AS_GROUP", BEFORE];

@@ -155,8 +155,14 @@ impl Opening<'_> {
             pods @ Place::Pods(..) => Some(pods),
         };
         let Some(Place::Pods(picked, target)) = place else {
+            let why = match &spec.what {
+                Named::Host(host) | Named::Service(host) => {
+                    place::absence(self.session, host).await
+                }
+                Named::Pod(_) | Named::Workload(..) => String::new(),
+            };
             bail!(
-                "{} is neither a Service nor a pod that this user may see in the cluster",
+                "{} is neither a Service nor a pod that this user may see in the cluster{why}",
                 spec.what
             );
         };
@@ -307,6 +313,7 @@ async fn serve<D: Dial>(listener: TcpListener, target: Target, dialer: D, tasks:
     }
 }
 
+/// Carries one connection to its end. What comes of its dial is told by the dialer's observer.
 async fn carry<D: Dial>(
     mut app: TcpStream,
     peer: SocketAddr,
@@ -314,35 +321,21 @@ async fn carry<D: Dial>(
     dialer: &D,
     said: &Said,
 ) {
-    // Of one kind once, however its figures differ.
-    let warn_of = |kind: &str, text: &str| match said.is_new(kind) {
-        true => warn!("{target}: {text}"),
-        false => debug!("{target}: {text}"),
-    };
-    let warn = |error: &DialError| {
-        let text = error.to_string();
-        warn_of(&text, &text);
-    };
     // On loopback anybody on this machine may knock; a port on another address was asked for.
     if peer.ip().is_loopback() && !is_same_user(peer, app.local_addr().ok()) {
         return app.reset();
     }
     // Fails only on a socket that is gone already; the first read says so.
     let _ = app.set_nodelay(true);
-    let stream = match dialer.dial(target).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            warn(&error);
-            return app.reset();
-        }
+    let Ok(stream) = dialer.dial(target).await else {
+        return app.reset();
     };
-    let (moved, result) = splice(app, stream).await;
-    match &result {
-        Ok(()) => debug!(sent = moved.forth, received = moved.back, "done"),
-        Err(error) => match (DialError::from_io(error), PodReset::from_io(error)) {
-            (Some(cause), _) => warn(cause),
-            (None, Some(reset)) => warn_of("reset", &reset.to_string()),
-            (None, None) => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
-        },
+    let (moved, Err(error)) = splice(app, stream).await else {
+        return;
+    };
+    match PodReset::from_io(&error) {
+        // Once, however its figures differ.
+        Some(reset) if said.say("reset").is_some() => warn!("{target}: {reset}"),
+        _ => debug!(%error, sent = moved.forth, received = moved.back, "broken"),
     }
 }

@@ -15,6 +15,7 @@
 
 pub mod complete;
 pub mod connect;
+mod connections;
 pub mod demo;
 pub mod descriptors;
 pub mod doctor;

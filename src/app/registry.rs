@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::task::Tasks;
 
@@ -22,6 +22,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: u64 = 1 << 20;
 /// Commands that use one session at a time: each holds a file descriptor of it.
 const MAX_LEASES: usize = 256;
+/// Longest line that a session may say to a command which uses it.
+const MAX_LINE: usize = 16 << 10;
 
 /// What a session tells about itself.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -52,6 +54,10 @@ pub struct Report {
     pub intercepts: Vec<InterceptReport>,
     /// Connections of apps that are open.
     pub app_connections: u64,
+    /// Connections of apps since it began, those that it refused included; `null` where others serve
+    /// them.
+    #[serde(default)]
+    pub app_connections_total: Option<u64>,
     /// Streams into the cluster that are open.
     pub streams: usize,
     /// Streams into the cluster since it began.
@@ -136,19 +142,44 @@ pub struct Lends {
     pub domain: String,
 }
 
-/// A session that answered, and is asked to be told of its end.
+/// A session that answered, and tells what it says until its end.
 #[derive(Debug)]
 pub struct Lease {
     /// What it said.
     pub report: Report,
     stream: BufReader<UnixStream>,
+    /// The beginning of a line.
+    begun: Vec<u8>,
 }
 
 impl Lease {
-    /// Completes when the session has ended.
-    pub async fn ended(&mut self) {
-        // It says nothing more; whatever this is, it is the end.
-        let _ = self.stream.read_u8().await;
+    /// What the session says of itself now; `None` where it does not answer.
+    pub async fn look(&self) -> Option<Report> {
+        let path = folder().ok()?.join(format!("{}.sock", self.report.pid));
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask(&path)).await;
+        Some(answer.ok()?.ok()?.report)
+    }
+
+    /// The next line that the session says, or `None` once it has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            let read = self
+                .stream
+                .fill_buf()
+                .await
+                .ok()
+                .filter(|b| !b.is_empty())?;
+            let end = read.iter().position(|b| *b == b'\n');
+            let part = &read[..end.unwrap_or(read.len())];
+            let room = MAX_LINE.saturating_sub(self.begun.len());
+            self.begun.extend_from_slice(&part[..part.len().min(room)]);
+            let used = part.len() + usize::from(end.is_some());
+            self.stream.consume(used);
+            if end.is_some() {
+                let line = std::mem::take(&mut self.begun);
+                return Some(String::from_utf8_lossy(&line).into_owned());
+            }
+        }
     }
 }
 
@@ -201,12 +232,14 @@ impl Drop for Registration {
     }
 }
 
-/// Makes this session visible to `kdev status`; `report` is called for each look.
+/// Makes this session visible to `kdev status`; `report` is called for each look. Commands that use
+/// the session are told the `lines` that it says.
 ///
 /// # Errors
 /// When the folder or the socket cannot be made. A session works without.
 pub fn register(
     report: impl Fn() -> Report + Send + Sync + 'static,
+    lines: broadcast::Sender<String>,
     tasks: &Tasks,
 ) -> io::Result<Registration> {
     let path = folder()?.join(format!("{}.sock", std::process::id()));
@@ -218,7 +251,7 @@ pub fn register(
     let connections = tasks.clone();
     tasks.spawn(async move {
         while let Ok((mut peer, _)) = listener.accept().await {
-            let (report, leases) = (report.clone(), leases.clone());
+            let (report, leases, lines) = (report.clone(), leases.clone(), lines.clone());
             connections.spawn(async move {
                 let Ok(mut text) = serde_json::to_vec(&report()) else {
                     return;
@@ -232,14 +265,34 @@ pub fn register(
                 ) {
                     return;
                 }
-                // One that stays sees by the end of the connection that the session ended.
+                // One that stays hears what the session says, and sees by the end of the
+                // connection that it ended.
                 if let Ok(_lease) = leases.try_acquire() {
-                    let _ = peer.read_u8().await;
+                    tell(&mut peer, lines.subscribe()).await;
                 }
             });
         }
     });
     Ok(Registration { path })
+}
+
+/// Tells `peer` the lines until it leaves, or does not read them.
+async fn tell(peer: &mut UnixStream, mut lines: broadcast::Receiver<String>) {
+    loop {
+        let line = tokio::select! {
+            _ = peer.read_u8() => return,
+            line = lines.recv() => match line {
+                Ok(line) => line,
+                Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+        };
+        let line = format!("{}\n", line.replace('\n', " "));
+        let told = tokio::time::timeout(ANSWER_TIMEOUT, peer.write_all(line.as_bytes()));
+        if !matches!(told.await, Ok(Ok(()))) {
+            return;
+        }
+    }
 }
 
 /// Makes a command visible that uses the session of `lender`. Without a place to do so it goes on
@@ -259,6 +312,7 @@ pub fn register_borrower(command: &str, lender: &Report, tasks: &Tasks) -> Optio
         listening: Vec::new(),
         intercepts: Vec::new(),
         app_connections: 0,
+        app_connections_total: None,
         streams: 0,
         streams_total: 0,
         connections: 0,
@@ -268,7 +322,9 @@ pub fn register_borrower(command: &str, lender: &Report, tasks: &Tasks) -> Optio
         lends: None,
         uses: Some(lender.pid),
     };
-    register(move || report.clone(), tasks).ok()
+    // It says nothing of its own.
+    let lines = broadcast::Sender::new(1);
+    register(move || report.clone(), lines, tasks).ok()
 }
 
 /// Asks every session of this user, the oldest first.
@@ -354,7 +410,11 @@ async fn ask(path: &Path) -> io::Result<Lease> {
         .read_until(b'\n', &mut text)
         .await?;
     let report = serde_json::from_slice(&text)?;
-    Ok(Lease { report, stream })
+    Ok(Lease {
+        report,
+        stream,
+        begun: Vec::new(),
+    })
 }
 
 /// The registry's folder, made where it is missing, and ours alone.

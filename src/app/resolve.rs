@@ -9,7 +9,7 @@ use super::Session;
 use super::forward::{PortName, named_port};
 use crate::addr::{Host, Namespaced, Protocol, Target, split_port};
 use crate::config::Config;
-use crate::dial::{self, Decision, Endpoints, Notes, Way};
+use crate::dial::{self, Decision, Endpoints, Notes, Resolve as _, Way};
 use crate::upstream::Carries;
 
 /// How long the first lists may take before what is there by then must do.
@@ -275,7 +275,11 @@ async fn fill(session: &Session, decision: &Decision, answer: &mut Answer, notes
             answer.reachable = !answer.addresses.is_empty();
             if !answer.reachable {
                 let host = &decision.target.host;
-                answer.error = Some(format!("this machine does not resolve {host}"));
+                let hint = session.catalog.hint(&decision.target).await;
+                answer.error = Some(match hint {
+                    Some(hint) => format!("{host} was not found; {hint}"),
+                    None => format!("this machine does not resolve {host}"),
+                });
             }
         }
         Way::Failed(error) => {

@@ -1,11 +1,17 @@
 //! `kdev run`: a command, or the container that a command starts, sees the cluster.
 
+mod attend;
+mod unused;
+
 use std::ffi::OsString;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tracing::info;
 
+use self::attend::{Proxy, attend};
+use self::unused::Unused;
 use super::connect::{listen, serve_laptop};
 use super::intercept::{Intercepts, Planned, Started};
 use super::registry::{self, Lease, Lends, Listening};
@@ -24,8 +30,11 @@ const PROXY_USER: &str = "kdev";
 
 /// What the user hears and sees beside the command itself.
 pub trait Observer {
-    /// A line that the user should read.
+    /// A line that the user must read.
     fn note(&self, text: &str);
+
+    /// A line that helps, and that may be left out.
+    fn remark(&self, text: &str);
 
     /// Waits for `work`, and shows that `what` goes on when it takes long.
     fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> impl Future<Output = T>;
@@ -54,7 +63,7 @@ pub async fn run(
 ) -> anyhow::Result<u8> {
     match container::detect(argv)? {
         Detected::Command { note } => {
-            note.iter().for_each(|note| observer.note(note));
+            note.iter().for_each(|note| observer.remark(note));
             run_command(config, argv, plan, observer).await
         }
         Detected::Container(run) => {
@@ -89,7 +98,7 @@ async fn run_command(
     serve_laptop(&session, listener, address);
     let registration = session.register("run", vec![listening(&address.to_string())], None);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
-    let settings = settings(&session, proxy);
+    let settings = settings(&session, config, proxy);
     let mut variables = share::variables(config, &settings, &share::inherited());
     note_dropped(&variables, observer);
     note_replaced_proxy(&session.proxies, observer);
@@ -101,18 +110,26 @@ async fn run_command(
     };
     let (session, intercepts) = intercepting(session, config, plan, observer).await?;
     session.client.release_terminal();
-    let code = run_child(command, observer).await;
+    let code = match Child::spawn(command) {
+        Ok(child) => {
+            let stats = &*session.stats;
+            let mut unused = Unused::new(argv, Some(stats.snapshot().came()));
+            let over = pin!(elapsed(plan));
+            attend(child, None, over, Proxy::Own(stats), &mut unused, observer).await
+        }
+        Err(error) => Ok(not_started(&error, observer)),
+    };
     drop(registration);
     give_back(intercepts, observer).await?;
-    session.close(Duration::ZERO).await;
+    session.leave().await;
     code
 }
 
-/// Runs a command to its end and gives its exit code.
-async fn run_child(command: Command, observer: &impl Observer) -> anyhow::Result<u8> {
-    match Child::spawn(command) {
-        Ok(mut child) => Ok(child.wait().await?),
-        Err(error) => Ok(not_started(&error, observer)),
+/// Completes when the time of what is planned is over, counted from now on.
+async fn elapsed(plan: Option<&Planned>) {
+    match plan.and_then(|plan| plan.terms.lasts) {
+        Some(lasts) => tokio::time::sleep(lasts).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -128,7 +145,7 @@ async fn run_borrowed(
     info!(pid = lender, proxy = %lends.proxy, "uses the session of `kdev connect`");
     let tasks = Tasks::new();
     let registration = registry::register_borrower("run", &lease.report, &tasks);
-    let settings = share::settings(&lease.report, lends);
+    let settings = share::settings(config, &lease.report, lends);
     let variables = share::variables(config, &settings, &share::inherited());
     note_dropped(&variables, observer);
     note_replaced_proxy(&config.environment().proxies, observer);
@@ -136,25 +153,11 @@ async fn run_borrowed(
         anyhow::bail!("there is no command to run; write it after --");
     };
     let code = match Child::spawn(command) {
-        Ok(mut child) => {
-            let mut wait = std::pin::pin!(child.wait());
-            let code = tokio::select! {
-                biased;
-                code = &mut wait => Some(code?),
-                () = lease.ended() => None,
-            };
-            match code {
-                Some(code) => code,
-                None => {
-                    let again = lends.proxy;
-                    observer.note(&format!(
-                        "the `kdev connect` (pid {lender}) that this command uses has ended, so \
-                         it reaches nothing any more; `kdev connect --proxy-listen {again}` \
-                         gives it back, --own-session makes `run` independent"
-                    ));
-                    wait.await?
-                }
-            }
+        Ok(child) => {
+            let mut unused = Unused::new(argv, lease.report.app_connections_total);
+            let over = std::future::pending();
+            let proxy = Proxy::Lent(&mut lease);
+            attend(child, None, over, proxy, &mut unused, observer).await?
         }
         Err(error) => not_started(&error, observer),
     };
@@ -171,7 +174,7 @@ async fn run_container(
 ) -> anyhow::Result<u8> {
     // Before the cluster: what the engine refuses costs no login.
     let plan = run.plan().await?;
-    plan.notes.iter().for_each(|note| observer.note(note));
+    plan.notes.iter().for_each(|note| observer.remark(note));
     let listener = plan
         .listen
         .bind(config.proxy_listen.map_or(0, |address| address.port()))?;
@@ -195,30 +198,62 @@ async fn run_container(
         user: PROXY_USER.to_owned(),
         password: secret,
     };
-    let settings = settings(&session, plan.proxy(address.port(), credentials));
+    let settings = settings(&session, config, plan.proxy(address.port(), credentials));
     let variables = plan.variables(&settings);
     note_dropped(&variables, observer);
     let (command, started) = plan.command(&id, &variables.set)?;
     let (session, intercepts) = intercepting(session, config, request, observer).await?;
     session.client.release_terminal();
     let running = async {
-        let code = run_child(command, observer).await?;
+        let stats = &*session.stats;
+        let mut unused = Unused::container(stats.snapshot().came());
+        let mut over = pin!(elapsed(request));
+        let code = match Child::spawn(command) {
+            Ok(child) => {
+                let proxy = Proxy::Own(stats);
+                attend(
+                    child,
+                    Some(&started),
+                    &mut over,
+                    proxy,
+                    &mut unused,
+                    observer,
+                )
+                .await?
+            }
+            Err(error) => not_started(&error, observer),
+        };
         if code != 0 || !started.detached() {
             return Ok(code);
         }
         observer.note(&started.stays());
-        match signals::unless_told(started.follow()).await? {
-            Ok(code) => Ok(code?),
-            Err(number) => {
-                observer.note(&started.farewell());
-                Ok(128 + number)
+        let mut following = pin!(signals::unless_told(started.follow()));
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut following => match ended? {
+                    Ok(code) => {
+                        let code = code?;
+                        unused.ended(code, Some(stats.snapshot().came()), observer);
+                        return Ok(code);
+                    }
+                    Err(number) => {
+                        observer.note(&started.farewell());
+                        return Ok(128 + number);
+                    }
+                },
+                () = &mut over => {
+                    observer.note(&started.farewell());
+                    return Ok(0);
+                }
+                () = unused.due() => unused.look(Some(stats.snapshot().came()), observer),
             }
         }
     };
     let code = running.await;
     drop(registration);
     give_back(intercepts, observer).await?;
-    session.close(Duration::ZERO).await;
+    session.leave().await;
     code
 }
 
@@ -294,7 +329,7 @@ fn serve_container(
     ));
 }
 
-fn settings(session: &Session, proxy: ProxyAddress) -> Settings {
+fn settings(session: &Session, config: &Config, proxy: ProxyAddress) -> Settings {
     let about = session.client.about();
     Settings {
         proxy,
@@ -302,7 +337,7 @@ fn settings(session: &Session, proxy: ProxyAddress) -> Settings {
         domain: session.domain().name().to_owned(),
         context: Some(about.context.clone()),
         namespace: Some(about.namespace.clone()),
-        all_proxy: true,
+        all_proxy: config.all_proxy,
     }
 }
 
@@ -316,7 +351,7 @@ fn listening(address: &str) -> Listening {
 
 fn note_dropped(variables: &Variables, observer: &impl Observer) {
     if !variables.dropped_no_proxy.is_empty() {
-        observer.note(&format!(
+        observer.remark(&format!(
             "left out of NO_PROXY, since it would keep the program from the cluster: {}",
             variables.dropped_no_proxy.join(", ")
         ));
@@ -337,7 +372,7 @@ fn note_replaced_proxy(proxies: &Proxies, observer: &impl Observer) {
         })
         .collect();
     if !set.is_empty() {
-        observer.note(&format!(
+        observer.remark(&format!(
             "the command gets kdev's proxy in place of yours; what is not the cluster's goes on \
              through {}, as NO_PROXY says",
             set.join(" and ")

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::connections::Connections;
 use super::intercept::Shown;
 use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
@@ -28,6 +29,8 @@ mod report;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long saying goodbye to the cluster may take.
 const GOODBYE: Duration = Duration::from_millis(200);
+/// The same where somebody waits for the end: time to write it, and none for an answer.
+const FAREWELL: Duration = Duration::from_millis(5);
 
 /// How long a command that may use nothing else waits for its first tunnel.
 const FIRST_TUNNEL: Duration = Duration::from_secs(15);
@@ -49,6 +52,8 @@ pub struct Session {
     pub relay: Option<Pool>,
     /// What goes through the proxies of this session.
     pub stats: Arc<Stats>,
+    /// What is told of its connections.
+    connections: Arc<Connections>,
     /// The proxies on the way to what is not the cluster's.
     pub proxies: Proxies,
     /// The connections of apps, which are let finish when the session ends.
@@ -105,6 +110,7 @@ impl Session {
             pods,
             relay,
             stats: Arc::default(),
+            connections: Arc::default(),
             proxies,
             tasks: Tasks::new(),
             domain,
@@ -126,6 +132,7 @@ impl Session {
             .with_relay(self.relay.clone(), self.via)
             .with_routes(self.routes.clone())
             .with_answered(self.answered.clone())
+            .with_observer(self.connections.clone())
     }
 
     /// Dials for the laptop's own programs that lead to `picked` pods, whatever their target is
@@ -133,7 +140,9 @@ impl Session {
     #[must_use]
     pub fn dialer_to(&self, picked: Picked) -> DialerOf<Picked> {
         let laptop = Upstream::new(Laptop { loopback: true }, self.proxies.clone());
-        Router::new(picked, self.pods.clone(), laptop).with_relay(self.relay.clone(), self.via)
+        Router::new(picked, self.pods.clone(), laptop)
+            .with_relay(self.relay.clone(), self.via)
+            .with_observer(self.connections.clone())
     }
 
     /// The way to the cluster's DNS, for the names that the user leaves to it.
@@ -170,7 +179,7 @@ impl Session {
     ) -> Option<Registration> {
         let report = report::Reporter::new(self, command, listening, lends);
         let report = move || report.report();
-        match registry::register(report, &self.background) {
+        match registry::register(report, self.connections.lines(), &self.background) {
             Ok(registration) => Some(registration),
             Err(error) => {
                 tracing::debug!(%error, "this session is not shown by `kdev status`");
@@ -203,14 +212,23 @@ impl Session {
     /// Ends the session: nothing new is accepted, connections may finish within `grace`, then the
     /// cluster is told goodbye.
     pub async fn close(self, grace: Duration) {
+        self.end(grace, GOODBYE).await;
+    }
+
+    /// Ends the session at once, for whoever waits for kdev to be gone: nobody has a stream any more.
+    pub async fn leave(self) {
+        self.end(Duration::ZERO, FAREWELL).await;
+    }
+
+    async fn end(self, grace: Duration, goodbye: Duration) {
         if let Some((form, _)) = self.pods.status().form {
             forms::remember(&cluster(&self.client), form);
         }
         self.tasks.shutdown(grace).await;
         if let Some(relay) = &self.relay {
-            relay.close(GOODBYE).await;
+            relay.close(goodbye).await;
         }
-        self.pods.close(GOODBYE).await;
+        self.pods.close(goodbye).await;
         // Watches and refreshes have nothing to finish.
         self.background.shutdown(Duration::ZERO).await;
     }

@@ -96,7 +96,7 @@ async fn is_alive(proxy: SocketAddr) -> bool {
 }
 
 /// What the variables of a program are made from that uses the session of `report`.
-pub(super) fn settings(report: &Report, lends: &Lends) -> Settings {
+pub(super) fn settings(config: &Config, report: &Report, lends: &Lends) -> Settings {
     let proxy = ProxyAddress::new(lends.proxy.ip().to_string(), lends.proxy.port());
     Settings {
         proxy,
@@ -104,7 +104,7 @@ pub(super) fn settings(report: &Report, lends: &Lends) -> Settings {
         domain: lends.domain.clone(),
         context: Some(report.context.clone()),
         namespace: Some(report.namespace.clone()),
-        all_proxy: true,
+        all_proxy: config.all_proxy,
     }
 }
 

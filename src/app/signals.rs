@@ -8,8 +8,11 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use nix::sys::signal::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
+
+use crate::run::child::is_ignored;
 
 /// How long after the first signal others are taken for the same one. Runners forward within
 /// milliseconds; who presses Ctrl-C again to get away does so for as long as it takes.
@@ -18,7 +21,9 @@ pub(crate) const SAME: Duration = Duration::from_secs(1);
 /// Waits for the signals that ask a program to end.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    signals: [(Signal, u8); 3],
+    signals: [(Signal, u8); 2],
+    /// SIGHUP, unless it is ignored: what `nohup` starts goes on without its terminal.
+    hangup: Option<(Signal, u8)>,
     /// When the end was asked for first, and last.
     asked: Option<(Instant, Instant)>,
 }
@@ -33,12 +38,17 @@ impl Ending {
             let number = u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX);
             Ok::<_, std::io::Error>((signal(kind)?, number))
         };
+        // Asked first: a handler takes the place of what was there.
+        let hangup = match is_ignored(Number::SIGHUP) {
+            true => None,
+            false => Some(take(SignalKind::hangup())?),
+        };
         Ok(Self {
             signals: [
                 take(SignalKind::interrupt())?,
                 take(SignalKind::terminate())?,
-                take(SignalKind::hangup())?,
             ],
+            hangup,
             asked: None,
         })
     }
@@ -70,13 +80,22 @@ impl Ending {
     }
 
     async fn next(&mut self) -> u8 {
-        let [(interrupt, a), (terminate, b), (hangup, c)] = &mut self.signals;
+        let [(interrupt, a), (terminate, b)] = &mut self.signals;
+        let hangup = async {
+            match &mut self.hangup {
+                Some((hangup, number)) => {
+                    hangup.recv().await;
+                    *number
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             // Of two that came at once the same one is always the first.
             biased;
             _ = interrupt.recv() => *a,
             _ = terminate.recv() => *b,
-            _ = hangup.recv() => *c,
+            number = hangup => number,
         }
     }
 }

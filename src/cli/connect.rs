@@ -25,7 +25,9 @@ cluster's DNS about domains of --resolve-in-cluster, and relays the rest to the 
                      Domains=~cluster.local
   dnsmasq            server=/cluster.local/127.0.0.1#5353
   macOS              /etc/resolver/cluster.local: nameserver 127.0.0.1, and port 5353
-The addresses are those of the cluster: programs still need the proxy to connect to them.";
+The addresses are those of the cluster: programs still need the proxy to connect to them.
+
+Exit code: 0 after Ctrl-C, 143 after SIGTERM, 1 when it failed.";
 
 /// Serve a proxy into the cluster, and its DNS, until Ctrl-C
 #[derive(Debug, Args)]

@@ -18,7 +18,9 @@ Examples:
   kdev forward http://web.shop/              what a URL leads to
   kdev forward dns:53/udp=5353               datagrams, which take the relay
 
-Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.";
+Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.
+
+Exit code: 0 after Ctrl-C, 143 after SIGTERM, 1 when it failed.";
 
 /// The exit code of a command line that makes no sense.
 const USAGE_ERROR: u8 = 2;

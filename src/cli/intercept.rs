@@ -11,7 +11,7 @@ use self::printer::{Out, Printer};
 pub(super) use self::terms::TermFlags;
 use super::complete::Offer;
 use super::run::{EXIT_KDEV_FAILED, Terminal};
-use super::{SettingFlags, complete, output};
+use super::{SettingFlags, complete, output, signalled};
 use crate::addr::Target;
 use crate::app;
 use crate::app::intercept::{Asked, Planned, Source, app_at, owner};
@@ -37,8 +37,9 @@ Once kdev has been silent for 6 s (it was killed, its laptop sleeps or has no ne
 pods answer its requests, marked with `x-kdev-fallback: owner silent`, until it is back; with
 --strict callers get a 503. A personal intercept adds `no-store` to the Cache-Control of its answers.
 
-Exit code: 130 after Ctrl-C, 0 when the time of --for is over, 1 when it failed or was ended by
-others; after -- the command's own.";
+Exit code: 0 after Ctrl-C or when the time of --for is over, 130 when Ctrl-C came before it was live
+or a second one broke its end off, 143 after SIGTERM, 1 when it failed or was ended by others; after
+-- the command's own. What --for ends gets SIGTERM, and is killed where that does not end it.";
 
 /// Have a Service's requests come to an app of this laptop, until Ctrl-C
 #[derive(Debug, Args)]
@@ -112,16 +113,24 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
         port,
     };
     if !args.command.is_empty() {
-        return app::run::run(config, &args.command, Some(&plan), &Terminal).await;
+        return app::run::run(
+            config,
+            &args.command,
+            Some(&plan),
+            &Terminal { quiet: false },
+        )
+        .await;
     }
     let starting = app::intercept::Alone::start(config, &plan);
     let mut alone = output::progress("Intercepting", starting).await?;
-    if alone.is_live() {
+    let live = alone.is_live();
+    if live {
         printer.live();
     }
     let end = alone.ended().await;
-    output::progress("Giving back what was intercepted", alone.close()).await;
+    let in_order = output::progress("Giving back what was intercepted", alone.close()).await;
     match end {
+        app::intercept::End::Signal(number) if live && in_order => Ok(signalled(number)),
         app::intercept::End::Signal(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),
         app::intercept::End::Broken(reason) => anyhow::bail!("{reason}"),

@@ -88,7 +88,7 @@ enum Command {
 struct Global {
     #[command(flatten)]
     settings: SettingFlags<{ on::ALL }>,
-    /// Say more: -v what happens, -vv every detail ($RUST_LOG selects finer)
+    /// Say more: -v each connection, -vv what kdev does, -vvv every detail ($RUST_LOG selects finer)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     verbose: u8,
 }
@@ -136,7 +136,8 @@ fn settings_of(command: &Command, layered: Layered) -> Config {
 }
 
 /// Parses the command line, runs the command and gives the process's exit code: 0 success, 1
-/// failure, 2 a wrong command line, 130 after Ctrl-C; `run` passes its child's through.
+/// failure, 2 a wrong command line, 128 and the number of a signal that broke something off; `run`
+/// passes its child's through.
 #[must_use]
 pub fn main() -> ExitCode {
     if complete::answer() {
@@ -186,7 +187,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(failure);
         }
     };
-    if let Err(error) = logging::start(cli.global.verbose, config.log_format) {
+    let quiet = matches!(&cli.command, Command::Run(args) if args.quiet);
+    if let Err(error) = logging::start(cli.global.verbose, quiet, config.log_format) {
         output::error(&error);
         return ExitCode::from(2);
     }
@@ -237,7 +239,7 @@ pub fn main() -> ExitCode {
 }
 
 /// The exit code of a command that a signal ended: 128 and the signal, as shells count. Ctrl-C is
-/// the ordinary end of `connect` and `forward`.
+/// the ordinary end of `connect`, `forward` and `intercept`, as of `kubectl port-forward`.
 fn signalled(number: u8) -> u8 {
     const SIGINT: u8 = 2;
     if number == SIGINT { 0 } else { 128 + number }

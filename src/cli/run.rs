@@ -23,12 +23,16 @@ Examples:
   kdev run --host-loopback -- docker run my/api    the container may reach 127.0.0.1 of this laptop
   kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   and gets its requests
 
-The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need.
-Names that are not the cluster's are dialled from this laptop as always. Programs that know no
-proxy (psql, redis-cli) take a port of `kdev forward`.
+The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need;
+KDEV_SOCKS_PROXY is the same port for SOCKS. Names that are not the cluster's are dialled from this
+laptop as always. Programs that read no proxy variables (psql, redis-cli) take a port of `kdev
+forward`; kdev says so when nothing came through it.
 
 Beside a running `kdev connect` with the same settings a command uses its session and starts at
 once. Containers always get a session of their own; --own-session gives one to a command too.
+
+SIGTERM goes on to the command. What does not end by it is killed: a container 10 s later, another
+command 30 s later.
 
 Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed.";
 
@@ -41,6 +45,9 @@ pub(super) struct RunArgs {
     /// Have a Service's requests come to this port meanwhile; repeatable (see `kdev intercept`)
     #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
     intercept: Vec<Asked>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub(super) quiet: bool,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -78,15 +85,30 @@ pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
             port: None,
         }),
     };
-    app::run::run(config, &args.command, plan.as_ref(), &Terminal).await
+    app::run::run(
+        config,
+        &args.command,
+        plan.as_ref(),
+        &Terminal { quiet: args.quiet },
+    )
+    .await
 }
 
 /// The terminal, or what stands in its place.
-pub(super) struct Terminal;
+pub(super) struct Terminal {
+    /// Whether remarks are left out.
+    pub(super) quiet: bool,
+}
 
 impl app::run::Observer for Terminal {
     fn note(&self, text: &str) {
         output::note(text);
+    }
+
+    fn remark(&self, text: &str) {
+        if !self.quiet {
+            output::note(text);
+        }
     }
 
     async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {

@@ -26,6 +26,7 @@ use crate::k8s::KubeOptions;
 use crate::k8s::install::shape;
 use crate::k8s::kubeconfig::Environment;
 use crate::k8s::relay::Carrier;
+use crate::run::environment::AllProxy;
 use crate::upstream::{Helper, Proxies, ProxyVars};
 
 pub use crate::dial::Via;
@@ -49,6 +50,8 @@ pub struct Config {
     pub proxy_listen: Option<SocketAddr>,
     /// Where the DNS server listens; a free port of loopback by default.
     pub dns_listen: Option<SocketAddr>,
+    /// What `ALL_PROXY` says to programs.
+    pub all_proxy: AllProxy,
     /// Whether containers may dial the laptop's own loopback through kdev.
     pub host_loopback: bool,
     /// The program that logs in to the corporate proxy.
@@ -99,6 +102,7 @@ impl Config {
             carrier,
             proxy_listen: _,
             dns_listen: _,
+            all_proxy: _,
             host_loopback: _,
             proxy_auth_helper,
             own_session: _,

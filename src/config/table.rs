@@ -7,6 +7,7 @@ use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via, objects};
 use crate::addr;
 use crate::k8s::relay::Carrier;
 use crate::rule::LONGEST_OWNER;
+use crate::run::environment::AllProxy;
 use crate::upstream::Helper;
 
 /// The commands that have a setting's flag.
@@ -217,6 +218,29 @@ pub static SETTINGS: &[Setting] = &[
         on: on::RUN,
         set: |config, value| {
             config.own_session = value.is_on();
+            Ok(())
+        },
+    },
+    Setting {
+        key: "all-proxy",
+        short: None,
+        value_name: "SCHEME",
+        kind: Kind::Choice(&[
+            ("http", "the HTTP proxy, as in HTTP_PROXY"),
+            (
+                "socks5h",
+                "SOCKS5, for programs that take it from there alone; httpx needs socksio then",
+            ),
+        ]),
+        help: "What ALL_PROXY says to programs; SOCKS is always in KDEV_SOCKS_PROXY",
+        fallback: Fallback::Is("http"),
+        project: Project::May,
+        on: on::RUN | on::INTERCEPT | on::ENV,
+        set: |config, value| {
+            config.all_proxy = match value.text() {
+                "socks5h" => AllProxy::Socks,
+                _ => AllProxy::Http,
+            };
             Ok(())
         },
     },

@@ -8,6 +8,7 @@ mod flow;
 mod http_io;
 mod laptop;
 mod notes;
+mod observe;
 mod relay;
 mod resolve;
 mod router;
@@ -24,12 +25,13 @@ pub use self::flow::{
 pub use self::http_io::{HttpIo, HttpProxy, LoginRefused};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
 pub use self::notes::Notes;
+pub use self::observe::{Ended, Observe, Path};
 pub use self::relay::{Answer, DialRelay, NAMESERVERS, NoRelay};
 pub use self::resolve::{Endpoints, Inside, PodPort, Resolution, Resolve, Wanted};
 pub use self::router::{Alias, Decision, MAX_ALIASES, Router, Way};
 pub use self::routes::{Routes, RoutesError, Rule, Side};
 pub use self::via::Via;
-use crate::addr::Target;
+use crate::addr::{Namespaced, Target};
 use crate::io::Io;
 
 /// Opens a byte stream to a destination.
@@ -66,4 +68,9 @@ pub trait DialPods: Clone + Send + Sync + 'static {
         target: &Target,
         endpoints: &Endpoints,
     ) -> impl Future<Output = Result<Self::Io, DialError>> + Send;
+
+    /// The pod that a stream leads to, where the dialler knows.
+    fn pod_of(_: &Self::Io) -> Option<&Namespaced> {
+        None
+    }
 }

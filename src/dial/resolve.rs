@@ -41,6 +41,12 @@ pub trait Resolve: Clone + Send + Sync + 'static {
         notes: &mut Notes,
     ) -> impl Future<Output = Resolution> + Send;
 
+    /// What is wrong with a name that neither the cluster nor the laptop knows, as far as the
+    /// cluster can tell; nothing where it most likely is none of the cluster's. Bounded in time.
+    fn hint(&self, _: &Target) -> impl Future<Output = Option<String>> + Send {
+        async { None }
+    }
+
     /// [`Resolve::resolve_as`] for a TCP connection of an app.
     fn resolve(&self, target: &Target) -> Resolution {
         self.resolve_as(Wanted::tcp(target), &mut Notes::off())

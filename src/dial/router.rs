@@ -11,9 +11,10 @@ use std::sync::atomic::AtomicUsize;
 
 pub use self::decision::{Alias, Decision, MAX_ALIASES, Way};
 use self::decision::{follow, no_relay, no_stream, unknown_there, was_answered};
+use super::observe::Observer;
 use super::{
-    Answered, Dial, DialError, DialPods, DialRelay, Endpoints, Inside, NoRelay, Notes, Resolution,
-    Resolve, Routes, Rule, Side, Via, Wanted,
+    Answered, Dial, DialError, DialPods, DialRelay, Endpoints, Inside, NoRelay, Notes, Observe,
+    Resolution, Resolve, Routes, Rule, Side, Via, Wanted,
 };
 use crate::addr::{Host, Names, Protocol, Target};
 
@@ -32,6 +33,7 @@ pub struct Router<R, P, L, T = NoRelay> {
     via: Via,
     routes: Routes,
     answered: Answered,
+    observer: Observer,
     /// Which of several equal destinations is next.
     turn: Arc<AtomicUsize>,
 }
@@ -47,6 +49,7 @@ impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
             via: Via::Auto,
             routes: Routes::default(),
             answered: Answered::default(),
+            observer: Observer::default(),
             turn: Arc::default(),
         }
     }
@@ -65,6 +68,13 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         Self { answered, ..self }
     }
 
+    /// The same, with somebody who hears of its streams.
+    #[must_use]
+    pub fn with_observer(self, observe: Arc<dyn Observe>) -> Self {
+        let observer = Observer::new(observe);
+        Self { observer, ..self }
+    }
+
     /// The same, with a relay where there may be one, and which way the user wants.
     #[must_use]
     pub fn with_relay<N: DialRelay>(self, relay: Option<N>, via: Via) -> Router<R, P, L, N> {
@@ -76,6 +86,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
             via,
             routes: self.routes,
             answered: self.answered,
+            observer: self.observer,
             turn: self.turn,
         }
     }

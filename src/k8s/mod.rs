@@ -32,6 +32,7 @@ mod pods;
 pub mod portforward;
 pub mod redirect;
 pub mod relay;
+mod similar;
 mod trust;
 mod x509;
 

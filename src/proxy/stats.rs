@@ -43,6 +43,14 @@ pub struct Snapshot {
     pub datagrams_dropped: u64,
 }
 
+impl Snapshot {
+    /// Connections that came so far, whatever became of them.
+    #[must_use]
+    pub fn came(&self) -> u64 {
+        self.total + self.refused
+    }
+}
+
 impl Stats {
     /// The counters now.
     #[must_use]

@@ -305,7 +305,7 @@ impl Live {
     /// Ends it as by Ctrl-C.
     pub(crate) async fn end(self) {
         self.send(Signal::SIGINT);
-        assert_eq!(self.ended().await, Some(130));
+        assert_eq!(self.ended().await, Some(0));
     }
 }
 

@@ -244,7 +244,7 @@ fn a_container_reaches_the_laptops_loopback_only_when_told_so() {
     });
     let script = format!(
         "curl -sS -m 20 --noproxy '' -x $HTTP_PROXY {url}; \
-         curl -sS -m 20 --noproxy '' -x $ALL_PROXY {url}"
+         curl -sS -m 20 --noproxy '' -x $KDEV_SOCKS_PROXY {url}"
     );
     let argv = docker_run(&[], &["sh", "-c", &script]);
     let closed = run("dev", &argv);

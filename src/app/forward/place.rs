@@ -56,9 +56,13 @@ pub(super) async fn find(session: &Session, spec: &Spec) -> anyhow::Result<Place
     match (error, name) {
         (Some(error), _) => Err(error.into()),
         (None, Some(name)) => bail!(
-            "{text} is not the name of a Service or a pod; write the number instead of {name:?}"
+            "{text} is not the name of a Service or a pod{}; write the number instead of {name:?}",
+            absence(session, host).await
         ),
-        (None, None) => bail!("{text} is not the name of a Service or a pod that you may see"),
+        (None, None) => bail!(
+            "{text} is not the name of a Service or a pod that you may see{}",
+            absence(session, host).await
+        ),
     }
 }
 
@@ -87,7 +91,10 @@ pub(in crate::app) async fn named_port(
         bail!("only Services have named ports; write the number instead of {name:?}");
     };
     let Some(service) = service(session, host).await? else {
-        bail!("{text} is not the name of a Service; write the number instead of {name:?}");
+        bail!(
+            "{text} is not the name of a Service{}; write the number instead of {name:?}",
+            absence(session, host).await
+        );
     };
     let asked = PortName::Name(name.to_owned());
     let of = Of {
@@ -135,6 +142,14 @@ async fn service(session: &Session, host: &Host) -> Result<Option<ServiceDetail>
         }
     }
     failed.map_or(Ok(None), Err)
+}
+
+/// Why no Service has the name, to be added to a message; nothing where it can be none.
+pub(super) async fn absence(session: &Session, host: &Host) -> String {
+    match session.catalog.services_named(host).first() {
+        Some(service) => format!("; {}", session.catalog.absence(service).await),
+        None => String::new(),
+    }
 }
 
 /// What `NAME` or `NAME.NAMESPACE` may mean: names of pods and workloads may have dots too.

@@ -97,14 +97,19 @@ impl Alone {
         }
     }
 
-    /// Gives back what is left, and ends the session. A second signal skips what is left of giving back.
-    pub async fn close(mut self) {
-        match self.intercepts {
-            Some(intercepts) if self.over => intercepts.close().await,
+    /// Gives back what is left, and ends the session; whether that came to its end. A second signal
+    /// skips what is left of giving back.
+    pub async fn close(mut self) -> bool {
+        let in_order = match self.intercepts {
+            Some(intercepts) if self.over => {
+                intercepts.close().await;
+                true
+            }
             Some(intercepts) => intercepts.give_back(&mut self.ending).await,
-            None => {}
-        }
+            None => true,
+        };
         self.session.close(GRACE).await;
+        in_order
     }
 }
 

@@ -243,19 +243,21 @@ impl Intercepts {
     }
 
     /// Asks for the end, unless that has begun by itself, and waits for it. When `ending` hears once
-    /// more that it shall end, what is not given back yet is left to `kdev restore`, and said.
-    pub(in crate::app) async fn give_back(mut self, ending: &mut Ending) {
+    /// more that it shall end, what is not given back yet is left to `kdev restore`, and said: `false`
+    /// then.
+    pub(in crate::app) async fn give_back(mut self, ending: &mut Ending) -> bool {
         let since = *self.ends.get_or_init(Instant::now);
         if let Some(stop) = self.stop.take() {
             // They have ended by themselves.
             let _ = stop.send(());
         }
-        tokio::select! {
+        let in_order = tokio::select! {
             biased;
-            _ = self.ended() => {}
-            () = ending.again(since) => {}
-        }
+            _ = self.ended() => true,
+            () = ending.again(since) => false,
+        };
         self.close().await;
+        in_order
     }
 
     /// Ends at once, and sees to what is left.

@@ -54,6 +54,7 @@ impl Reporter {
         let relayed = relay.clone().unwrap_or_default();
         let reverse = self.shown.tunnels();
         let traffics = [direct.traffic, relayed.traffic, reverse.traffic];
+        let stats = self.stats.snapshot();
         let round_trip = relayed.round_trip().or(direct.round_trip);
         Report {
             pid: std::process::id(),
@@ -66,7 +67,8 @@ impl Reporter {
             transport_why,
             relay: relay.as_ref().map(report),
             listening: self.listening.clone(),
-            app_connections: self.stats.snapshot().live,
+            app_connections: stats.live,
+            app_connections_total: Some(stats.came()),
             intercepts: self.shown.live(),
             streams: traffics.iter().map(|traffic| traffic.streams).sum(),
             streams_total: traffics.iter().map(|traffic| traffic.streams_total).sum(),

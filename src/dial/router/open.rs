@@ -1,14 +1,15 @@
 //! Dials what was decided.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::super::{
-    Answer, Dial, DialError, DialPods, DialRelay, DialUdp, Flow, HttpIo, Inside, Notes, Resolve,
-    Room, Router,
+    Answer, Dial, DialError, DialPods, DialRelay, DialUdp, Flow, HttpIo, Inside, Notes, Path,
+    Resolve, Room, Router,
 };
 use super::asked::asked as told_of;
 use super::decision::{Decision, Way, explain, no_stream};
-use crate::addr::{Protocol, Target};
+use crate::addr::{Host, Protocol, Target};
 use crate::io::{BoxIo, datagram};
 
 /// Bytes that a large datagram of a flow may take: one is on the way at a time.
@@ -18,30 +19,35 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Dial for Router<R, P, L, T>
     type Io = BoxIo;
 
     async fn dial(&self, target: &Target) -> Result<BoxIo, DialError> {
+        let began = Instant::now();
         let decision = self.decide(target, &mut Notes::off()).await;
-        match decision.way {
-            Way::Laptop => self.laptop_stream(&decision).await,
-            _ => self.cluster_stream(target, decision).await,
-        }
+        let opened = self.stream(target, decision).await;
+        let (path, io) = self.told(target, opened)?;
+        Ok(self.observer.watch(target, path, began, io))
     }
 
     async fn dial_http(&self, target: &Target) -> Result<HttpIo<BoxIo>, DialError> {
+        let began = Instant::now();
         let decision = self.decide(target, &mut Notes::off()).await;
-        match decision.way {
+        let opened = match decision.way {
             // An HTTP proxy goes by the name in the request, which is none outside of the cluster.
-            Way::Laptop if !decision.aliases.is_empty() => {
-                self.laptop_stream(&decision).await.map(HttpIo::direct)
+            Way::Laptop if decision.aliases.is_empty() => {
+                match self.laptop.dial_http(&decision.target).await {
+                    Ok(HttpIo { io, via }) => {
+                        let io: BoxIo = Box::new(io);
+                        Ok((Path::Laptop(decision.target), HttpIo { io, via }))
+                    }
+                    Err(error) => Err(self.outside(error, &decision).await),
+                }
             }
-            Way::Laptop => {
-                let HttpIo { io, via } = self.laptop.dial_http(&decision.target).await?;
-                let io: BoxIo = Box::new(io);
-                Ok(HttpIo { io, via })
+            _ => {
+                let opened = self.stream(target, decision).await;
+                opened.map(|(path, io)| (path, HttpIo::direct(io)))
             }
-            _ => self
-                .cluster_stream(target, decision)
-                .await
-                .map(HttpIo::direct),
-        }
+        };
+        let (path, HttpIo { io, via }) = self.told(target, opened)?;
+        let io = self.observer.watch(target, path, began, io);
+        Ok(HttpIo { io, via })
     }
 }
 
@@ -55,39 +61,55 @@ where
     async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
         let notes = &mut Notes::off();
         let decision = self.decide_for(target, Protocol::Udp, notes).await;
-        match decision.way {
-            Way::Relay(inside, _) => {
-                let (relay, inside) = self.relayed(target, &inside)?;
-                match relay.dial_relay_udp(inside).await {
+        let opened = match &decision.way {
+            Way::Relay(inside, _) => match self.relayed(target, inside) {
+                Ok((relay, inside)) => match relay.dial_relay_udp(inside).await {
                     Ok(io) => Ok(Flow::capsules(io, Room::new(LARGE))),
                     Err(error) => Err(error.of(target)),
-                }
-            }
-            Way::Laptop => {
-                let opened = self.laptop.dial_udp(&decision.target).await;
-                opened.map_err(|error| explain(error, &decision.aliases))
-            }
-            Way::Failed(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            },
+            Way::Laptop => match self.laptop.dial_udp(&decision.target).await {
+                Ok(flow) => Ok(flow),
+                Err(error) => Err(self.outside(error, &decision).await),
+            },
+            Way::Failed(error) => Err(error.clone()),
             // No decision about datagrams.
             Way::Cluster(_) => Err(no_stream(target, Protocol::Udp)),
-        }
+        };
+        self.told(target, opened)
     }
 }
 
 impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
-    async fn laptop_stream(&self, decision: &Decision) -> Result<BoxIo, DialError> {
-        match self.laptop.dial(&decision.target).await {
-            Ok(io) => Ok(Box::new(io)),
-            Err(error) => Err(explain(error, &decision.aliases)),
-        }
+    /// What was opened; where nothing was, whoever observes hears of it.
+    fn told<O>(&self, target: &Target, opened: Result<O, DialError>) -> Result<O, DialError> {
+        opened.inspect_err(|error| self.observer.failed(target, error))
     }
 
-    async fn cluster_stream(&self, asked: &Target, decision: Decision) -> Result<BoxIo, DialError> {
+    /// The failure of a dial from the laptop. A name that nobody knows may be meant for the
+    /// cluster, which can tell what is wrong with it there.
+    async fn outside(&self, error: DialError, decision: &Decision) -> DialError {
+        let mut error = explain(error, &decision.aliases);
+        if let DialError::NotFound { fix, .. } = &mut error
+            && decision.aliases.is_empty()
+            && matches!(decision.target.host, Host::Name(_))
+            && let Some(hint) = self.resolve.hint(&decision.target).await
+        {
+            *fix = hint;
+        }
+        error
+    }
+
+    async fn stream(&self, asked: &Target, decision: Decision) -> Result<(Path, BoxIo), DialError> {
         match decision.way {
             Way::Relay(inside, _) => self.through_relay(asked, &inside).await,
             Way::Cluster(endpoints) => {
                 match self.pods.dial_pods(&decision.target, &endpoints).await {
-                    Ok(io) => Ok(told_of(io, &decision.target, asked)),
+                    Ok(io) => {
+                        let pod = P::pod_of(&io).cloned();
+                        Ok((Path::Pod(pod), told_of(io, &decision.target, asked)))
+                    }
                     // What port-forward may not, or cannot while the API server is away, a relay
                     // can that is there and will be back.
                     Err(error @ (DialError::Denied { .. } | DialError::Cluster { .. }))
@@ -100,7 +122,10 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
                 }
             }
             Way::Failed(error) => Err(error),
-            Way::Laptop => self.laptop_stream(&decision).await,
+            Way::Laptop => match self.laptop.dial(&decision.target).await {
+                Ok(io) => Ok((Path::Laptop(decision.target), Box::new(io))),
+                Err(error) => Err(self.outside(error, &decision).await),
+            },
         }
     }
 
@@ -112,14 +137,18 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
                 .is_some_and(|relay| relay.hopeless().is_none())
     }
 
-    async fn through_relay(&self, asked: &Target, inside: &Inside) -> Result<BoxIo, DialError> {
+    async fn through_relay(
+        &self,
+        asked: &Target,
+        inside: &Inside,
+    ) -> Result<(Path, BoxIo), DialError> {
         let (relay, target) = self.relayed(asked, inside)?;
         let answer = match inside.known {
             true => Answer::AtOnce,
             false => Answer::Awaited,
         };
         match relay.dial_relay(target, answer).await {
-            Ok(io) => Ok(told_of(io, target, asked)),
+            Ok(io) => Ok((Path::Relay(target.clone()), told_of(io, target, asked))),
             Err(error) => Err(error.of(asked)),
         }
     }

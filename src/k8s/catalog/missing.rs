@@ -5,6 +5,7 @@ use super::name::{Query, What};
 use super::store::Store;
 use crate::addr::{ClusterName, Namespaced, Target};
 use crate::dial::{DialError, Inside, NEEDS_RELAY, Resolution, Wanted};
+use crate::k8s::similar::{did_you_mean, similar};
 
 /// How many names a message lists.
 const SHOWN_NAMES: usize = 8;
@@ -46,17 +47,22 @@ pub(super) fn not_found(store: &Store, query: &Query, wanted: Wanted<'_>) -> Res
     })
 }
 
-/// What the user may have meant.
-fn near(store: &Store, name: &Namespaced) -> String {
+/// What the user may have meant by a Service that is not there.
+pub(super) fn near(store: &Store, name: &Namespaced) -> String {
     let Some(namespace) = store.namespace(&name.namespace) else {
-        return format!("kdev sees no Service in namespace {}", name.namespace);
+        return elsewhere(store, name)
+            .unwrap_or_else(|| format!("kdev sees no Service in namespace {}", name.namespace));
     };
-    let mut known: Vec<&str> = namespace.services.keys().map(|n| &**n).collect();
-    known.sort_unstable();
-    let similar = similar(known.iter().copied(), &name.name);
-    if !similar.is_empty() {
-        return format!("did you mean {}?", similar.join(", "));
+    let known = || namespace.services.keys().map(|known| &**known);
+    let meant = similar(known(), &name.name).into_iter();
+    if let Some(question) = did_you_mean(&meant.map(str::to_owned).collect::<Vec<_>>()) {
+        return question;
     }
+    if let Some(question) = elsewhere(store, name) {
+        return question;
+    }
+    let mut known: Vec<&str> = known().collect();
+    known.sort_unstable();
     let shown = known.iter().take(SHOWN_NAMES).copied();
     let shown = shown.collect::<Vec<_>>().join(", ");
     match known.len() {
@@ -71,36 +77,34 @@ fn near(store: &Store, name: &Namespaced) -> String {
     }
 }
 
-/// Those of the `known` names that differ from `asked` by a slip, as many as a message lists.
-pub(super) fn similar<'a>(known: impl Iterator<Item = &'a str>, asked: &str) -> Vec<&'a str> {
-    let similar = known.filter(|known| is_similar(known, asked));
-    let mut similar: Vec<&str> = similar.collect();
-    similar.sort_unstable();
-    similar.truncate(SHOWN_NAMES);
-    similar
-}
-
-/// Whether two names differ by a slip: one contains the other, or two letters at most differ.
-fn is_similar(known: &str, asked: &str) -> bool {
-    /// Shorter names than this are contained in too many.
-    const MIN_PART: usize = 3;
-    let contained = asked.len() >= MIN_PART && known.contains(asked)
-        || known.len() >= MIN_PART && asked.contains(known);
-    contained || known.len().abs_diff(asked.len()) <= 2 && distance(known, asked) <= 2
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.bytes().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
+/// The same Service in another namespace: one whose name is a slip away, or any that has it.
+fn elsewhere(store: &Store, name: &Namespaced) -> Option<String> {
+    let has = |namespace: &str| {
+        let other = Namespaced::new(namespace, &*name.name);
+        store.service(&other).is_some()
+    };
+    let others = || {
+        let all = store.namespaces.keys().map(|namespace| &**namespace);
+        all.filter(|namespace| *namespace != name.namespace && has(namespace))
+    };
+    let mut meant = similar(others(), &name.namespace);
+    if meant.is_empty() {
+        meant = others().collect();
+        meant.sort_unstable();
+        meant.truncate(SHOWN_NAMES);
     }
-    row[b.len()]
+    let meant = meant.into_iter();
+    let meant: Vec<String> = meant
+        .map(|other| format!("{}.{other}", name.name))
+        .collect();
+    did_you_mean(&meant)
+}
+
+/// What may have been meant by a Service in a namespace that does not exist.
+pub(super) fn meant(store: &Store, name: &Namespaced) -> Option<String> {
+    elsewhere(store, name).or_else(|| {
+        let known = store.namespaces.keys().map(|namespace| &**namespace);
+        let meant = similar(known, &name.namespace).into_iter();
+        did_you_mean(&meant.map(|n| format!("namespace {n}")).collect::<Vec<_>>())
+    })
 }

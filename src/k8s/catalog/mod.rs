@@ -12,6 +12,7 @@ mod detail;
 mod failure;
 mod family;
 mod feed;
+mod hint;
 mod learn;
 mod lookup;
 mod members;
@@ -40,7 +41,7 @@ use self::name::{Query, What};
 use self::shared::{FeedState, Shared};
 use self::store::ServiceKind;
 use super::client::Client;
-use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Protocol};
+use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Protocol, Target};
 use crate::dial::{DialError, Notes, Resolution, Resolve, Wanted};
 use crate::task::Tasks;
 
@@ -199,17 +200,19 @@ impl Catalog {
         Query::of(host, namespace, &self.shared.domain, names)
     }
 
-    /// The first of `queries` that is there decides. `learned` is what was asked for about them.
+    /// The first of `queries` that is there decides. `learned` is what was asked for about them, if
+    /// anything was.
     fn settle(
         &self,
         wanted: Wanted<'_>,
         queries: &[Query],
-        learned: &[(Query, Arc<Learned>)],
+        learned: Option<&[(Query, Arc<Learned>)]>,
         notes: &mut Notes,
     ) -> Resolution {
         let target = wanted.target;
         for query in queries {
-            let asked = learned.iter().find(|(asked, _)| asked == query);
+            let mut all = learned.into_iter().flatten();
+            let asked = all.find(|(asked, _)| asked == query);
             let asked = asked.map(|(_, learned)| Arc::clone(learned));
             let mut answer = self.shared.known(query, wanted);
             let mut reply = None;
@@ -241,11 +244,18 @@ impl Catalog {
                     };
                     format!("{} is read as {query}: not there ({why})", target.host)
                 }),
-                Answer::Unknown if learned.is_empty() => return Resolution::Unknown,
+                Answer::Unknown if learned.is_none() => return Resolution::Unknown,
                 Answer::Unknown => {}
             }
         }
         match queries.iter().find(|query| query.certain) {
+            // Whether its namespace exists is not watched.
+            Some(query)
+                if learned.is_none()
+                    && query.namespace().is_some_and(|n| !self.shared.knows(n)) =>
+            {
+                Resolution::Unknown
+            }
             Some(query) => self
                 .shared
                 .read(|store| missing::not_found(store, query, wanted)),
@@ -263,7 +273,7 @@ impl Catalog {
 impl Resolve for Catalog {
     fn resolve_as(&self, wanted: Wanted<'_>, notes: &mut Notes) -> Resolution {
         let queries = self.queries(&wanted.target.host, wanted.names);
-        self.settle(wanted, &queries, &[], notes)
+        self.settle(wanted, &queries, None, notes)
     }
 
     async fn learn_as(&self, wanted: Wanted<'_>, notes: &mut Notes) -> Resolution {
@@ -280,6 +290,17 @@ impl Resolve for Catalog {
             (query.clone(), learned)
         });
         let learned = futures_util::future::join_all(asking).await;
-        self.settle(wanted, &queries, &learned, notes)
+        let mut found = self.settle(wanted, &queries, Some(&learned), notes);
+        let certain = queries.iter().find(|query| query.certain);
+        if let Resolution::Failed(DialError::NotFound { fix, .. }) = &mut found
+            && let Some(What::Name(ClusterName::Service(service))) = certain.map(|q| &q.what)
+        {
+            *fix = self.absence(service).await;
+        }
+        found
+    }
+
+    async fn hint(&self, target: &Target) -> Option<String> {
+        self.hint_of(&target.host).await
     }
 }

@@ -13,7 +13,6 @@ use super::failure::unreachable;
 use super::feed::escaped;
 use super::learn::{Answer, Learned, denied};
 use super::lookup::{Found, one_of, one_pod, pod_port};
-use super::missing;
 use super::name::{Query, What};
 use super::object::{Page, RawPod};
 use super::pod::Pod;
@@ -24,6 +23,7 @@ use crate::addr::{Host, Namespaced, Target};
 use crate::dial::{DialError, Endpoints, Inside};
 use crate::k8s::client::ClientError;
 use crate::k8s::netpolicy::selector::Selector;
+use crate::k8s::similar::{did_you_mean, similar};
 
 /// How long who asked for what is not there waits for names that are: a list of a large namespace
 /// takes less.
@@ -123,11 +123,11 @@ impl Pick {
         };
         let known = store.namespace(namespace);
         let known = known.into_iter().flat_map(|n| n.pods.keys()).map(|n| &**n);
-        let similar = missing::similar(known, &name.name);
-        match similar.is_empty() {
-            true => format!("`kubectl get pods -n {namespace}` shows those that there are"),
-            false => format!("did you mean {}?", similar.join(", ")),
-        }
+        let meant = similar(known, &name.name).into_iter();
+        let meant: Vec<String> = meant.map(str::to_owned).collect();
+        did_you_mean(&meant).unwrap_or_else(|| {
+            format!("`kubectl get pods -n {namespace}` shows those that there are")
+        })
     }
 
     /// The pods that are there.
@@ -264,14 +264,14 @@ impl fmt::Display for Picked {
 impl Resolve for Picked {
     fn resolve_as(&self, wanted: Wanted<'_>, notes: &mut Notes) -> Resolution {
         let queries = std::slice::from_ref(&self.query);
-        self.catalog.settle(wanted, queries, &[], notes)
+        self.catalog.settle(wanted, queries, None, notes)
     }
 
     async fn learn_as(&self, wanted: Wanted<'_>, notes: &mut Notes) -> Resolution {
         let learned = Arc::clone(&self.catalog.shared).ask(&self.query).await;
         let queries = std::slice::from_ref(&self.query);
         let learned = [(self.query.clone(), learned)];
-        self.catalog.settle(wanted, queries, &learned, notes)
+        self.catalog.settle(wanted, queries, Some(&learned), notes)
     }
 }
 

@@ -10,7 +10,7 @@ use super::denials::{MAX_DENIED, named_pods};
 use super::open::OpenError;
 use super::pool::{InFlight, Inner, Pod, PortForward};
 use super::stream::PodStream;
-use crate::addr::Target;
+use crate::addr::{Namespaced, Target};
 use crate::dial::{DialError, DialPods, Endpoints, PodPort};
 
 /// How long a dial waits for a way to the cluster: longer than an API server's restart, shorter
@@ -26,6 +26,10 @@ const UNDECLARED_WAIT: Duration = Duration::from_millis(50);
 
 impl DialPods for PortForward {
     type Io = PodStream;
+
+    fn pod_of(stream: &PodStream) -> Option<&Namespaced> {
+        stream.pod()
+    }
 
     async fn dial_pods(
         &self,
@@ -126,6 +130,7 @@ impl Inner {
     ) -> Result<PodStream, OpenError> {
         let mut stream = self.open_on(pod, at, name).await?;
         pod.denial.forget();
+        stream.leads_to(at.pod.clone());
         if declared && !pod.refusals.expects(at.port) {
             stream.note_refusal(pod.refusals.clone(), at.port);
             return Ok(stream);

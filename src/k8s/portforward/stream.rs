@@ -16,6 +16,7 @@ use super::refusals::Refusals;
 use super::shared::Shared;
 use super::spdy::STATUS_CANCEL;
 use super::state::{Failure, Piece, RECEIVE_HIGH, SMALL_UPLOAD, StreamState};
+use crate::addr::Namespaced;
 use crate::dial::DialError;
 use crate::io::Io;
 
@@ -33,6 +34,7 @@ const MAX_DROPPED: u64 = 4 << 20;
 /// A byte stream to a port of a pod.
 pub struct PodStream {
     state: Arc<StreamState>,
+    pod: Option<Namespaced>,
     connection: Arc<Shared>,
     /// Whether the connection carries nothing else, and ends with this.
     alone: bool,
@@ -49,6 +51,7 @@ impl PodStream {
     pub(super) fn new(state: Arc<StreamState>, connection: Arc<Shared>) -> Self {
         Self {
             state,
+            pod: None,
             connection,
             alone: false,
             write_ended: false,
@@ -62,6 +65,16 @@ impl PodStream {
     pub(super) fn alone(mut self) -> Self {
         self.alone = true;
         self
+    }
+
+    /// Says which pod it leads to.
+    pub(super) fn leads_to(&mut self, pod: Namespaced) {
+        self.pod = Some(pod);
+    }
+
+    /// The pod that it leads to, where that was said.
+    pub(super) fn pod(&self) -> Option<&Namespaced> {
+        self.pod.as_ref()
     }
 
     /// Notes in `refusals` when the pod refuses its `port`.

@@ -96,7 +96,9 @@ fn may_call(wanted: &Wanted, known: Option<&Known>, there: bool) -> Result<Calle
 /// The Service and all origins of its namespace.
 async fn look(site: &Site, service: &str) -> Result<(Value, Vec<Value>), RedirectError> {
     let (live, origins) = tokio::try_join!(site.service(service), site.origins())?;
-    let live = live.ok_or_else(|| no_service(site, service))?;
+    let Some(live) = live else {
+        return Err(site.missing(service).await);
+    };
     Ok((live, origins))
 }
 

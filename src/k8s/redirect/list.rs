@@ -62,7 +62,9 @@ pub async fn ports(client: &Client, service: &str) -> Result<Vec<ServicePort>, R
         namespace: client.namespace().to_owned(),
     };
     let live = site.service(service).await?;
-    let live = live.ok_or_else(|| super::engage::no_service(&site, service))?;
+    let Some(live) = live else {
+        return Err(site.missing(service).await);
+    };
     let read = |port: &Value| ServicePort {
         name: port_name(port).to_owned(),
         port: port_number(port),

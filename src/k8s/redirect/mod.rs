@@ -7,6 +7,7 @@
 //! * [`preflight`], [`rights`], [`policies`], [`keys`]: what is looked at before anything is changed
 //! * [`reach`], [`behind`], [`ways`]: what is tried from inside of the cluster before a Service is
 //! * [`cut`], [`doubt`]: callers who are cut off in the middle
+//! * [`missing`]: why a Service is not there
 //! * [`engage`], [`guard`], [`leave`], [`watch`]: how an intercept begins, goes on and ends
 //! * [`drain`](mod@drain), [`evict`]: old connections come along
 //! * [`list`](mod@list), [`sweep`]: those that are there, and putting back what was left behind
@@ -25,6 +26,7 @@ mod keys;
 mod leave;
 pub mod list;
 pub mod marks;
+mod missing;
 mod object;
 mod origin;
 mod policies;

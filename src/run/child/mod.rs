@@ -15,12 +15,18 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 pub use command::{Command, SpawnError};
+#[cfg(unix)]
+pub use signals::is_ignored;
 
 /// A running child.
 #[derive(Debug)]
 pub struct Child {
     inner: tokio::process::Child,
+    /// When it was told to end.
+    told: Option<Instant>,
     #[cfg(unix)]
     signals: signals::Signals,
 }
@@ -35,6 +41,7 @@ impl Child {
         let inner = command.spawn()?;
         Ok(Self {
             inner,
+            told: None,
             #[cfg(unix)]
             signals,
         })
@@ -49,36 +56,76 @@ impl Child {
     /// Waits for the end of the child, passing signals on, and gives its exit code as a shell
     /// does: 128 + n where signal n ended it. Cancel-safe.
     pub async fn wait(&mut self) -> io::Result<u8> {
+        loop {
+            if let Some(code) = self.wait_until_told(true).await? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Waits as [`Child::wait`]; gives `None` when the child is told to end, unless that is `known`.
+    async fn wait_until_told(&mut self, known: bool) -> io::Result<Option<u8>> {
         #[cfg(unix)]
         loop {
             let pid = self.inner.id();
             tokio::select! {
-                status = self.inner.wait() => return status.map(exit_code),
-                signal = self.signals.next() => if let Some(pid) = pid {
-                    signals::pass_on(signal, pid);
-                },
+                status = self.inner.wait() => return status.map(exit_code).map(Some),
+                signal = self.signals.next() => {
+                    if let Some(pid) = pid {
+                        signals::pass_on(signal, pid);
+                    }
+                    if signals::tells_to_end(signal) {
+                        self.told.get_or_insert_with(Instant::now);
+                        if !known {
+                            return Ok(None);
+                        }
+                    }
+                }
             }
         }
         #[cfg(not(unix))]
         loop {
+            let _ = known;
             // The console gives Ctrl-C to every process that is attached; the child decides.
             tokio::select! {
-                status = self.inner.wait() => return status.map(exit_code),
+                status = self.inner.wait() => return status.map(exit_code).map(Some),
                 _ = tokio::signal::ctrl_c() => {}
             }
         }
     }
 
-    /// Asks the child to end (SIGTERM), kills it when `grace` is over, and gives its exit code.
-    pub async fn terminate(&mut self, grace: Duration) -> io::Result<u8> {
-        self.ask_to_end();
-        match tokio::time::timeout(grace, self.inner.wait()).await {
-            Ok(status) => status.map(exit_code),
-            Err(_) => {
-                self.inner.start_kill()?;
-                self.inner.wait().await.map(exit_code)
+    /// As [`Child::wait`], but gives `None` once the child was told to end and `grace` is over since;
+    /// that counts anew from then on. Cancel-safe.
+    pub async fn wait_within(&mut self, grace: Duration) -> io::Result<Option<u8>> {
+        loop {
+            let until = self.told.map(|told| told + grace);
+            // Told meanwhile, it is waited for anew.
+            let told = self.told.is_some();
+            tokio::select! {
+                biased;
+                code = self.wait_until_told(told) => if let Some(code) = code? {
+                    return Ok(Some(code));
+                },
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if told => {
+                    self.told = Some(Instant::now());
+                    return Ok(None);
+                }
             }
         }
+    }
+
+    /// Asks the child to end, as SIGTERM does that is passed on.
+    pub fn end(&mut self) {
+        self.told.get_or_insert_with(Instant::now);
+        self.ask_to_end();
+    }
+
+    /// Kills the child.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.inner.start_kill()
     }
 
     fn ask_to_end(&mut self) {

@@ -19,6 +19,12 @@ const PASSED_ON: [Signal; 6] = [
     Signal::SIGUSR2,
 ];
 
+/// Whether a signal leaves no doubt that the child shall end. SIGINT and SIGHUP mean to many programs
+/// something else.
+pub(super) fn tells_to_end(signal: Signal) -> bool {
+    signal == Signal::SIGTERM
+}
+
 /// The signals that kdev receives.
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -31,10 +37,9 @@ impl Signals {
     /// What is ignored already stays ignored, for the child too: a handler would turn `nohup kdev
     /// run` and `kdev run &` of a script into children that die of SIGHUP and SIGINT.
     pub(super) fn listen() -> io::Result<Self> {
-        let ignored = ignored();
         let streams = PASSED_ON
             .into_iter()
-            .filter(|s| ignored & (1 << (*s as i32 - 1)) == 0)
+            .filter(|s| !is_ignored(*s))
             .map(|s| Ok((s, signal(SignalKind::from_raw(s as i32))?)))
             .collect::<io::Result<_>>()?;
         Ok(Self { streams })
@@ -54,15 +59,17 @@ impl Signals {
     }
 }
 
-/// The signals that this process ignores, a bit for each; none where the system does not say.
+/// Whether this process ignores a signal, as `nohup` has it; no, where the system does not say.
 /// Asking `sigaction` itself is not possible in safe code.
-fn ignored() -> u64 {
+#[must_use]
+pub fn is_ignored(signal: Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
+    let ignored = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or_default()
+        .unwrap_or_default();
+    ignored & (1 << (signal as i32 - 1)) != 0
 }
 
 /// Gives the child a signal that kdev received, unless it got the same one from the terminal.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{ContainerError, Plan};
 use crate::run::child;
@@ -27,6 +28,9 @@ const CLIENT_PROXY_NAMES: [&str; 8] = [
 /// macOS, 64 KiB on Linux), since all of it is written before anybody reads. A list of variables
 /// has about 2 KiB.
 const PIPE_ROOM: usize = 16 << 10;
+
+/// How long the engine may take to kill a container.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A container command that was, or is about to be, started.
 #[derive(Debug)]
@@ -157,6 +161,24 @@ fn file_name(text: &str) -> String {
 }
 
 impl Started {
+    /// Kills the container. Where the engine cannot, its own command is left to be killed.
+    pub async fn kill(&self) {
+        let killed = async {
+            let id = self.container_id()?;
+            let engine = &self.plan.run.engine;
+            match tokio::time::timeout(KILL_LIMIT, engine.ask(&["kill", &id])).await {
+                Ok(answer) => answer.map(drop),
+                Err(_) => Err(ContainerError::Timeout {
+                    command: format!("{} kill", engine.name()),
+                    after: KILL_LIMIT,
+                }),
+            }
+        };
+        if let Err(error) = killed.await {
+            tracing::debug!(%error, "the container is not killed");
+        }
+    }
+
     /// The id of the container, once the engine has written it.
     pub(super) fn container_id(&self) -> io::Result<String> {
         read_id(&self.cidfile)

@@ -6,10 +6,10 @@
 //! them otherwise sets it in the command: `kdev run -- env HTTPS_PROXY= CMD`.
 //!
 //! What is known to go wrong, none of which a value can mend:
-//! * `ALL_PROXY=socks5h://`: Python's httpx refuses to start when it sees it without the `socksio`
-//!   package (`pip install httpx[socks]`), even though `HTTP_PROXY` is set. Go's `net/http`,
-//!   requests, Node and .NET look at it only when the scheme's own variable is missing, or never.
-//!   [`Settings::all_proxy`] leaves it out.
+//! * `ALL_PROXY=socks5h://`: Python's httpx, and so the SDKs that are built on it, refuses to start
+//!   when it sees it without the `socksio` package (`pip install httpx[socks]`), even though
+//!   `HTTP_PROXY` is set. So it is `http://`, which the programs that read it take as well, and SOCKS
+//!   has `KDEV_SOCKS_PROXY`. [`AllProxy::Socks`] is for programs that take SOCKS from there alone.
 //! * git takes `http.proxy` of its configuration over the environment; so does Maven with
 //!   `settings.xml`.
 //! * Programs that open sockets themselves (psql, redis-cli, Netty, statically linked database
@@ -105,6 +105,30 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
+/// What `ALL_PROXY` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AllProxy {
+    /// The HTTP proxy, as the other variables.
+    #[default]
+    Http,
+    /// The SOCKS proxy.
+    Socks,
+}
+
+impl AllProxy {
+    /// The scheme of its URL, which is also what the setting is called.
+    #[must_use]
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Socks => SOCKS,
+        }
+    }
+}
+
+/// The scheme of a SOCKS proxy that resolves names itself.
+const SOCKS: &str = "socks5h";
+
 /// What the variables of a program are made from.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -119,8 +143,8 @@ pub struct Settings {
     pub context: Option<String>,
     /// The namespace of bare names, for `KDEV_NAMESPACE`.
     pub namespace: Option<String>,
-    /// Whether `ALL_PROXY` is set.
-    pub all_proxy: bool,
+    /// What `ALL_PROXY` says.
+    pub all_proxy: AllProxy,
 }
 
 /// Variables to set, and what of the user's was not kept.
@@ -166,9 +190,10 @@ pub fn variables(settings: &Settings, inherited: impl Fn(&str) -> Option<String>
         &["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"],
         &http,
     );
-    if settings.all_proxy {
-        out.put(&["ALL_PROXY", "all_proxy"], &proxy.url("socks5h"));
-    }
+    out.put(
+        &["ALL_PROXY", "all_proxy"],
+        &proxy.url(settings.all_proxy.scheme()),
+    );
     out.put(&["NO_PROXY", "no_proxy"], &list);
     // gRPC's C core takes https_proxy too, but a grpc_proxy of the user's would win over it.
     out.put(&["GRPC_PROXY", "grpc_proxy"], &http);
@@ -194,6 +219,7 @@ pub fn variables(settings: &Settings, inherited: impl Fn(&str) -> Option<String>
         ),
     );
     out.put(&["KDEV_SOCKS", "KDEV_HTTP"], &proxy.authority());
+    out.put(&["KDEV_SOCKS_PROXY"], &proxy.url(SOCKS));
     if let Some(context) = &settings.context {
         out.put(&["KDEV_CONTEXT"], context);
     }

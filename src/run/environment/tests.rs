@@ -7,7 +7,7 @@ fn settings() -> Settings {
         domain: "cluster.local".to_owned(),
         context: Some("kind-dev".to_owned()),
         namespace: Some("shop".to_owned()),
-        all_proxy: true,
+        all_proxy: AllProxy::default(),
     }
 }
 
@@ -27,8 +27,10 @@ fn the_common_variables_in_both_cases() {
         ("http_proxy", "http://127.0.0.1:1080"),
         ("HTTPS_PROXY", "http://127.0.0.1:1080"),
         ("https_proxy", "http://127.0.0.1:1080"),
-        ("ALL_PROXY", "socks5h://127.0.0.1:1080"),
-        ("all_proxy", "socks5h://127.0.0.1:1080"),
+        // httpx refuses to start with a SOCKS proxy here.
+        ("ALL_PROXY", "http://127.0.0.1:1080"),
+        ("all_proxy", "http://127.0.0.1:1080"),
+        ("KDEV_SOCKS_PROXY", "socks5h://127.0.0.1:1080"),
         ("NO_PROXY", "localhost,127.0.0.1,::1"),
         ("no_proxy", "localhost,127.0.0.1,::1"),
         ("grpc_proxy", "http://127.0.0.1:1080"),
@@ -50,12 +52,23 @@ fn the_common_variables_in_both_cases() {
 }
 
 #[test]
-fn all_proxy_can_be_left_out() {
+fn no_standard_variable_says_socks_unless_asked_to() {
     let mut settings = settings();
-    settings.all_proxy = false;
+    let socks = |settings: &Settings| {
+        let all = variables(settings, |_| None).set.into_iter();
+        let names = all.filter(|(_, value)| value.contains("socks5"));
+        let mut names: Vec<String> = names.map(|(name, _)| name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(socks(&settings), ["KDEV_SOCKS_PROXY"]);
+    settings.all_proxy = AllProxy::Socks;
+    assert_eq!(
+        socks(&settings),
+        ["ALL_PROXY", "KDEV_SOCKS_PROXY", "all_proxy"]
+    );
     let vars = variables(&settings, |_| None);
-    assert_eq!(vars.get("ALL_PROXY"), None);
-    assert_eq!(vars.get("all_proxy"), None);
+    assert_eq!(vars.get("ALL_PROXY"), Some("socks5h://127.0.0.1:1080"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use kdev::dial::{Dial, DialError, DialUdp};
 use kdev::proxy::{Access, AllowedPeers, Config, Password, serve};
 use kdev::run::child::Child;
 use kdev::run::container::{ContainerError, Detected, Plan, Started, detect};
-use kdev::run::environment::{Credentials, ProxyAddress, Settings};
+use kdev::run::environment::{AllProxy, Credentials, ProxyAddress, Settings};
 use kdev::task::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ pub(super) static SECRET: LazyLock<String> =
     LazyLock::new(|| format!("s3cr3t-of-{}", std::process::id()));
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
 /// Reaches the proxy by its variables, then by SOCKS without the password, then by HTTP without.
-pub(super) const ALL_WAYS: &str = "set -e; curl -sSf http://http.shop/; curl -sSf -x $ALL_PROXY http://socks.shop/; \
+pub(super) const ALL_WAYS: &str = "set -e; curl -sSf http://http.shop/; curl -sSf -x $KDEV_SOCKS_PROXY http://socks.shop/; \
     sleep 1; curl -sSf --noproxy '' -x http://$KDEV_HTTP http://http.bare/; \
     curl -sSf --noproxy '' --socks5-hostname $KDEV_SOCKS http://socks.bare/";
 
@@ -120,7 +120,7 @@ impl Session {
             domain: "cluster.local".to_owned(),
             context: None,
             namespace: Some("shop".to_owned()),
-            all_proxy: true,
+            all_proxy: AllProxy::default(),
         };
         let variables = self.plan.variables(&settings).set;
         let (command, started) = self.plan.command(&self.id, &variables).unwrap();

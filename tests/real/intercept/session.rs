@@ -91,7 +91,7 @@ impl Intercept {
     /// Ends it as Ctrl-C does: at once, whoever still comes by way of the relay.
     pub(super) fn end(self) {
         let begun = Instant::now();
-        self.running.interrupt(130, END_LIMIT);
+        self.running.interrupt(0, END_LIMIT);
         println!("ended after {:?}", begun.elapsed());
     }
 

@@ -89,6 +89,6 @@ fn a_terminal_shows_what_it_takes_to_go_on() {
     assert_eq!(line(&mut Command::new("env"), &line_of_a_shell), app.name);
     assert!(super::from_a_pod(&call(&orders, &[])));
     let shown = running.shown();
-    running.interrupt(130, END_LIMIT);
+    running.interrupt(0, END_LIMIT);
     println!("{shown}");
 }

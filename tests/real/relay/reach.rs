@@ -330,7 +330,7 @@ async fn iperf3_measures_connections_and_datagrams() {
 /// password, and prints what comes back.
 const IN_A_CONTAINER: &str = r#"
 import os, socket, struct, urllib.parse
-proxy = urllib.parse.urlsplit(os.environ["ALL_PROXY"])
+proxy = urllib.parse.urlsplit(os.environ["KDEV_SOCKS_PROXY"])
 tcp = socket.create_connection((proxy.hostname, proxy.port))
 tcp.sendall(b"\x05\x01\x02"); assert tcp.recv(2) == b"\x05\x02"
 user, password = proxy.username.encode(), proxy.password.encode()
