@@ -18,8 +18,11 @@ const ROUNDS: usize = 20;
 /// How long one thing is measured at most.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Makes the expression with this number.
+type Numbered = fn(usize) -> String;
+
 /// What people write, and what somebody careless or hostile does.
-const KINDS: [(&str, fn(usize) -> String); 3] = [
+const KINDS: [(&str, Numbered); 3] = [
     ("`user-N-.*`", |n| format!("user-{n}-.*")),
     ("`.*fooN.*`", |n| format!(".*foo{n}.*")),
     ("`(?:[a-y]{0,9})*ZN`", |n| format!("(?:[a-y]{{0,9}})*Z{n}")),
