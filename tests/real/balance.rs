@@ -164,9 +164,11 @@ async fn a_rolling_restart_costs_no_request() {
     site.kubectl(&rollout).unwrap();
     let old = lab::ready(&site.0, "app=web").unwrap();
     let proxy = Running::connect("admin");
-    let port = Running::forward("admin", &[target]);
+    // The pods of the workload itself, too, each connection those that are ready then.
+    let workload = &*format!("deploy/web.{}:http", site.0);
+    let port = Running::forward("admin", &[target, workload]);
     let mut ways = proxy.ways().to_vec();
-    ways.push(Way::Port(port.port(0)));
+    ways.extend([Way::Port(port.port(0)), Way::Port(port.port(1))]);
     let mut all = burst(&ways, target, AT_A_TIME).await;
     site.kubectl(&["rollout", "restart", "deployment/web"])
         .unwrap();

@@ -84,7 +84,15 @@ fn describe(trial: &Trial, errors: &[ContainerError]) -> Check {
     for error in errors {
         detail.push_str(&format!("; not used: {error}"));
     }
-    Check::ok(ENGINE.0, ENGINE.1, detail)
+    // One that is there is meant by whoever types its name.
+    let Some(first) = errors.first() else {
+        return Check::ok(ENGINE.0, ENGINE.1, detail);
+    };
+    let check = Check::warn(ENGINE.0, ENGINE.1, detail);
+    check.fix(match first {
+        ContainerError::Remote { .. } => "`kdev run` cannot use an engine of another machine",
+        _ => "start the other engine too, if you mean to use it with `kdev run`",
+    })
 }
 
 fn unusable(errors: &[ContainerError]) -> Check {

@@ -106,7 +106,7 @@ impl Asked {
         }));
         checks.extend(judge_everywhere(&answers.cluster_wide));
         let missing = checks.iter().any(Check::is_fatal);
-        let subject = subject(identity);
+        let subject = subject(identity, &client.about().user);
         Found {
             checks,
             role: missing.then(|| role(client.namespace(), &subject)),
@@ -329,9 +329,10 @@ fn judge_everywhere(answers: &[Answer]) -> Option<Check> {
     Some(Check::ok("permission.cluster-wide", title, detail))
 }
 
-/// Who the Role is bound to, as YAML.
-fn subject(identity: Option<&Identity>) -> String {
-    let name = identity.map_or("YOUR-USER-NAME", |i| &i.username);
+/// Who the Role is bound to, as YAML. A server that does not tell leaves the kubeconfig's name for
+/// the user, which is the cluster's more often than not.
+fn subject(identity: Option<&Identity>, in_kubeconfig: &str) -> String {
+    let name = identity.map_or(in_kubeconfig, |i| &i.username);
     let account = name.strip_prefix("system:serviceaccount:");
     match account.and_then(|rest| rest.split_once(':')) {
         Some((namespace, name)) => {
@@ -372,12 +373,17 @@ mod tests {
             username: name.to_owned(),
             groups: Vec::new(),
         };
-        let bound = subject(Some(&identity("system:serviceaccount:shop:dev")));
+        let bound = subject(Some(&identity("system:serviceaccount:shop:dev")), "x");
         assert_eq!(
             bound,
             r#"{kind: ServiceAccount, namespace: "shop", name: "dev"}"#
         );
-        assert!(subject(Some(&identity("me@example.com"))).contains("kind: User"));
+        let me = subject(Some(&identity("me@example.com")), "x");
+        assert!(
+            me.contains("kind: User") && me.contains("me@example.com"),
+            "{me}"
+        );
+        assert!(subject(None, "ada").contains(r#"name: "ada""#));
     }
 
     #[test]

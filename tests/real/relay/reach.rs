@@ -218,6 +218,44 @@ async fn datagrams_reach_services_and_pods() {
     connect.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn forwarded_ports_lead_to_pods_and_carry_datagrams() {
+    let probe = Probe::install("forward");
+    let mut forward = probe.relay.kdev();
+    let words = [
+        "svc/probe",
+        ":53/udp",
+        "pod/probe",
+        ":8081",
+        "probe:dns/udp=0",
+    ];
+    let forward = Running::start(forward.args(["forward", "--json"]).args(words));
+    for at in [0, 2] {
+        let answer = dig(forward.port(at), &["any.name.example"]);
+        assert_eq!(answer, "10.20.30.40", "{at}");
+    }
+    // A pod by its name: what listens on its own address is for the relay alone.
+    let mut caller = String::new();
+    let mut stream = tokio::net::TcpStream::connect(forward.port(1))
+        .await
+        .unwrap();
+    stream.read_to_string(&mut caller).await.unwrap();
+    assert!(!caller.is_empty());
+    let mut direct = probe.relay.kdev();
+    let args = ["forward", "--json", "--via", "direct", "pod/probe", ":5300"];
+    let direct = Running::start(direct.args(args));
+    let answer = dig(direct.port(0), &["+tcp", "any.name.example"]);
+    assert_eq!(answer, "10.20.30.40");
+    let mut refused = probe.relay.kdev();
+    refused.args(["forward", "--via", "direct", "probe:53/udp=0"]);
+    let refused = finish(&mut refused, b"").failed();
+    let why = "port-forward carries TCP alone";
+    assert!(refused.contains(why), "{refused}");
+    forward.stop();
+    direct.stop();
+}
+
 /// What `dig` prints of the answer.
 fn dig(server: SocketAddr, args: &[&str]) -> String {
     let (address, port) = (format!("@{}", server.ip()), server.port().to_string());
