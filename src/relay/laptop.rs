@@ -1,13 +1,19 @@
 //! The app of a claim, behind a reverse tunnel of its session.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::ports::Entry;
 use super::sessions::Session;
 use crate::addr::Target;
 use crate::dial::{Dial, DialError};
 use crate::http::Forwarder;
+use crate::io::Io;
 use crate::task::Tasks;
 use crate::tunnel::{Caller, Protocol, Speaks, Stream};
 
@@ -88,13 +94,56 @@ impl Laptop {
 }
 
 impl Dial for Laptop {
-    type Io = Stream;
+    type Io = Pieces;
 
-    async fn dial(&self, target: &Target) -> Result<Stream, DialError> {
+    async fn dial(&self, target: &Target) -> Result<Pieces, DialError> {
         let mut stream = self.open(target, None).await?;
         if self.certain {
             stream.opened().await?;
         }
-        Ok(stream)
+        Ok(Pieces(stream))
+    }
+}
+
+/// Bytes of a stream that are read at a time: hyper's buffer grows no further than to twice as much,
+/// so that a caller who does not read holds no more.
+const PIECE: usize = (16 << 10) - 1;
+
+/// A stream that is read in pieces.
+#[derive(Debug)]
+pub(super) struct Pieces(Stream);
+
+impl Io for Pieces {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut some = (&mut self.0).take(PIECE as u64);
+        Pin::new(&mut some).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Pieces {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

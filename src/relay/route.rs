@@ -11,6 +11,7 @@ use tracing::debug;
 use super::hops;
 use super::mirror::Mirrors;
 use super::ports::Entry;
+use super::seat::Served as Charged;
 use super::web::{Switched, Web};
 use crate::http::{Body, Failed, Failure, Forwarded, Passing, Upstream};
 use crate::rule::Head;
@@ -53,7 +54,7 @@ impl Served {
 
 impl Web {
     /// Sends a request to the app whose claim it fulfils, or else to the original pods. `caller` is
-    /// the caller's side of an upgrade.
+    /// the caller's side of an upgrade; what the request is charged with comes into `charged`.
     ///
     /// # Errors
     /// What the caller is told when nobody answers.
@@ -61,6 +62,7 @@ impl Web {
         &self,
         mut passing: Passing,
         caller: Option<OnUpgrade>,
+        charged: &mut Option<Charged>,
     ) -> Result<Response<Body>, Failure> {
         let routes = self.port.routes();
         let head = Head {
@@ -75,6 +77,7 @@ impl Web {
         }
         let mirrors = Mirrors::wanted(&routes, &head);
         drop(routes);
+        *charged = Some(self.room(entry.is_some())?);
         // Only now: conditions are about what the caller sent.
         let uri = passing.uri().clone();
         hops::add(passing.headers_mut(), &uri, self.peer)?;

@@ -9,6 +9,7 @@
 
 mod balance;
 mod first;
+mod memory;
 #[cfg(feature = "client")]
 mod reverse;
 mod second;
