@@ -11,8 +11,8 @@ use super::load::Via;
 use super::process::Running;
 use super::relay::Relay;
 
-/// Streams that stand at the same time.
-const STREAMS: usize = 10_000;
+/// Streams that stand at the same time: nearly what one session may have through two relays.
+pub(crate) const STREAMS: usize = 3_000;
 /// The argument that makes this program the server.
 pub(crate) const HOLD: &str = "--hold";
 /// Dials under way at a time.

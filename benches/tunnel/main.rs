@@ -1,5 +1,5 @@
 //! The relay's tunnel over each of its carriers against `kubectl port-forward` to the same pod,
-//! and against a client inside the cluster; then over a long line, and with 10,000 idle streams.
+//! and against a client inside the cluster; then over a long line, and with idle streams.
 //!
 //! Needs the lab: `eval "$(cluster/lab/env)"; export KDEV_RELAY_BINARY=$(cluster/lab/relay);
 //! cargo bench --bench tunnel`. Prints tables for `benches/README.md`. `KDEV_BENCH_ROUNDS` (3),
@@ -149,8 +149,10 @@ async fn idle(kubeconfig: &Path) {
     let connect = Running::connect(kubeconfig, &flags).await;
     let cost = idle::cost(&connect, node()).await;
     println!(
-        "\n### 10,000 idle streams\n\nkdev {:.2} KiB each, the relays {:.2} KiB each",
-        cost.kdev, cost.relay
+        "\n### {} idle streams\n\nkdev {:.2} KiB each, the relays {:.2} KiB each",
+        idle::STREAMS,
+        cost.kdev,
+        cost.relay
     );
 }
 

@@ -33,7 +33,7 @@ pub use copy::{COPIES, CopyBudget, LONGEST_COPY};
 pub use failure::{ERROR_HEADER, Failure};
 pub use forward::{Forwarded, Forwarder};
 pub use pass::{Failed, Passing};
-pub use request::{KEPT, RequestBody};
+pub use request::{BodyWatch, KEPT, RequestBody};
 pub use turnover::Turnover;
 pub use upgrade::{Upstream, reclaim};
 

@@ -19,17 +19,18 @@ use super::forward::{Forwarded, Forwarder, handshake, received};
 use super::headers::{clean_request, has_token};
 use super::pool::Sender;
 use super::replay::{Replay, Unanswered};
-use super::request::RequestBody;
+use super::request::{BodyWatch, RequestBody};
 use super::{Body, Failure};
 use crate::addr::Target;
 use crate::dial::Dial;
 use crate::io::BoxIo;
 use crate::task::Executor;
 
-/// Bytes of a stream that may be on the way from an HTTP/2 origin.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// Bytes of all streams of one connection that may be.
-const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Bytes of a stream that may be on the way from an HTTP/2 origin: 100 Mbit/s over 20 ms.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes of all streams of one connection that may be: what some streams of which nobody reads take up
+/// of it must leave enough for the others.
+const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of the headers of one HTTP/2 message.
 const MAX_HEADERS: u32 = super::MAX_ANSWER_HEAD as u32;
 /// Bytes that one HTTP/2 stream holds before it waits for its origin.
@@ -121,6 +122,12 @@ impl Passing {
     /// The headers that the origin gets.
     pub fn headers_mut(&mut self) -> &mut HeaderMap {
         self.request.headers_mut()
+    }
+
+    /// To see when its body is through.
+    #[must_use]
+    pub fn watch_body(&self) -> BodyWatch {
+        self.request.body().watch()
     }
 
     /// Whether it asks for an upgrade.

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -47,7 +47,24 @@ struct State {
     /// Frames that were read, kept or not.
     read: usize,
     bytes: usize,
+    /// Whether all of it was read.
+    ended: bool,
     copies: Vec<CopyTo>,
+}
+
+/// Tells whether a request's body is through, without keeping it.
+#[derive(Debug, Default)]
+pub struct BodyWatch(Weak<Source>);
+
+impl BodyWatch {
+    /// Whether all of it has come, or nobody reads it any more.
+    #[must_use]
+    pub fn is_through(&self) -> bool {
+        self.0.upgrade().is_none_or(|source| {
+            let state = source.lock();
+            state.ended || state.from.is_end_stream()
+        })
+    }
 }
 
 /// Where a body comes from.
@@ -109,6 +126,11 @@ impl RequestBody {
         }
     }
 
+    /// To see when it is through.
+    pub(super) fn watch(&self) -> BodyWatch {
+        BodyWatch(self.source.as_ref().map(Arc::downgrade).unwrap_or_default())
+    }
+
     /// Whether the request has no body.
     pub(super) fn is_empty(&self) -> bool {
         self.source.is_none()
@@ -159,6 +181,7 @@ impl Source {
             kept: Vec::new(),
             read: 0,
             bytes: 0,
+            ended: false,
             copies: Vec::new(),
         };
         Self {
@@ -195,7 +218,10 @@ impl State {
             Some(Ok(frame)) => self.remember(frame),
             // A copy of what broke off must not look whole.
             Some(Err(_)) => self.copies.clear(),
-            None => self.copies.drain(..).for_each(CopyTo::end),
+            None => {
+                self.ended = true;
+                self.copies.drain(..).for_each(CopyTo::end);
+            }
         }
         Poll::Ready(frame)
     }

@@ -74,6 +74,19 @@ impl<T> Prefixed<T> {
         Self { prefix, inner }
     }
 
+    /// Has `bytes` read again, before all others.
+    pub fn put_back(&mut self, bytes: bytes::Bytes) {
+        self.prefix = match self.prefix.is_empty() {
+            true => bytes,
+            false => [bytes, std::mem::take(&mut self.prefix)].concat().into(),
+        };
+    }
+
+    /// The stream behind the first bytes.
+    pub fn inner(&self) -> &T {
+        &self.inner
+    }
+
     /// The bytes not read again yet, and the stream behind them.
     pub fn into_parts(self) -> (bytes::Bytes, T) {
         (self.prefix, self.inner)

@@ -26,28 +26,25 @@ pub(super) enum Fallback {
     Silent,
     /// The app does not answer, and the owner wants this.
     AppDown,
-    /// The relay has no room to look into one more connection.
-    Crowded,
     /// The relay has just started, and the owner's kdev has not told it of the claim yet.
     Started,
 }
 
 impl Fallback {
-    const ALL: [Self; 4] = [Self::Silent, Self::AppDown, Self::Crowded, Self::Started];
+    const ALL: [Self; 3] = [Self::Silent, Self::AppDown, Self::Started];
 
     /// In words.
     const fn reason(self) -> &'static str {
         match self {
             Self::Silent => "owner silent",
             Self::AppDown => "app down",
-            Self::Crowded => "too many connections",
             Self::Started => "relay started",
         }
     }
 
     /// Whether nobody looked into the request, so that it may have been none of the claim's.
     const fn is_unread(self) -> bool {
-        matches!(self, Self::Crowded | Self::Started)
+        matches!(self, Self::Started)
     }
 
     /// Marks an answer.

@@ -7,35 +7,50 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::claims::Claims;
 use super::fallback::Fallback;
 use super::kept::Kept;
 use super::laptop::Laptop;
+use super::memory::Memory;
+use super::metered::{Cost, Metered};
 use super::metrics::Metrics;
 use super::mirror::Mirrors;
 use super::origin::Origin;
 use super::ports::{Entry, Port};
+use super::seat::{Caller, Seat};
 use super::sniff::{Begun, Spoken, listen};
+use super::sockets::{CALLER as KERNEL, CallerSockets};
+use super::strangers::Strangers;
 use super::web::Web;
 use crate::addr::Target;
 use crate::dial::{Dial as _, DialError};
-use crate::http::{Forwarder, Turnover};
+use crate::http::{ERROR_HEADER, Forwarder, Turnover};
 use crate::io::{self as streams, BoxIo, Io, Prefixed, splice};
 use crate::rule::AppProtocol;
 use crate::rule::control::Tell;
 use crate::task::Tasks;
 use crate::tunnel::{Speaks, Stream, join};
 
-/// Connections of callers that live at a time on all ports.
-const MOST_CALLERS: i64 = 8192;
-/// Those of them that are read as HTTP, at some 20 KiB each while they wait. What comes beyond goes
-/// to the original pods as it is, so that at least these are reached.
-const MOST_WEB: usize = 2048;
+/// What a caller's connection is charged with for itself: what the relay and the kernel keep of one
+/// that is idle, rounded up. `benches/README.md` has the figures.
+const CALLER: usize = 10 << 10;
+/// The same of one that is served as a whole, or whose request is: what runs for it, and hyper's two
+/// buffers of 8 KiB.
+pub(super) const SERVED: usize = 24 << 10;
+/// What the way to a caller that does not read holds besides its socket: a piece that waits to be
+/// written, one that was read meanwhile, and the buffer for the next.
+const PIECES: usize = 3 * (8 << 10);
+/// Bytes of a caller that are read at a time. Heads and most bodies are shorter.
+const READ: usize = 64 << 10;
+/// Callers at a time who are told that there is no room for them, and how long each has for its
+/// request. One more cuts off the oldest.
+const MOST_TOLD: usize = 64;
+const TELLING: Duration = Duration::from_millis(500);
 /// How long after its start a relay looks into what arrives on any port: the sessions that had claims
 /// at its predecessor are about to renew them, and callers' connections last longer than that takes.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -59,24 +74,35 @@ pub(super) struct Inbound {
     pub(super) pods: Forwarder<Origin>,
     pub(super) claims: Claims,
     pub(super) mirrors: Mirrors,
+    pub(super) memory: Memory,
     pub(super) metrics: Metrics,
     pub(super) tasks: Tasks,
-    places: Arc<Semaphore>,
+    sockets: CallerSockets,
+    /// Those who are told that there is no room.
+    told: Strangers,
     began: Instant,
 }
 
 impl Inbound {
     /// Nothing is listened on before [`Inbound::listen`]. Connections are tasks of `tasks`.
     #[must_use]
-    pub(super) fn new(origin: Origin, claims: Claims, metrics: Metrics, tasks: Tasks) -> Self {
+    pub(super) fn new(
+        origin: Origin,
+        claims: Claims,
+        memory: Memory,
+        metrics: Metrics,
+        tasks: Tasks,
+    ) -> Self {
         Self {
             pods: Forwarder::spreading(origin.clone(), tasks.clone(), TURNOVER),
             origin,
             claims,
             mirrors: Mirrors::new(tasks.clone()),
+            memory,
             metrics,
             tasks,
-            places: Arc::new(Semaphore::new(MOST_WEB)),
+            sockets: CallerSockets::new(),
+            told: Strangers::new(MOST_TOLD),
             began: Instant::now(),
         }
     }
@@ -107,17 +133,39 @@ impl Inbound {
         loop {
             let (socket, peer) = streams::accept(&listener).await;
             let open = port.accept();
-            if self.metrics.streams() >= MOST_CALLERS {
-                debug!(%peer, port = port.number, "too many connections; this one is closed");
-                continue;
-            }
             // Fails only on a socket that is gone already.
             let _ = socket.set_nodelay(true);
             let (this, port) = (self.clone(), port.clone());
+            let Some(seat) = self.memory.seat(CALLER) else {
+                self.metrics.crowded();
+                // Of raw TCP nobody can be told.
+                if self.looks_into(&port) && port.routes().protocol != AppProtocol::Tcp {
+                    let cut = self.told.enter();
+                    self.tasks.spawn(async move {
+                        tokio::select! {
+                            () = cut => {}
+                            _ = timeout(TELLING, refuse(socket)) => {}
+                        }
+                        drop(open);
+                    });
+                }
+                continue;
+            };
             self.tasks.spawn(async move {
-                let _live = this.metrics.stream();
-                this.serve(socket, peer, port).await;
-                drop(open);
+                let _live = this.metrics.caller();
+                let (place, send) = this.sockets.place(&socket);
+                let cost = Cost {
+                    unread: 2 * KERNEL as usize,
+                    unsent: send + PIECES,
+                    read: READ,
+                };
+                let caller = Metered::new(socket, seat.clone(), cost);
+                tokio::select! {
+                    biased;
+                    () = seat.cut() => debug!(%peer, "a caller is closed for others"),
+                    () = this.serve(caller, peer, port) => {}
+                }
+                drop((place, open));
             });
         }
     }
@@ -127,19 +175,19 @@ impl Inbound {
         !port.is_claimed() && self.began.elapsed() < UNTOLD
     }
 
-    async fn serve(&self, caller: TcpStream, peer: SocketAddr, port: Arc<Port>) {
+    /// Whether what arrives on a port is looked into. One that nobody claims, of a Service with
+    /// several, is none of the relay's business.
+    fn looks_into(&self, port: &Port) -> bool {
+        port.is_claimed() || port.is_retired() || self.began.elapsed() < YOUNG
+    }
+
+    async fn serve(&self, caller: Caller, peer: SocketAddr, port: Arc<Port>) {
         let routes = port.routes();
-        let place = self.places.clone().try_acquire_owned().ok();
-        // A port that nobody claims, of a Service with several, is none of the relay's business.
-        let looked_into = port.is_claimed() || port.is_retired() || self.began.elapsed() < YOUNG;
-        let Some(place) = place.filter(|_| looked_into) else {
-            if looked_into {
-                routes.fell_back(Fallback::Crowded, &self.tasks);
-            }
+        if !self.looks_into(&port) {
             drop(routes);
             let caller = Prefixed::new(bytes::Bytes::new(), caller);
-            return self.to_pods(caller, None, &port).await;
-        };
+            return Box::pin(self.whole(caller, None, None, None, peer, &port)).await;
+        }
         let global = routes.rules.everything().cloned();
         let protocol = routes.protocol;
         drop(routes);
@@ -147,41 +195,41 @@ impl Inbound {
         let begun = match protocol {
             AppProtocol::Tcp => {
                 let caller = Prefixed::new(bytes::Bytes::new(), caller);
-                return self.whole(caller, None, global, None, peer, &port).await;
+                return Box::pin(self.whole(caller, None, global, None, peer, &port)).await;
             }
             AppProtocol::Auto => {
+                let meeting = self.meet(caller, peer, &port, global.as_deref());
                 let begun;
-                (begun, fallback) = self.meet(caller, peer, &port, global.as_deref()).await;
+                (begun, fallback) = Box::pin(meeting).await;
                 port.caller_first(begun.caller_first);
                 begun
             }
             AppProtocol::Http | AppProtocol::H1 | AppProtocol::H2c | AppProtocol::Grpc => {
                 let nobody = None::<std::future::Pending<Result<BoxIo, DialError>>>;
-                listen(caller, nobody, false).await
+                Box::pin(listen(caller, nobody, false)).await
             }
         };
         let second = match begun.spoken {
             Spoken::Other => {
-                drop(place);
                 let Begun { caller, other, .. } = begun;
-                return self
-                    .whole(caller, other, global, fallback, peer, &port)
-                    .await;
+                let whole = self.whole(caller, other, global, fallback, peer, &port);
+                return Box::pin(whole).await;
             }
             Spoken::First => false,
             Spoken::Second => true,
         };
         let led_to = global.filter(|_| fallback.is_none());
         let spare = begun.other.map(|other| (led_to, other));
-        let web = Web::new(self.clone(), port, peer, second, spare);
-        web.serve(begun.caller).await;
+        let seat = begun.caller.inner().purse().clone();
+        let web = Web::new(self.clone(), port, peer, second, spare, seat);
+        Box::pin(web.serve(begun.caller)).await;
     }
 
     /// Waits for whoever speaks first: the caller, or where it goes by default. With the reason where
     /// that is the original pods instead of a claim's app.
     async fn meet(
         &self,
-        caller: TcpStream,
+        caller: Caller,
         peer: SocketAddr,
         port: &Port,
         global: Option<&Entry>,
@@ -239,13 +287,19 @@ impl Inbound {
     /// `fallback`.
     async fn whole(
         &self,
-        caller: Prefixed<TcpStream>,
+        caller: Prefixed<Caller>,
         other: Option<Prefixed<BoxIo>>,
         global: Option<Arc<Entry>>,
         fallback: Option<Fallback>,
         peer: SocketAddr,
         port: &Port,
     ) {
+        let seat: &Arc<Seat> = caller.inner().purse();
+        let Some(_served) = seat.request(global.is_some(), SERVED) else {
+            // Nobody can be told 503 here.
+            debug!(%peer, "there is no memory left to serve a caller");
+            return self.metrics.crowded();
+        };
         let Some(entry) = global else {
             if self.may_be_claimed(port) {
                 port.passed_unclaimed();
@@ -272,7 +326,7 @@ impl Inbound {
 
     async fn to_laptop(
         &self,
-        mut caller: Prefixed<TcpStream>,
+        mut caller: Prefixed<Caller>,
         other: Option<Prefixed<BoxIo>>,
         entry: &Arc<Entry>,
         peer: SocketAddr,
@@ -324,4 +378,20 @@ impl Inbound {
         let (moved, _) = splice(caller, other).await;
         self.metrics.carried(moved);
     }
+}
+
+/// Answers a caller's request for whom there is no room.
+async fn refuse(mut caller: TcpStream) -> io::Result<()> {
+    // An end while a request is still unread would be a reset, which takes the answer along.
+    let _ = caller.read(&mut [0; 1024]).await?;
+    let text = "kdev: the relay has no memory left for another caller; try again later\n";
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {}\r\nCache-Control: no-store\r\nRetry-After: 1\r\n{ERROR_HEADER}: full\r\n\
+         Connection: close\r\n\r\n{text}",
+        text.len()
+    );
+    caller.write_all(answer.as_bytes()).await?;
+    caller.shutdown().await?;
+    caller.read(&mut [0; 1024]).await.map(drop)
 }

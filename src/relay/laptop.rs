@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::ports::Entry;
 use super::sessions::Session;
@@ -105,7 +105,11 @@ impl Dial for Laptop {
     }
 }
 
-/// A stream that carries requests before it is known that the app has taken it.
+/// Bytes of a stream that are read at a time: hyper's buffer grows no further than to twice as much,
+/// so that a caller who does not read holds no more.
+const PIECE: usize = (16 << 10) - 1;
+
+/// A stream that carries requests before it is known that the app has taken it, and is read in pieces.
 ///
 /// One that was refused has carried nothing, and its request may be sent again. One that went down
 /// with its tunnel may have carried it: a laptop that wakes goes on with what it had.
@@ -127,7 +131,8 @@ impl AsyncRead for Sent {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { inner: stream } = &mut *self;
-        let read = Pin::new(&mut *stream).poll_read(cx, buf);
+        let mut some = (&mut *stream).take(PIECE as u64);
+        let read = Pin::new(&mut some).poll_read(cx, buf);
         match read {
             Poll::Ready(Err(error)) if stream.is_in_doubt() => {
                 // As that of a connection that broke.

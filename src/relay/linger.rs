@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes that it may send.
 const MOST: usize = 64 << 20;
 /// Bytes that are read and forgotten at a time.
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 8 << 10;
 
 /// A stream that is still there when whoever served it has ended. Cloning is shallow.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl<T: Io> Lingering<T> {
         };
         // Who has not had enough by then has lost the response.
         let _ = timeout(LIMIT, reading).await;
+    }
+
+    /// Does something with the stream itself.
+    pub(super) fn with<R>(&self, what: impl FnOnce(&mut T) -> R) -> R {
+        what(&mut self.inner())
     }
 
     fn inner(&self) -> MutexGuard<'_, T> {

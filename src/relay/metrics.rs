@@ -2,9 +2,11 @@
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use super::memory::Part;
+use super::seat::Why;
 use crate::io::Transferred;
 use crate::tunnel::{HandshakeError, RefusalCode};
 
@@ -77,6 +79,10 @@ struct Counters {
     tunnels_forward: AtomicI64,
     tunnels_reverse: AtomicI64,
     streams: AtomicI64,
+    callers: AtomicI64,
+    closed: [AtomicU64; 4],
+    crowded: AtomicU64,
+    budget: OnceLock<Part>,
     refused: [AtomicU64; Refused::ALL.len()],
     streams_total: AtomicU64,
     streams_failed: AtomicU64,
@@ -120,10 +126,26 @@ impl Metrics {
         self.live(|c| &c.streams)
     }
 
-    /// How many streams live.
+    /// A caller's connection began.
     #[must_use]
-    pub fn streams(&self) -> i64 {
-        self.0.streams.load(Ordering::Relaxed)
+    pub fn caller(&self) -> Live {
+        self.live(|c| &c.callers)
+    }
+
+    /// A caller was closed for others.
+    pub(super) fn closed(&self, why: Why) {
+        self.0.closed[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A caller, a request or a stream was refused: there is no memory for it.
+    pub fn crowded(&self) {
+        self.0.crowded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What all connections are charged to.
+    pub(super) fn budget(&self, part: Part) {
+        // There is one budget.
+        let _ = self.0.budget.set(part);
     }
 
     /// A peer did not become a tunnel.
@@ -183,8 +205,46 @@ impl Metrics {
         add(
             "kdev_relay_streams",
             "gauge",
-            "Streams that are open.",
+            "Streams of forward tunnels that are open.",
             &[("", now(&c.streams))],
+        );
+        add(
+            "kdev_relay_callers",
+            "gauge",
+            "Connections of callers of intercepted Services that are open.",
+            &[("", now(&c.callers))],
+        );
+        let budget = c.budget.get();
+        let charged = budget.map_or(0, Part::used).to_string();
+        let most = budget.map_or(0, Part::most).to_string();
+        add(
+            "kdev_relay_memory_bytes",
+            "gauge",
+            "Memory that connections are charged with, and what they may be.",
+            &[("{is=\"charged\"}", charged), ("{is=\"budget\"}", most)],
+        );
+        add(
+            "kdev_relay_callers_closed_total",
+            "counter",
+            "Callers that were closed because memory ran low.",
+            &[
+                ("{reason=\"idle\"}", total(&c.closed[Why::Idle as usize])),
+                ("{reason=\"stuck\"}", total(&c.closed[Why::Stuck as usize])),
+                (
+                    "{reason=\"pausing\"}",
+                    total(&c.closed[Why::Pausing as usize]),
+                ),
+                (
+                    "{reason=\"silent\"}",
+                    total(&c.closed[Why::Silent as usize]),
+                ),
+            ],
+        );
+        add(
+            "kdev_relay_crowded_total",
+            "counter",
+            "Callers, requests and streams that were refused because memory ran low.",
+            &[("", total(&c.crowded))],
         );
         add(
             "kdev_relay_handshakes_refused_total",

@@ -12,6 +12,8 @@ mod inbound;
 mod kept;
 mod laptop;
 mod linger;
+mod memory;
+mod metered;
 mod metrics;
 mod mirror;
 mod names;
@@ -22,6 +24,7 @@ mod policy;
 mod ports;
 mod refusal;
 mod route;
+mod seat;
 mod served;
 mod sessions;
 mod settings;
@@ -43,6 +46,8 @@ use tracing::info;
 use self::claims::Claims;
 use self::inbound::Inbound;
 pub use self::kept::Kept;
+pub use self::memory::LIMIT as MEMORY_LIMIT;
+use self::memory::{Memory, Plan};
 pub use self::metrics::Metrics;
 pub use self::names::Names;
 use self::origin::Origin;
@@ -50,14 +55,10 @@ use self::outbound::Outbound;
 pub use self::policy::{Policy, Rule};
 pub use self::settings::{BLOCK, FIRST_PORT, HTTP_PORT, PORTS, Settings};
 use self::sockets::{PAGE, Sockets, TUNNEL, listener};
-use self::tunnels::Tunnels;
+use self::tunnels::{ForwardSessions, Tunnels};
 use crate::task::Tasks;
 use crate::tunnel::Budget;
 
-/// Bytes that tunnels share for what comes: with as much again waiting to be written, and the streams
-/// themselves, less than the 128 MiB that the pod may use. A tunnel that has read much and then stops
-/// keeps the window that it had when there were fewer.
-const BUDGET: u32 = 40 << 20;
 /// How long callers are still taken after the pod was told to end: until the whole cluster knows.
 const KEEP_ACCEPTING: Duration = Duration::from_secs(10);
 /// How long open connections may go on after that.
@@ -92,10 +93,24 @@ impl Relay {
         let (tasks, metrics) = (Tasks::new(), Metrics::default());
         let listening = tasks.child();
         let (ip, first, count) = settings.inbound;
+        let plan = Plan::of(settings.memory);
+        let memory = Memory::new(plan, metrics.clone());
         let claims = Claims::new(first..first + count);
         let sockets = Sockets::new();
-        let origin = Origin::new(names.clone(), sockets.clone(), first, claims.clone());
-        let inbound = Inbound::new(origin, claims.clone(), metrics.clone(), tasks.clone());
+        let origin = Origin::new(
+            names.clone(),
+            sockets.clone(),
+            first,
+            claims.clone(),
+            memory.clone(),
+        );
+        let inbound = Inbound::new(
+            origin,
+            claims.clone(),
+            memory.clone(),
+            metrics.clone(),
+            tasks.clone(),
+        );
         inbound.listen(ip, first..first + count, &mut kept, &listening)?;
         if let Some(address) = settings.http {
             listening.spawn(http::serve(
@@ -105,10 +120,17 @@ impl Relay {
             ));
         }
         let tunnels = Tunnels {
-            outbound: Outbound::new(settings.policy.clone(), names, metrics.clone(), sockets),
+            outbound: Outbound::new(
+                settings.policy.clone(),
+                names,
+                metrics.clone(),
+                sockets,
+                memory.clone(),
+            ),
+            sessions: ForwardSessions::new(memory),
             claims,
             metrics,
-            budget: Budget::growing(BUDGET),
+            budget: Budget::growing(u32::try_from(plan.tunnels).unwrap_or(u32::MAX)),
             secrets: settings.secrets.clone(),
             tasks: tasks.clone(),
         };

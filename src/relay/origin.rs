@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::claims::Claims;
+use super::memory::{Charge, Memory, Part};
+use super::metered::{Cost, Metered};
 use super::names::Names;
 use super::settings::BLOCK;
-use super::sockets::{Place, Sockets};
+use super::sockets::{Place, Sockets, held};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, DialError};
 use crate::io::{Io, Prefixed, pass_writes};
@@ -27,6 +28,13 @@ use crate::io::{Io, Prefixed, pass_writes};
 const LIMIT: Duration = Duration::from_secs(1);
 /// How often the original pods are tried.
 const TRIES: usize = 3;
+
+/// What a connection to a pod is charged with for itself: what the relay and the kernel keep of one
+/// that is idle, hyper's buffer of 8 KiB among it.
+const POD: usize = 16 << 10;
+/// Bytes that are read of a pod at a time, on the first connections and on all others: hyper's buffer
+/// stays as small as it begins where it is never filled.
+const READ: [usize; 2] = [64 << 10, (8 << 10) - 1];
 
 /// Dials original pods. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +47,7 @@ pub(super) struct Origin {
     first: u16,
     /// Who hears of pods that cannot be reached.
     claims: Claims,
+    memory: Memory,
 }
 
 /// A connection to an original pod, with what it has said already.
@@ -46,13 +55,20 @@ pub(super) type Pod = Prefixed<Placed>;
 
 impl Origin {
     #[must_use]
-    pub(super) fn new(names: Names, sockets: Sockets, first: u16, claims: Claims) -> Self {
+    pub(super) fn new(
+        names: Names,
+        sockets: Sockets,
+        first: u16,
+        claims: Claims,
+        memory: Memory,
+    ) -> Self {
         Self {
             names,
             sockets,
             known: Arc::default(),
             first,
             claims,
+            memory,
         }
     }
 
@@ -95,8 +111,15 @@ impl Dial for Origin {
                 let pod = self.sockets.connect((ip, target.port).into());
                 match timeout(LIMIT, pod).await {
                     Ok(Ok((stream, place))) => {
+                        let all = self.memory.all();
+                        let cost = Cost {
+                            unread: held(&place),
+                            unsent: held(&place),
+                            read: READ[usize::from(place.is_none())],
+                        };
                         let placed = Placed {
-                            stream,
+                            stream: Metered::new(stream, (self.memory.clone(), all.clone()), cost),
+                            _charge: self.memory.pin(all, POD),
                             _place: place,
                         };
                         return Ok(Prefixed::new(Bytes::new(), placed));
@@ -126,7 +149,8 @@ impl Dial for Origin {
 /// A connection and its place among those that have room.
 #[derive(Debug)]
 pub(super) struct Placed {
-    stream: TcpStream,
+    stream: Metered<(Memory, Part)>,
+    _charge: Charge,
     _place: Place,
 }
 

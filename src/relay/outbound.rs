@@ -8,10 +8,12 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::memory::Memory;
+use super::metered::{Cost, Metered};
 use super::metrics::Metrics;
 use super::names::Names;
 use super::policy::Policy;
-use super::sockets::{Place, Sockets};
+use super::sockets::{Place, Sockets, held};
 use crate::addr::{Host, Target};
 use crate::dial::{self, DialError, Flow, NAMESERVERS, Room, connect};
 use crate::tunnel::{Incoming, Protocol, join};
@@ -22,11 +24,15 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(7);
 const DIAL_LIMIT: Duration = Duration::from_secs(15);
 /// How long a UDP flow may carry nothing: what NATs should grant at least (RFC 4787, 4.3).
 const UDP_IDLE: Duration = Duration::from_secs(120);
-/// UDP flows at a time: each keeps up to three buffers of 2 KiB.
+/// UDP flows at a time.
 const MOST_FLOWS: usize = 4096;
+/// What one is charged with beyond its stream: up to three buffers of 2 KiB.
+const FLOW: usize = 8 << 10;
+/// Bytes of a connection that are read at a time: one chunk of a tunnel.
+const READ: usize = 64 << 10;
 /// Bytes of the datagrams that fit no frame of Ethernet, of all flows together: what has no room
 /// is lost.
-const LARGE: usize = 8 << 20;
+const LARGE: usize = 4 << 20;
 
 /// Dials for kdev.
 #[derive(Clone)]
@@ -38,17 +44,25 @@ pub(super) struct Outbound {
     /// What is counted.
     pub(super) metrics: Metrics,
     sockets: Sockets,
+    memory: Memory,
     flows: Arc<Semaphore>,
     large: Room,
 }
 
 impl Outbound {
-    pub(super) fn new(policy: Policy, names: Names, metrics: Metrics, sockets: Sockets) -> Self {
+    pub(super) fn new(
+        policy: Policy,
+        names: Names,
+        metrics: Metrics,
+        sockets: Sockets,
+        memory: Memory,
+    ) -> Self {
         Self {
             policy,
             names,
             metrics,
             sockets,
+            memory,
             flows: Arc::new(Semaphore::new(MOST_FLOWS)),
             large: Room::new(LARGE),
         }
@@ -59,13 +73,22 @@ impl Outbound {
         match incoming.protocol {
             Protocol::Tcp => {
                 let target = incoming.target.clone();
+                // In a box that goes: a stream lives much longer than it takes to dial.
+                let dialling = Box::pin(self.tcp(&target));
                 let dialled = tokio::select! {
-                    dialled = self.tcp(&target) => dialled,
+                    dialled = dialling => dialled,
                     () = incoming.abandoned() => return,
                 };
                 match dialled {
-                    Ok((socket, _place)) => {
+                    Ok((socket, place)) => {
                         if let Ok(stream) = incoming.accept() {
+                            let purse = (self.memory.clone(), self.memory.forward().clone());
+                            let cost = Cost {
+                                unread: held(&place),
+                                unsent: held(&place),
+                                read: READ,
+                            };
+                            let socket = Metered::new(socket, purse, cost);
                             let (moved, _) = join(stream, socket).await;
                             self.metrics.carried(moved);
                         }
@@ -86,12 +109,23 @@ impl Outbound {
                         fix: String::new(),
                     });
                 };
-                match self.udp(&incoming.target).await {
+                let flow = self.memory.take(self.memory.forward(), FLOW);
+                let Some(_flow) = flow else {
+                    self.metrics.crowded();
+                    let target = incoming.target.to_string();
+                    return incoming.refuse(&DialError::Unreachable {
+                        target,
+                        reason: "the relay has no memory left for another UDP flow".to_owned(),
+                        fix: String::new(),
+                    });
+                };
+                match Box::pin(self.udp(&incoming.target)).await {
                     Ok(socket) => {
                         if let Ok(stream) = incoming.accept() {
                             let stream = Flow::capsules(stream, self.large.clone());
                             let socket = Flow::socket(socket);
-                            let moved = dial::join(stream, socket, UDP_IDLE, &self.large).await;
+                            let joined = dial::join(stream, socket, UDP_IDLE, &self.large);
+                            let moved = Box::pin(joined).await;
                             self.metrics.carried(moved);
                         }
                     }

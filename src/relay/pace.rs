@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::io::{Io, pass_writes};
+use crate::io::{Io, Prefixed, pass_writes};
 
 /// How long the head of a request may take from its first byte on.
 pub(super) const HEAD_LIMIT: Duration = Duration::from_secs(15);
@@ -66,8 +67,30 @@ impl<T> Paced<T> {
         Self { inner, pace, limit }
     }
 
+    /// The stream itself.
+    pub(super) fn inner(&self) -> &T {
+        &self.inner
+    }
+
+    /// Whether neither a request is served nor has anything of one come.
+    pub(super) fn is_quiet(&self) -> bool {
+        let served = |pace: &Pace| pace.0.served.load(Ordering::Relaxed);
+        self.limit.is_none() && self.pace.as_ref().is_some_and(|pace| served(pace) == 0)
+    }
+
     fn limit() -> Pin<Box<Sleep>> {
         Box::pin(tokio::time::sleep(HEAD_LIMIT))
+    }
+}
+
+impl<T> Paced<Prefixed<T>> {
+    /// Gives back the beginning of a head that was read already.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.inner.put_back(bytes);
+        let Some(Pace(requests)) = &self.pace else {
+            return;
+        };
+        self.limit = Some((requests.begun.load(Ordering::Relaxed), Self::limit()));
     }
 }
 

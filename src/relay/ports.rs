@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::fallback::{Fallback, Untold};
+use super::fallback::Untold;
 use super::laptop::Lines;
 use super::sessions::Session;
 use crate::rule::control::Seen;
@@ -217,13 +217,6 @@ impl Port {
 }
 
 impl Routes {
-    /// A connection goes to the original pods that nobody looks into: it may be any claim's.
-    pub(super) fn fell_back(&self, why: Fallback, tasks: &Tasks) {
-        for entry in self.rules.iter() {
-            entry.fell_back(why, tasks);
-        }
-    }
-
     fn new(claims: &[Arc<Entry>]) -> Self {
         let rules = |mirror: bool| {
             let of_kind = claims.iter().filter(|entry| entry.claim.mirror == mirror);

@@ -30,6 +30,21 @@ impl<T> Reasoned<T> {
             instead: Bytes::new(),
         }
     }
+
+    /// The stream itself.
+    pub(super) fn inner(&self) -> &T {
+        &self.inner
+    }
+
+    /// The same, to change it.
+    pub(super) fn inner_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+
+    /// Whether no refusal waits to be written.
+    pub(super) fn is_written(&self) -> bool {
+        self.instead.is_empty()
+    }
 }
 
 fn refusal() -> Bytes {

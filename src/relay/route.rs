@@ -19,6 +19,7 @@ use super::fallback::Fallback;
 use super::hops;
 use super::mirror::Mirrors;
 use super::ports::Entry;
+use super::seat::Served as Charged;
 use super::served::Served;
 use super::web::{Switched, Web};
 use crate::http::{Body, Failed, Failure, Forwarded, Passing, Upstream};
@@ -54,7 +55,7 @@ fn keep_from_caches(headers: &mut HeaderMap) {
 
 impl Web {
     /// Sends a request to the app whose claim it fulfils, or else to the original pods. `caller` is
-    /// the caller's side of an upgrade.
+    /// the caller's side of an upgrade; what the request is charged with comes into `charged`.
     ///
     /// # Errors
     /// What the caller is told when nobody answers.
@@ -62,6 +63,7 @@ impl Web {
         &self,
         mut passing: Passing,
         caller: Option<OnUpgrade>,
+        charged: &mut Option<Charged>,
     ) -> Result<Response<Body>, Failure> {
         let routes = self.port.routes();
         let head = Head {
@@ -78,6 +80,7 @@ impl Web {
         let fallback = silent.and_then(|entry| entry.fallback(true));
         let mirrors = Mirrors::wanted(&routes, &head);
         drop(routes);
+        *charged = Some(self.room(entry.is_some())?);
         // Only now: conditions are about what the caller sent.
         let uri = passing.uri().clone();
         hops::add(passing.headers_mut(), &uri, self.peer)?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::memory;
 use super::policy::{Policy, Rule};
 use crate::tunnel::TUNNEL_PORT;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub secrets: PathBuf,
     /// What may be reached.
     pub policy: Policy,
+    /// Bytes of memory that the container may use.
+    pub memory: usize,
 }
 
 impl Settings {
@@ -72,6 +75,7 @@ impl Settings {
                 allow: rules("KDEV_ALLOW")?,
                 deny: rules("KDEV_DENY")?,
             },
+            memory: memory::limit(),
         })
     }
 }

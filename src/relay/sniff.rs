@@ -4,9 +4,9 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
+use super::seat::Caller;
 use crate::dial::DialError;
 use crate::io::{Io, Prefixed};
 
@@ -106,7 +106,7 @@ pub(super) struct Begun<P> {
     /// What is spoken.
     pub(super) spoken: Spoken,
     /// The caller, from its first byte.
-    pub(super) caller: Prefixed<TcpStream>,
+    pub(super) caller: Prefixed<Caller>,
     /// Where its connection goes by default, from the first byte, if that was dialled.
     pub(super) other: Option<Prefixed<P>>,
     /// Whether the caller spoke first.
@@ -116,7 +116,7 @@ pub(super) struct Begun<P> {
 /// Waits until the caller or the other side, which `dial` reaches, has said enough. Where callers
 /// were first before (`after`), it is dialled only when this one takes a while; without a `dial`
 /// only the caller counts.
-pub(super) async fn listen<P, D>(mut caller: TcpStream, dial: Option<D>, after: bool) -> Begun<P>
+pub(super) async fn listen<P, D>(mut caller: Caller, dial: Option<D>, after: bool) -> Begun<P>
 where
     P: Io,
     D: Future<Output = Result<P, DialError>>,

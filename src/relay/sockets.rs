@@ -11,11 +11,12 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes in each direction of one of the first connections: 100 Mbit/s over 20 ms, and whatever the
+/// Bytes in each direction of one of the first connections: 50 Mbit/s over 20 ms, and whatever the
 /// network gives within a cluster.
-const ROOMY: u32 = 256 << 10;
-/// How many of these there are at a time: 16 MiB if all are stuck.
-const ROOMY_PLACES: usize = 32;
+const ROOMY: u32 = 128 << 10;
+/// How many of these there are at a time, of those to pods and those of streams together: 4 MiB if all
+/// are stuck.
+const ROOMY_PLACES: usize = 16;
 /// Bytes in each direction of all further ones: still 50 MB/s over the 0.3 ms within a cluster, and
 /// 32 MiB if a thousand are stuck.
 const SNUG: u32 = 16 << 10;
@@ -24,6 +25,11 @@ const SNUG: u32 = 16 << 10;
 pub(super) const TUNNEL: u32 = 128 << 10;
 /// Bytes in each direction of a caller's connection, which is one of the same cluster.
 pub(super) const CALLER: u32 = 32 << 10;
+/// Bytes on the way to one of the callers beyond the first ones: still 25 MB/s over the 0.3 ms within
+/// a cluster.
+const CALLER_SNUG: u32 = 8 << 10;
+/// How many callers are the first ones.
+const CALLERS_ROOMY: usize = 64;
 /// Bytes in each direction of a probe's or scraper's.
 pub(super) const PAGE: u32 = 16 << 10;
 /// Connections that may wait to be accepted on one port: a burst of callers.
@@ -54,6 +60,36 @@ impl Sockets {
         // Fails only on a socket that is gone already.
         let _ = stream.set_nodelay(true);
         Ok((stream, place))
+    }
+}
+
+/// Bytes that the kernel may hold in each direction of a connection at `place`.
+pub(super) fn held(place: &Place) -> usize {
+    let bytes = if place.is_some() { ROOMY } else { SNUG };
+    2 * bytes as usize
+}
+
+/// Bounds what waits for callers. All clones share the places.
+#[derive(Clone, Debug)]
+pub(super) struct CallerSockets(Arc<Semaphore>);
+
+impl CallerSockets {
+    /// No caller has a place yet.
+    #[must_use]
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(CALLERS_ROOMY)))
+    }
+
+    /// A place for a caller, and the bytes that the kernel may hold for it.
+    pub(super) fn place(&self, caller: &TcpStream) -> (Place, usize) {
+        let place = self.0.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            // Fails only on a socket that is gone already. What it may receive was said when it was
+            // opened, and stays.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(caller, CALLER_SNUG as usize);
+        }
+        let bytes = if place.is_some() { CALLER } else { CALLER_SNUG };
+        (place, 2 * bytes as usize)
     }
 }
 

@@ -118,6 +118,7 @@ impl Stage {
                 allow: vec!["127.0.0.1".parse().unwrap()],
                 deny: Vec::new(),
             },
+            memory: MEMORY_LIMIT,
         };
         let relay = Relay::start(&settings, names).unwrap();
         let address = relay.address().unwrap();
@@ -420,6 +421,7 @@ async fn a_relay_without_connections_ends_when_callers_no_longer_come() {
         inbound: (Ipv4Addr::new(127, 0, 0, 2).into(), range().await, BLOCK),
         secrets: "/nonexistent".into(),
         policy: Policy::default(),
+        memory: MEMORY_LIMIT,
     };
     let relay = Relay::start(&settings, names((LOCAL, 9).into())).unwrap();
     let begun = tokio::time::Instant::now();

@@ -1,8 +1,10 @@
 //! Peers that want a tunnel.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -10,10 +12,12 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::claims::{Claims, Joined};
+use super::memory::{Charge, Memory, Part};
 use super::metrics::{Metrics, Refused};
 use super::outbound::Outbound;
 use super::strangers::Strangers;
 use super::upgrade;
+use crate::dial::DialError;
 use crate::io::Prefixed;
 use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
@@ -26,8 +30,12 @@ use crate::tunnel::{
 /// Peers that have not proved themselves at a time. One more cuts off the oldest: an honest one
 /// is through in a few round trips.
 const MOST_STRANGERS: usize = 256;
-/// Streams of all forward tunnels at a time: each costs memory.
-const MOST_STREAMS: i64 = 12_000;
+/// What a tunnel is charged with beside its window: tables, buffers of frames, and what waits to be
+/// written. A peer that takes nothing of that is taken for dead within seconds.
+const TUNNEL: usize = 32 << 10;
+/// What a stream of a forward tunnel is charged with: what the relay and the kernel keep of one that is
+/// idle, rounded up. `benches/README.md` has the figures.
+const STREAM: usize = 10 << 10;
 
 /// Takes tunnels.
 #[derive(Clone)]
@@ -40,6 +48,8 @@ pub(super) struct Tunnels {
     pub(super) metrics: Metrics,
     /// Memory of all tunnels.
     pub(super) budget: Budget,
+    /// Memory of their streams.
+    pub(super) sessions: ForwardSessions,
     /// The folder with the secrets.
     pub(super) secrets: PathBuf,
     /// The connections.
@@ -79,7 +89,7 @@ impl Tunnels {
         mut socket: TcpStream,
         peer: SocketAddr,
         private: bool,
-    ) -> Result<Accepted<TcpStream, Share>, Refused> {
+    ) -> Result<Accepted<TcpStream, (Share, Charge)>, Refused> {
         // Fails only on a socket that is gone already.
         let _ = socket.set_nodelay(true);
         // The way to the pod's own address is HTTP.
@@ -100,8 +110,14 @@ impl Tunnels {
             }
         };
         let admit = |_: &_| {
+            let memory = &self.sessions.memory;
             let share = self.budget.share();
-            share.ok_or_else(|| format!("the relay has {} tunnels already", self.budget.tunnels()))
+            let share = share.ok_or_else(|| {
+                format!("the relay has {} tunnels already", self.budget.tunnels())
+            })?;
+            let charge = memory.take(memory.all(), TUNNEL);
+            let charge = charge.ok_or("the relay has no memory left for another tunnel")?;
+            Ok((share, charge))
         };
         match accept(socket, &keys, admit).await {
             Ok(accepted) => Ok(accepted),
@@ -115,18 +131,18 @@ impl Tunnels {
         }
     }
 
-    async fn carry(&self, accepted: Accepted<TcpStream, Share>) {
+    async fn carry(&self, accepted: Accepted<TcpStream, (Share, Charge)>) {
         let Accepted {
             hello,
             io,
-            admitted: share,
+            admitted: (share, _charge),
             ..
         } = accepted;
         let (session, role) = (hello.session, hello.role.name());
         info!(%session, role, kdev = hello.program, "tunnel open");
         let _live = self.metrics.tunnel(hello.role == Role::Reverse);
         let ended = match hello.role {
-            Role::Forward => self.forward(io, share).await,
+            Role::Forward => self.forward(io, share, session).await,
             Role::Reverse => self.reverse(io, share, session).await,
         };
         match ended {
@@ -135,8 +151,14 @@ impl Tunnels {
         }
     }
 
-    async fn forward(&self, io: Prefixed<TcpStream>, share: Share) -> io::Result<Ended> {
+    async fn forward(
+        &self,
+        io: Prefixed<TcpStream>,
+        share: Share,
+        session: SessionId,
+    ) -> io::Result<Ended> {
         let mut listener = serve(io, share).await?;
+        let member = self.sessions.enter(session);
         // Streams end with their tunnel.
         let streams = self.tasks.child();
         let mut draining = false;
@@ -150,18 +172,23 @@ impl Tunnels {
                 }
             };
             let Some(incoming) = incoming else { break };
-            if self.metrics.streams() >= MOST_STREAMS {
-                incoming.refuse(&crate::dial::DialError::Unreachable {
-                    target: String::new(),
-                    reason: format!("the relay carries {MOST_STREAMS} streams already"),
-                    fix: String::new(),
-                });
-                continue;
-            }
+            let charge = match member.room() {
+                Ok(charge) => charge,
+                Err(reason) => {
+                    self.metrics.crowded();
+                    let target = incoming.target.to_string();
+                    incoming.refuse(&DialError::Unreachable {
+                        target,
+                        reason,
+                        fix: "close connections that are not used".to_owned(),
+                    });
+                    continue;
+                }
+            };
             let (outbound, live) = (self.outbound.clone(), self.metrics.stream());
             streams.spawn(async move {
                 outbound.serve(incoming).await;
-                drop(live);
+                drop((live, charge));
             });
         }
         streams.kill();
@@ -194,6 +221,86 @@ impl Tunnels {
         match ended {
             Some(ended) => Ok(ended),
             None => Ok(running.await),
+        }
+    }
+}
+
+/// What the streams of each session with forward tunnels hold. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct ForwardSessions {
+    memory: Memory,
+    /// With how many tunnels each has.
+    parts: Arc<Mutex<HashMap<SessionId, (Part, usize)>>>,
+}
+
+/// A tunnel of a session.
+struct Member {
+    sessions: ForwardSessions,
+    session: SessionId,
+    part: Part,
+}
+
+impl ForwardSessions {
+    /// None is there.
+    #[must_use]
+    pub(super) fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            parts: Arc::default(),
+        }
+    }
+
+    fn enter(&self, session: SessionId) -> Member {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (part, tunnels) = parts
+            .entry(session)
+            .or_insert_with(|| (self.memory.session(), 0));
+        *tunnels += 1;
+        Member {
+            part: part.clone(),
+            sessions: self.clone(),
+            session,
+        }
+    }
+}
+
+impl Member {
+    /// Room for one more stream.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    fn room(&self) -> Result<Charge, String> {
+        let memory = &self.sessions.memory;
+        memory.take(&self.part, STREAM).ok_or_else(|| {
+            let streams = |part: &Part| part.most() / STREAM;
+            if self.part.used() + STREAM > self.part.most() {
+                return format!(
+                    "a session may have {} streams at a time through one relay, and this one has them",
+                    streams(&self.part)
+                );
+            }
+            let forward = memory.forward();
+            if forward.used() + STREAM > forward.most() {
+                return format!(
+                    "all sessions together may have {} streams at a time through one relay, and they have \
+                     them",
+                    streams(forward)
+                );
+            }
+            "the relay has no memory left for another stream".to_owned()
+        })
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let parts = self.sessions.parts.lock();
+        let mut parts = parts.unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, tunnels)) = parts.get_mut(&self.session) {
+            *tunnels -= 1;
+            if *tunnels == 0 {
+                parts.remove(&self.session);
+            }
         }
     }
 }

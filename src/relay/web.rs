@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,17 +15,20 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::KEEP_ACCEPTING;
-use super::inbound::Inbound;
+use super::inbound::{Inbound, SERVED};
 use super::linger::Lingering;
+use super::metered::Purse as _;
 use super::pace::{Busy, Pace, Paced};
 use super::ports::{Entry, Port};
 use super::refusal::Reasoned;
+use super::seat::{self, Seat, Served};
 use crate::addr::Target;
-use crate::http::{Body, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream, reclaim};
+use crate::http::{
+    Body, BodyWatch, Failure, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream, reclaim,
+};
 use crate::io::{BoxIo, Prefixed};
 use crate::task::Executor;
 
@@ -32,18 +36,25 @@ use crate::task::Executor;
 /// theirs wait, so that it is these that close, who know best when.
 const IDLE: Duration = Duration::from_secs(600);
 /// Requests of one HTTP/2 connection at a time.
-const STREAMS: u32 = 256;
+const STREAMS: u32 = 128;
 /// Bytes of a request's body that one HTTP/2 stream may have on the way.
-const STREAM_WINDOW: u32 = 128 << 10;
+const STREAM_WINDOW: u32 = 64 << 10;
 /// Bytes of all of a connection's.
-const CONNECTION_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes of an answer that one HTTP/2 stream has waiting.
+const STREAM_BACKLOG: usize = 16 << 10;
+/// What a connection of HTTP/2 is charged with beyond one of HTTP/1: tables and buffers of frames.
+const SECOND: usize = 32 << 10;
+/// What a request on it is charged with: bytes of an answer that wait here and on the way from whoever
+/// gives it, where the stream's reader, not the connection's, has stopped. Nobody sees which it is.
+const SECOND_SERVED: usize = 96 << 10;
 /// Requests that are reset before they were looked at: more end the connection (CVE-2023-44487).
 const RESETS: usize = 20;
 /// What whoever gets 503 is told to wait, in seconds.
 const RETRY: HeaderValue = HeaderValue::from_static("1");
 
 /// The caller's socket, under HTTP.
-type Caller = Reasoned<Paced<Prefixed<TcpStream>>>;
+type Caller = Reasoned<Paced<Prefixed<seat::Caller>>>;
 
 /// A caller's connection.
 pub(super) struct Web {
@@ -53,7 +64,10 @@ pub(super) struct Web {
     pub(super) peer: SocketAddr,
     /// Whether it speaks HTTP/2.
     pub(super) second: bool,
+    seat: Arc<Seat>,
     pace: Pace,
+    /// The last request's body, of HTTP/1.
+    body: Mutex<BodyWatch>,
     pub(super) spare: Mutex<Option<Spare>>,
     pub(super) switch: Mutex<Option<(OnUpgrade, Switched)>>,
 }
@@ -71,7 +85,19 @@ pub(super) enum Switched {
 /// A response's body.
 struct Reply {
     body: Body,
+    /// Where it is given one piece at a time, each once the one before is written: hyper would keep
+    /// more of it for a caller who does not read.
+    paced_by: Option<Arc<Seat>>,
     _busy: Busy,
+    _served: Option<Served>,
+}
+
+/// Why requests of HTTP/1 are read no further.
+enum Paused {
+    /// There is none under way; the caller may send another one.
+    Resting,
+    /// The connection has ended, or speaks something else from here on.
+    Ended(hyper::Result<()>),
 }
 
 impl Web {
@@ -81,6 +107,7 @@ impl Web {
         peer: SocketAddr,
         second: bool,
         spare: Option<Spare>,
+        seat: Arc<Seat>,
     ) -> Self {
         Self {
             target: inbound.origin.target(port.number),
@@ -88,41 +115,27 @@ impl Web {
             port,
             peer,
             second,
+            seat,
             pace: Pace::default(),
+            body: Mutex::default(),
             spare: Mutex::new(spare),
             switch: Mutex::default(),
         }
     }
 
     /// Serves requests until the connection ends.
-    pub(super) async fn serve(self, caller: Prefixed<TcpStream>) {
+    pub(super) async fn serve(self, caller: Prefixed<seat::Caller>) {
         let this = Arc::new(self);
         let pace = (!this.second).then(|| this.pace.clone());
         let caller = Reasoned::new(Paced::new(caller, pace));
         match this.second {
             false => this.first(caller).await,
-            true => this.second(caller).await,
+            true => Box::pin(this.second(caller)).await,
         }
     }
 
     async fn first(self: Arc<Self>, caller: Caller) {
-        let service = service_fn(|request| {
-            let this = self.clone();
-            async move { Ok::<_, Infallible>(this.answer(request).await) }
-        });
         let caller = Lingering::new(caller);
-        let mut connection = pin!(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(IDLE)
-                .preserve_header_case(true)
-                .auto_date_header(false)
-                .max_header_size(MAX_HEAD)
-                .max_headers(MAX_HEADERS)
-                .max_buf_size(MAX_BUFFER)
-                .serve_connection(TokioIo::new(caller.clone()), service)
-                .with_upgrades()
-        );
         // Responses say that the connection closes from then on; one that has no more requests is
         // closed when whoever has some is away.
         let mut ending = pin!(async {
@@ -131,13 +144,22 @@ impl Web {
         });
         let mut serving = true;
         let ended = loop {
+            // In a box that goes: a connection that rests costs next to nothing.
+            let requests = Box::pin(self.requests(&caller, ending.as_mut(), &mut serving));
+            if let Paused::Ended(ended) = requests.await {
+                break ended;
+            }
+            let readable = std::future::poll_fn(|cx| {
+                let readable =
+                    |caller: &mut Caller| caller.inner().inner().inner().poll_readable(cx);
+                caller.with(readable)
+            });
             tokio::select! {
                 biased;
-                ended = &mut connection => break ended,
-                () = &mut ending, if serving => {
-                    serving = false;
-                    connection.as_mut().graceful_shutdown();
-                }
+                _ = readable => {}
+                () = self.seat.asked() => return,
+                () = ending.as_mut(), if serving => return,
+                () = tokio::time::sleep(IDLE) => return,
             }
         };
         let switch = self.switch.lock();
@@ -147,12 +169,70 @@ impl Web {
                 debug!(%error, "a caller's connection broke");
                 // Whoever still sends a head that was refused shall read why.
                 if error.is_parse() {
-                    caller.linger().await;
+                    Box::pin(caller.linger()).await;
                 }
             }
-            (Ok(()), Some((caller, to))) => self.join(caller, to).await,
-            (Ok(()), None) => caller.linger().await,
+            (Ok(()), Some((caller, to))) => Box::pin(self.join(caller, to)).await,
+            (Ok(()), None) => Box::pin(caller.linger()).await,
         }
+    }
+
+    /// Serves requests until none is under way, or the connection ends.
+    async fn requests(
+        self: &Arc<Self>,
+        caller: &Lingering<Caller>,
+        mut ending: Pin<&mut impl Future<Output = ()>>,
+        serving: &mut bool,
+    ) -> Paused {
+        let service = service_fn(|request| {
+            let this = self.clone();
+            async move { Ok::<_, Infallible>(this.answer(request).await) }
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .preserve_header_case(true)
+            .auto_date_header(false)
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(TokioIo::new(caller.clone()), service)
+            .with_upgrades();
+        let paused = std::future::poll_fn(|cx| {
+            if *serving && ending.as_mut().poll(cx).is_ready() {
+                *serving = false;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Paused::Ended(ended));
+            }
+            // hyper has written all that it has, or cannot; and it has asked for the next request.
+            match *serving && self.rests(caller) {
+                true => Poll::Ready(Paused::Resting),
+                false => Poll::Pending,
+            }
+        });
+        match paused.await {
+            Paused::Resting => {
+                // A next request that came along with the last one, in part.
+                let read = connection.into_parts().map(|parts| parts.read_buf);
+                if let Some(read) = read.filter(|read| !read.is_empty()) {
+                    caller.with(|caller| caller.inner_mut().put_back(read));
+                }
+                Paused::Resting
+            }
+            ended @ Paused::Ended(_) => ended,
+        }
+    }
+
+    /// Whether no request is under way, nor anything of one.
+    fn rests(&self, caller: &Lingering<Caller>) -> bool {
+        let body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = |caller: &mut Caller| {
+            let paced = caller.inner();
+            caller.is_written() && paced.is_quiet() && !paced.inner().inner().is_stuck()
+        };
+        body.is_through() && caller.with(quiet)
     }
 
     async fn join(&self, caller: OnUpgrade, to: Switched) {
@@ -165,12 +245,18 @@ impl Web {
             Switched::Laptop(upstream) => (upstream, true),
             Switched::Pod(upstream) => (upstream, false),
         };
+        // It is served on, as a whole.
+        let Some(_served) = self.seat.request(to_kdev, SERVED) else {
+            return self.inbound.metrics.crowded();
+        };
         if let Some(upstream) = upstream.stream().await {
             self.inbound.joined(caller, upstream, to_kdev).await;
         }
     }
 
     async fn second(self: Arc<Self>, caller: Caller) {
+        let _held = self.seat.pin(SECOND);
+        self.seat.says_goodbye();
         let service = service_fn(|request| {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request).await) }
@@ -183,7 +269,7 @@ impl Web {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-                .max_send_buf_size(MAX_BUFFER)
+                .max_send_buf_size(STREAM_BACKLOG)
                 .max_pending_accept_reset_streams(RESETS)
                 .serve_connection(TokioIo::new(caller), service)
         );
@@ -192,6 +278,7 @@ impl Web {
             tokio::select! {
                 () = self.inbound.tasks.draining() => {}
                 () = self.port.retiring() => {}
+                () = self.seat.asked() => {}
             }
         });
         let mut serving = true;
@@ -213,8 +300,15 @@ impl Web {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Reply> {
         let busy = self.pace.busy();
         let caller = (!self.second).then(|| hyper::upgrade::on(&mut request));
+        let mut served = None;
         let answered = match Passing::new(request) {
-            Ok(passing) => self.route(passing, caller).await,
+            Ok(passing) => {
+                if !self.second {
+                    let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+                    *body = passing.watch_body();
+                }
+                Box::pin(self.route(passing, caller, &mut served)).await
+            }
             Err(failure) => {
                 let mut response = failure.response();
                 if !self.second {
@@ -240,7 +334,29 @@ impl Web {
         if !self.second && moving && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             close(&mut response);
         }
-        response.map(|body| Reply { body, _busy: busy })
+        response.map(|body| Reply {
+            body,
+            paced_by: (!self.second).then(|| self.seat.clone()),
+            _busy: busy,
+            _served: served,
+        })
+    }
+
+    /// Room for a request, to a kdev (`matched`) or to the pods.
+    ///
+    /// # Errors
+    /// When there is none, not even when others are closed.
+    pub(super) fn room(&self, matched: bool) -> Result<Served, Failure> {
+        let bytes = if self.second { SECOND_SERVED } else { SERVED };
+        self.seat.request(matched, bytes).ok_or_else(|| {
+            self.inbound.metrics.crowded();
+            Failure {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                word: "full",
+                text: "the relay has no memory left for another request; try again later"
+                    .to_owned(),
+            }
+        })
     }
 }
 
@@ -256,8 +372,16 @@ impl HttpBody for Reply {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        if let Some(seat) = &this.paced_by {
+            ready!(seat.poll_written(cx));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let (Some(seat), Some(Ok(_))) = (&this.paced_by, &frame) {
+            seat.given();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

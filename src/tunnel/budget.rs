@@ -60,6 +60,9 @@ impl Budget {
     /// The same for peers that one does not rely on: windows begin narrow, and widen as what comes is
     /// read. A granted window cannot be taken back, so one who stops reading keeps what it was given
     /// when there were few others; like this that is no more than twice what it was seen to read.
+    ///
+    /// `total` bounds what all tunnels begin with, and half of it what those whose windows grew share
+    /// beyond that.
     #[must_use]
     pub fn growing(total: u32) -> Self {
         Self {
@@ -104,7 +107,12 @@ impl Budget {
     }
 
     fn part(&self, tunnels: u32) -> u32 {
-        (self.total / tunnels.max(1)).clamp(self.narrowest(), WIDEST)
+        let shared = if self.grows {
+            self.total / 2
+        } else {
+            self.total
+        };
+        (shared / tunnels.max(1)).clamp(self.narrowest(), WIDEST)
     }
 
     /// Bytes that each tunnel that there is would have on the way to this side if all had the same.

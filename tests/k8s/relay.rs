@@ -8,7 +8,7 @@ use kdev::dial::{Answer, DialError, DialRelay as _};
 use kdev::k8s::portforward::{KnownForm, PortForward};
 use kdev::k8s::relay::{self, Carrier};
 use kdev::k8s::{Catalog, Client};
-use kdev::relay::{Names, Policy, Relay, Settings};
+use kdev::relay::{MEMORY_LIMIT, Names, Policy, Relay, Settings};
 use kdev::tunnel::pool::Pool;
 use kdev_sim::{Options, Pod, Rule, SimCluster, TurnAway, User};
 use serde_json::json;
@@ -47,6 +47,7 @@ impl Stage {
                 allow: vec!["127.0.0.1".parse().unwrap()],
                 deny: Vec::new(),
             },
+            memory: MEMORY_LIMIT,
         };
         let relay = Relay::start(&settings, Names::system().unwrap()).unwrap();
         let address = relay.address().unwrap();

@@ -11,7 +11,7 @@ use hickory_proto::rr::{RData, Record, RecordType};
 use kdev::addr::Target;
 use kdev::dial::{Dial, DialError, DialUdp, Flow, Room};
 use kdev::proxy::{Access, AllowedPeers, Config, MAX_FLOWS, Password, serve_datagrams};
-use kdev::relay::{Names as Resolver, Policy, Relay, Settings};
+use kdev::relay::{MEMORY_LIMIT, Names as Resolver, Policy, Relay, Settings};
 use kdev::tunnel::{self, Budget, Identity, Opener, Protocol, Role, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpStream, UdpSocket};
@@ -176,6 +176,7 @@ async fn through_a_relay(folder: &tempfile::TempDir) -> Proxy {
             allow: vec!["127.0.0.1".parse().unwrap()],
             deny: Vec::new(),
         },
+        memory: MEMORY_LIMIT,
     };
     let relay = Relay::start(&settings, Resolver::system().unwrap()).unwrap();
     let socket = TcpStream::connect(relay.address().unwrap()).await.unwrap();

@@ -12,6 +12,7 @@ mod fallback;
 mod first;
 mod heads;
 mod idle;
+mod memory;
 #[cfg(feature = "client")]
 mod reverse;
 mod second;

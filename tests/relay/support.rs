@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kdev::relay::{Names, Policy, Relay, Settings};
+use kdev::relay::{MEMORY_LIMIT, Names, Policy, Relay, Settings};
 use kdev::rule::control::{Ask, Tell};
 use kdev::rule::{AppProtocol, Claim, Condition, Conditions};
 use kdev::tunnel::control::{Reader, write};
@@ -60,6 +60,16 @@ fn secrets() -> tempfile::TempDir {
 }
 
 fn relay(folder: &Path, ip: Ipv4Addr, first: u16, tunnels: SocketAddr) -> io::Result<Relay> {
+    relay_of(MEMORY_LIMIT, folder, ip, first, tunnels)
+}
+
+fn relay_of(
+    memory: usize,
+    folder: &Path,
+    ip: Ipv4Addr,
+    first: u16,
+    tunnels: SocketAddr,
+) -> io::Result<Relay> {
     let hosts = format!("127.0.0.1 kdev-{first}\n");
     let settings = Settings {
         tunnel: tunnels,
@@ -67,17 +77,27 @@ fn relay(folder: &Path, ip: Ipv4Addr, first: u16, tunnels: SocketAddr) -> io::Re
         http: None,
         inbound: (ip.into(), first, 8),
         secrets: folder.to_owned(),
-        policy: Policy::default(),
+        policy: Policy {
+            allow: vec!["127.0.0.1".parse().unwrap()],
+            deny: Vec::new(),
+        },
+        memory,
     };
     Relay::start(&settings, Names::of("nameserver 127.0.0.9\n", &hosts))
 }
 
 impl Stage {
     pub async fn set_up() -> Self {
+        Self::with_memory(MEMORY_LIMIT).await
+    }
+
+    /// A relay whose container may use so many bytes.
+    pub async fn with_memory(bytes: usize) -> Self {
         let folder = secrets();
         loop {
             let first = range();
-            let Ok(relay) = relay(folder.path(), RELAY, first, (LOCAL, 0).into()) else {
+            let tunnels = (LOCAL, 0).into();
+            let Ok(relay) = relay_of(bytes, folder.path(), RELAY, first, tunnels) else {
                 continue;
             };
             let tunnels = relay.address().unwrap();
@@ -188,6 +208,13 @@ impl Stage {
     pub async fn pods(&self, name: &'static str) {
         let listener = TcpListener::bind((LOCAL, self.first)).await.unwrap();
         tokio::spawn(web(listener, name));
+    }
+
+    /// The same, which hold nothing themselves: 1 KiB is answered, or 10 MB to `/much`, and nothing
+    /// to `/never`.
+    pub async fn plain_pods(&self) {
+        let listener = TcpListener::bind((LOCAL, self.first)).await.unwrap();
+        tokio::spawn(plain(listener));
     }
 
     pub async fn kdev(&self, owner: &str, app: SocketAddr) -> Kdev {
@@ -446,4 +473,29 @@ pub async fn app2(name: &'static str) -> SocketAddr {
 pub async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
     listener.local_addr().unwrap()
+}
+
+/// What [`plain`] answers with.
+static MUCH: [u8; 10 << 20] = [7; 10 << 20];
+
+/// A server of HTTP/1 that holds nothing.
+pub async fn plain(listener: TcpListener) {
+    loop {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut head = [0; 1024];
+            while let Ok(n @ 1..) = socket.read(&mut head).await {
+                let body = match &head[..n] {
+                    head if head.starts_with(b"GET /much ") => &MUCH[..],
+                    head if head.starts_with(b"GET /never ") => std::future::pending().await,
+                    _ => &MUCH[..1024],
+                };
+                let said = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let said = socket.write_all(said.as_bytes()).await;
+                if said.is_err() || socket.write_all(body).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kdev_sim::{Container, Exit, SimCluster};
 
 use super::network::Network;
-use crate::relay::{BLOCK, FIRST_PORT, Names, PORTS, Policy, Relay, Rule, Settings};
+use crate::relay::{BLOCK, FIRST_PORT, MEMORY_LIMIT, Names, PORTS, Policy, Relay, Rule, Settings};
 use crate::tunnel::TUNNEL_PORT;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -90,6 +90,7 @@ fn start(container: &Container, around: &Around) -> std::io::Result<Relay> {
             allow: HERE.parse::<Rule>().into_iter().collect(),
             deny: Vec::new(),
         },
+        memory: MEMORY_LIMIT,
     };
     let relay = Relay::start(&settings, Names::of("", &around.hosts))?;
     container.serve(TUNNEL_PORT, relay.address()?);

@@ -9,7 +9,7 @@ use super::shape::Shape;
 const CPU: &str = "10m";
 /// Memory that it asks for: twice what an idle relay uses.
 const MEMORY: &str = "16Mi";
-/// Memory that it may use. What all tunnels may hold stays below it.
+/// Memory that it may use. The relay's budget for all that it holds follows it (`src/relay/memory.rs`).
 const MEMORY_LIMIT: &str = "128Mi";
 /// CPU that it may use, only where a limit has to be: what one busy tunnel takes.
 const CPU_LIMIT: &str = "500m";
@@ -91,8 +91,8 @@ pub fn resources(quotas: &[Value], ranges: &[Value], shape: &Shape) -> Resources
                 false => format!("a LimitRange allows a container no more than {most} of memory"),
             };
             notes.push(format!(
-                "{who}; with less than {MEMORY_LIMIT} the relay may be killed when many tunnels are \
-                 busy"
+                "{who}; with less than {MEMORY_LIMIT} the relay serves fewer callers and tunnels at a \
+                 time"
             ));
         }
         let put = |into: &mut Map<String, Value>, amount: Option<Milli>| {

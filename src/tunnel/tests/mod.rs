@@ -297,7 +297,7 @@ async fn a_budget_that_grows_with_its_use_has_room_for_many() {
 async fn a_window_grows_with_what_is_read_and_shrinks_when_that_is_little() {
     const KIB: u32 = 1 << 10;
     const UNUSED: Duration = Duration::from_secs(6);
-    let budget = Budget::growing(KIB << 10);
+    let budget = Budget::growing(2 << 20);
     let mut first = budget.share().unwrap();
     let (own, mut window) = (Counted::new(&first.tally()), first.window());
     assert_eq!(window, 64 * KIB);

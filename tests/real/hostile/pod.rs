@@ -57,7 +57,7 @@ impl Pod {
     }
 
     /// A connection to a port of the pod's own loopback, from there.
-    pub(super) async fn dial(&self, port: u16) -> io::Result<TcpStream> {
+    pub(crate) async fn dial(&self, port: u16) -> io::Result<TcpStream> {
         let socket = self.sockets(1).remove(0);
         socket.set_nodelay(true)?;
         socket
@@ -100,7 +100,7 @@ impl Pod {
 
     /// Has the kernel count what the sockets hold, which version 1 of the control groups does only
     /// where there is a limit. For connections made from here on.
-    pub(super) fn count_sockets(&self) {
+    pub(crate) fn count_sockets(&self) {
         if let Some(folder) = self.group() {
             let file = format!("{folder}/memory.kmem.tcp.limit_in_bytes");
             // Where there is no such file the kernel counts them, or cannot.
@@ -127,7 +127,7 @@ impl Pod {
     }
 
     /// A line of the relay's metrics, by its name and labels.
-    pub(super) fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let path = format!(
             "/api/v1/namespaces/{}/pods/{}:20600/proxy/metrics",
             self.namespace, self.name

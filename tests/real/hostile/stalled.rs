@@ -9,9 +9,9 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{Stage, serve};
 
-/// Sessions, and streams of each.
+/// Sessions, and streams of each: what all of them may hold when each is stuck.
 const SESSIONS: usize = 20;
-const STREAMS: usize = 50;
+const STREAMS: usize = 30;
 /// What each offers to hold: more than the relay has in all.
 const OFFERED: u32 = 16 << 20;
 /// How long a write may make no progress before it counts as stuck.

@@ -21,6 +21,7 @@ mod kinds;
 mod losses;
 mod many;
 mod mirror;
+mod mixed;
 mod node;
 mod noticed;
 mod pods;

@@ -1,0 +1,431 @@
+//! One budget for all that peers can pin in the relay's memory.
+//!
+//! Whatever a caller, a stream or a tunnel makes the relay hold is charged here, sockets' buffers in
+//! the kernel included: control groups of version 2 count them against the pod. What cannot be known
+//! exactly is charged as the most that it can be. When the budget runs low, callers who move nothing
+//! are closed: first those that are idle, the longest idle first, then those who do not take what they
+//! asked for, then whoever is between two requests. Only where that is not enough is something new
+//! refused.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::metrics::Metrics;
+use super::seat::Seat;
+
+/// What a container may use unless its control group says otherwise: what `kdev install` asks for.
+pub const LIMIT: usize = 128 << 20;
+/// Fewest bytes that a relay is of any use with.
+const LEAST: usize = 32 << 20;
+/// Where a container sees its own limit: version 2 of the control groups, and version 1.
+const GROUPS: [&str; 2] = [
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+];
+/// From so many bytes on a limit is none: version 1 says nearly 2^63.
+const UNLIMITED: usize = 1 << 40;
+
+/// A caller between two requests counts as idle after so long: those who call many times a second keep
+/// their connections longest.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
+/// A caller who has not taken a byte of what is written to it for so long may be closed for others:
+/// within a cluster one that reads at all takes some many times a second.
+pub(super) const STUCK: Duration = Duration::from_millis(300);
+/// The same of one that waits for an answer, or whose request has not come to its end.
+pub(super) const SILENT: Duration = Duration::from_secs(10);
+/// What is closed in one go, as a part of the budget: looking for whom costs a look at all.
+const BATCH: usize = 32;
+/// How much more than the budget may be charged while those who were closed leave, as a part of it.
+const LEAVING: usize = 16;
+/// How soon after a search that found nobody the next one may begin.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The same after any search, for what is there already and needs no answer.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The limit of this process's control group.
+pub(super) fn limit() -> usize {
+    let read = |path| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    let known = GROUPS.into_iter().find_map(read);
+    known
+        .filter(|limit| *limit < UNLIMITED)
+        .unwrap_or(LIMIT)
+        .max(LEAST)
+}
+
+/// The parts of a limit. A quarter stays free: for the program itself and its supervisor, for what an
+/// allocator cannot give back, and for claims and copies, which have bounds of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Windows that all tunnels begin with; with half as much again for those that grow.
+    pub(super) tunnels: usize,
+    /// All connections: callers, and streams of forward tunnels.
+    pub(super) connections: usize,
+    /// Of these, the streams of forward tunnels: callers have the rest to themselves.
+    pub(super) forward: usize,
+    /// Of these, the streams of one session: one alone leaves as much to others.
+    pub(super) session: usize,
+    /// Of all connections, the requests that go to a kdev: the rest is for those to the pods.
+    pub(super) matched: usize,
+}
+
+impl Plan {
+    /// For a container that may use `limit` bytes.
+    pub(super) fn of(limit: usize) -> Self {
+        let usable = limit / 4 * 3;
+        let tunnels = limit / 4;
+        // A window that is not used is given up within seconds, and so is a tunnel that takes nothing:
+        // what those that grow have beyond is in the free quarter for that long.
+        let connections = usable - tunnels;
+        Self {
+            tunnels,
+            connections,
+            forward: connections / 2,
+            session: connections / 4,
+            matched: connections / 2,
+        }
+    }
+}
+
+/// A part of the budget. Cloning is shallow.
+#[derive(Clone, Debug)]
+pub(super) struct Part(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    most: usize,
+    used: AtomicUsize,
+    above: Option<Part>,
+}
+
+impl Part {
+    fn new(most: usize, above: Option<Self>) -> Self {
+        Self(Arc::new(Inner {
+            most,
+            used: AtomicUsize::new(0),
+            above,
+        }))
+    }
+
+    /// A part of this part.
+    pub(super) fn within(&self, most: usize) -> Self {
+        Self::new(most, Some(self.clone()))
+    }
+
+    /// Bytes that may be charged to it.
+    pub(super) fn most(&self) -> usize {
+        self.0.most
+    }
+
+    /// Bytes that are charged to it.
+    pub(super) fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Charges what is there already, whether there is room for it or not.
+    pub(super) fn pin(&self, bytes: usize) -> Charge {
+        self.add(bytes);
+        Charge {
+            part: self.clone(),
+            bytes,
+        }
+    }
+
+    /// Charges `bytes` where there is room, in this part and those that it is of; so many more as
+    /// `spare` are as good as free.
+    fn take(&self, bytes: usize, spare: usize) -> Option<Charge> {
+        // First charged, then looked at: of two at a time, none goes unseen.
+        let charge = self.pin(bytes);
+        let over = |part: &Self| part.used() > part.most() + spare;
+        (!self.any(over)).then_some(charge)
+    }
+
+    /// Whether `bytes` more would be too many.
+    fn is_full(&self, bytes: usize) -> bool {
+        self.used() + bytes > self.most()
+    }
+
+    /// Whether something is so of this part or one that it is of.
+    fn any(&self, so: impl Fn(&Self) -> bool) -> bool {
+        let mut part = Some(self);
+        while let Some(one) = part {
+            if so(one) {
+                return true;
+            }
+            part = one.0.above.as_ref();
+        }
+        false
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn add(&self, bytes: usize) {
+        let mut part = Some(self);
+        while let Some(Self(inner)) = part {
+            inner.used.fetch_add(bytes, Ordering::Relaxed);
+            part = inner.above.as_ref();
+        }
+    }
+
+    fn free(&self, bytes: usize) {
+        let mut part = Some(self);
+        while let Some(Self(inner)) = part {
+            inner.used.fetch_sub(bytes, Ordering::Relaxed);
+            part = inner.above.as_ref();
+        }
+    }
+}
+
+/// Bytes that are charged until this is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    part: Part,
+    bytes: usize,
+}
+
+impl Charge {
+    /// How many there are.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.part.free(self.bytes);
+    }
+}
+
+/// The budget. Cloning is shallow.
+#[derive(Clone, Debug)]
+pub(super) struct Memory(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    all: Part,
+    matched: Part,
+    forward: Part,
+    session: usize,
+    metrics: Metrics,
+    callers: Mutex<Callers>,
+}
+
+#[derive(Debug, Default)]
+struct Callers {
+    next: u64,
+    seats: HashMap<u64, Weak<Seat>>,
+    /// When the last search was.
+    searched: Option<Instant>,
+    /// When a search found nobody, for all requests or those to a kdev alone.
+    fruitless: [Option<Instant>; 2],
+}
+
+impl Memory {
+    pub(super) fn new(plan: Plan, metrics: Metrics) -> Self {
+        let all = Part::new(plan.connections, None);
+        metrics.budget(all.clone());
+        Self(Arc::new(State {
+            matched: all.within(plan.matched),
+            forward: all.within(plan.forward),
+            session: plan.session,
+            all,
+            metrics,
+            callers: Mutex::default(),
+        }))
+    }
+
+    /// What is charged to all connections.
+    pub(super) fn all(&self) -> &Part {
+        &self.0.all
+    }
+
+    /// What is charged to requests that go to a kdev.
+    pub(super) fn matched(&self) -> &Part {
+        &self.0.matched
+    }
+
+    /// A part for the streams of one more session.
+    pub(super) fn session(&self) -> Part {
+        self.0.forward.within(self.0.session)
+    }
+
+    /// The part of all streams of forward tunnels.
+    pub(super) fn forward(&self) -> &Part {
+        &self.0.forward
+    }
+
+    /// A place for one more caller, of `bytes`. `None` where there is no room, not even when others
+    /// are closed.
+    pub(super) fn seat(&self, bytes: usize) -> Option<Arc<Seat>> {
+        let charge = self.take(self.all(), bytes)?;
+        let mut callers = self.lock();
+        callers.next += 1;
+        let number = callers.next;
+        let seat = Arc::new(Seat::new(self.clone(), number, charge));
+        callers.seats.insert(number, Arc::downgrade(&seat));
+        Some(seat)
+    }
+
+    /// The caller at a place has left.
+    pub(super) fn left(&self, number: u64) {
+        self.lock().seats.remove(&number);
+    }
+
+    /// Charges `bytes` to `part`; others are closed for it where that helps.
+    pub(super) fn take(&self, part: &Part, bytes: usize) -> Option<Charge> {
+        if let Some(charge) = part.take(bytes, 0) {
+            return Some(charge);
+        }
+        let (all, matched) = (self.all(), self.matched());
+        // A share of streams is nobody else's.
+        let of_streams = |part: &Part| !part.is(all) && !part.is(matched);
+        if part.any(|part| of_streams(part) && part.is_full(bytes)) {
+            return None;
+        }
+        let leaving = self.relieve(bytes, part.is(matched) && part.is_full(bytes));
+        part.take(bytes, leaving.min(all.most() / LEAVING))
+    }
+
+    /// Charges what is there already, and closes others if that is too much.
+    pub(super) fn pin(&self, part: &Part, bytes: usize) -> Charge {
+        let charge = part.pin(bytes);
+        if self.all().used() > self.all().most() && !self.has_just_searched() {
+            self.relieve(bytes, false);
+        }
+        charge
+    }
+
+    fn has_just_searched(&self) -> bool {
+        let searched = self.lock().searched;
+        searched.is_some_and(|at| at.elapsed() < SHORT_PAUSE)
+    }
+
+    /// Closes callers who move nothing, for `bytes` at least. Returns what leaves with all who were
+    /// closed and are still there.
+    fn relieve(&self, bytes: usize, matched: bool) -> usize {
+        let now = Instant::now();
+        let mut callers = self.lock();
+        let fruitless = callers.fruitless[usize::from(matched)];
+        if fruitless.is_some_and(|at| now.duration_since(at) < PAUSE) {
+            return 0;
+        }
+        callers.searched = Some(now);
+        // Not dropped before the lock is free again: the last handle of one asks for it.
+        let seats: Vec<Arc<Seat>> = callers.seats.values().filter_map(Weak::upgrade).collect();
+        let wanted = bytes.max(self.all().most() / BATCH);
+        let mut leaving: usize = seats.iter().map(|seat| seat.leaving()).sum();
+        if leaving < wanted {
+            let mut still: Vec<_> = seats
+                .iter()
+                .filter(|seat| !matched || seat.is_matched())
+                .filter_map(|seat| Some((seat.still(now)?, seat)))
+                .collect();
+            still.sort_by_key(|(still, _)| *still);
+            for ((why, _), seat) in still {
+                leaving += seat.close(why);
+                self.0.metrics.closed(why);
+                if leaving >= wanted {
+                    break;
+                }
+            }
+        }
+        callers.fruitless[usize::from(matched)] = (leaving == 0).then_some(now);
+        drop(callers);
+        leaving
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Callers> {
+        let callers = self.0.callers.lock();
+        callers.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_fit_into_the_limit() {
+        for limit in [LEAST, LIMIT, 1 << 30] {
+            let plan = Plan::of(limit);
+            assert!(plan.tunnels + plan.connections <= limit / 4 * 3);
+            assert!(plan.session < plan.forward && plan.forward < plan.connections);
+            assert!(plan.matched < plan.connections);
+        }
+        assert!(limit() >= LEAST);
+    }
+
+    #[test]
+    fn a_share_is_charged_to_all_that_it_is_of_and_given_back() {
+        let plan = Plan {
+            tunnels: 0,
+            connections: 1000,
+            forward: 500,
+            session: 300,
+            matched: 500,
+        };
+        let memory = Memory::new(plan, Metrics::default());
+        let (one, other) = (memory.session(), memory.session());
+        let first = memory.take(&one, 300).unwrap();
+        assert!(memory.take(&one, 1).is_none(), "the session's share");
+        let second = memory.take(&other, 200).unwrap();
+        assert!(
+            memory.take(&other, 1).is_none(),
+            "the share of all sessions"
+        );
+        let matched = memory.take(memory.matched(), 500).unwrap();
+        assert_eq!(memory.all().used(), 1000);
+        assert!(memory.take(memory.all(), 1).is_none(), "all that there is");
+        drop(first);
+        assert_eq!((one.used(), memory.all().used()), (0, 700));
+        // What is there is charged in any case.
+        let more = memory.pin(memory.all(), 400);
+        assert_eq!(memory.all().used(), 1100);
+        drop((second, matched, more));
+        assert_eq!(memory.all().used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_goes_first_and_whoever_is_served_last() {
+        let plan = Plan {
+            tunnels: 0,
+            connections: 4000,
+            forward: 1000,
+            session: 1000,
+            matched: 2000,
+        };
+        let memory = Memory::new(plan, Metrics::default());
+        let mut seats = Vec::new();
+        for _ in 0..4 {
+            seats.push(memory.seat(1000).unwrap());
+            tokio::time::advance(2 * IDLE).await;
+        }
+        let goes = |seat: &Seat| seat.leaving() > 0;
+        // The first one is served, so the second one goes.
+        let served = seats[0].request(false, 0).unwrap();
+        let fifth = memory.seat(200);
+        assert!(fifth.is_some(), "what leaves is as good as free");
+        assert_eq!(
+            seats.iter().map(|s| goes(s)).collect::<Vec<_>>(),
+            [false, true, false, false]
+        );
+        seats.remove(1);
+        // Of those who are served only those go that have not moved for long.
+        drop(fifth);
+        let all: Vec<_> = seats
+            .iter()
+            .map(|seat| seat.request(false, 0).unwrap())
+            .collect();
+        assert!(memory.seat(1500).is_none());
+        assert!(!seats.iter().any(|seat| goes(seat)));
+        tokio::time::advance(SILENT).await;
+        assert!(memory.seat(1100).is_some());
+        assert!(goes(&seats[0]) || goes(&seats[1]));
+        drop((served, all));
+    }
+}
