@@ -118,15 +118,12 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
     }
     let starting = app::intercept::Alone::start(config, &plan);
     let mut alone = output::progress("Intercepting", starting).await?;
-    let live = alone.is_live();
-    if live {
+    if alone.is_live() {
         printer.live();
     }
     match alone.until_end().await? {
-        app::intercept::End::Signal(number) if live => Ok(signalled(number)),
-        app::intercept::End::Signal(number) | app::intercept::End::BrokenOff(number) => {
-            Ok(128 + number)
-        }
+        app::intercept::End::Signal(number) => Ok(signalled(number)),
+        app::intercept::End::BrokenOff(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),
         app::intercept::End::Broken(reason) => anyhow::bail!("{reason}"),
     }

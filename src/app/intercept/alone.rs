@@ -30,7 +30,7 @@ pub struct Alone {
 pub enum End {
     /// By this signal.
     Signal(u8),
-    /// By this signal, and by another one before all was given back.
+    /// By this signal before it was live, or by another one before all was given back.
     BrokenOff(u8),
     /// Its time was over.
     Elapsed,
@@ -80,7 +80,7 @@ impl Alone {
         let session = self.session.take().context("it has ended before")?;
         let end = match (self.intercepts.take(), self.told) {
             (Some(intercepts), told) => self.follow(intercepts, told).await,
-            (None, Some(number)) => End::Signal(number),
+            (None, Some(number)) => End::BrokenOff(number),
             (None, None) => End::Elapsed,
         };
         session.close(GRACE).await;
