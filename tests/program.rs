@@ -777,7 +777,12 @@ async fn resolve_tells_where_each_form_of_a_name_leads() {
         ("drafts:80", 1, "failed", "has no ready pod"),
         ("wbe.shop.svc:80", 1, "failed", "did you mean web?"),
         ("_http._tcp.web:80", 1, "failed", "dial web.shop:80 instead"),
-        ("no-such-host.invalid:80", 1, "laptop", "does not resolve"),
+        (
+            "no-such-host.invalid:80",
+            1,
+            "laptop",
+            "nor a name that this machine resolves",
+        ),
         ("127.0.0.1:80", 0, "laptop", "127.0.0.1"),
     ] {
         let output = stage.output("dev", &["resolve", name, "--json"]).await;

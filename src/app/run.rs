@@ -152,9 +152,12 @@ async fn run_borrowed(
     let Some(command) = Command::new(argv, variables.set) else {
         anyhow::bail!("there is no command to run; write it after --");
     };
+    // Not as it was when the session was found: whether its proxy is alive was asked by a connection.
+    let before = lease.look().await;
+    let before = before.and_then(|report| report.app_connections_total);
     let code = match Child::spawn(command) {
         Ok(child) => {
-            let mut unused = Unused::new(argv, lease.report.app_connections_total);
+            let mut unused = Unused::new(argv, before);
             let over = std::future::pending();
             let proxy = Proxy::Lent(&mut lease);
             attend(child, None, over, proxy, &mut unused, observer).await?
