@@ -125,8 +125,8 @@ const PRINTS: [(&str, &str); 8] = [
     ("io::stdout()", "cli/terminal.rs"),
     ("io::stderr()", "cli/terminal.rs"),
     ("io::stderr)", "cli/terminal.rs"),
-    ("/dev/tty", "-"),
-    ("ProgressBar::", "cli/output.rs"),
+    ("/dev/tty", "run/child/signals.rs"),
+    ("ProgressBar::", "cli/progress.rs"),
 ];
 
 #[test]

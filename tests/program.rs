@@ -647,7 +647,7 @@ async fn what_is_not_found_comes_with_the_reason() {
     );
     let output = stage.output("dev", &["forward", "web:htpp=0"]).await;
     let said = text(&output.stderr);
-    assert!(said.contains("it has http (80)"), "{said}");
+    assert!(said.contains("only 80 (http)"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,12 @@
 //! `kdev clear`, the helper that an ended intercept leaves: see [`crate::app::late`].
 
 use std::fs::DirEntry;
-use std::io::Write as _;
 use std::time::Duration;
 
 use clap::Args;
 use nix::unistd::{close, setsid};
 
+use super::output;
 use crate::app::{intercepts, late};
 use crate::config::Config;
 
@@ -40,8 +40,7 @@ pub(super) fn let_go() {
 
 pub(super) async fn run(config: &Config) -> anyhow::Result<u8> {
     // Whoever started it waits for this, and for nothing else.
-    let mut out = std::io::stdout();
-    let _ = out.write_all(b"\n").and_then(|()| out.flush());
+    let _ = output::line("");
     tokio::time::timeout(LIMIT, intercepts::clear(config)).await??;
     Ok(0)
 }

@@ -145,6 +145,7 @@ async fn who_may_not_evict_hears_which_right_that_takes_and_intercepts_all_the_s
         "endpointslices",
         "deployments",
         "secrets",
+        "configmaps",
         "events",
     ];
     team.cluster

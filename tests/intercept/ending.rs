@@ -23,7 +23,11 @@ const PAIRS: [[Signal; 2]; 5] = [
 
 /// Whether it is the exit code of one of them.
 fn is_of(pair: [Signal; 2], code: Option<i32>) -> bool {
-    pair.iter().any(|signal| code == Some(128 + *signal as i32))
+    let of = |signal: &Signal| match signal {
+        SIGINT => 0,
+        signal => 128 + *signal as i32,
+    };
+    pair.iter().any(|signal| code == Some(of(signal)))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -412,6 +412,7 @@ fn a_projects_file_does_nothing_to_the_terminal() {
         }
     }
     // Nor what stands on the command line.
+    home.write("project/.kdev.toml", "");
     let all = harmless(home.output(&["forward", "\u{1b}[2J\u{202e}"]));
     assert!(all.contains(r"\u{1b}[2J"), "{all}");
 }

@@ -97,8 +97,8 @@ impl Alone {
         }
     }
 
-    /// Gives back what is left, and ends the session; whether that came to its end. A second signal
-    /// skips what is left of giving back.
+    /// Gives back what is left, and ends the session; whether there was something, and that came to its
+    /// end. A second signal skips what is left of giving back.
     pub async fn close(mut self) -> bool {
         let in_order = match self.intercepts {
             Some(intercepts) if self.over => {
@@ -106,7 +106,7 @@ impl Alone {
                 true
             }
             Some(intercepts) => intercepts.give_back(&mut self.ending).await,
-            None => true,
+            None => false,
         };
         self.session.close(GRACE).await;
         in_order
