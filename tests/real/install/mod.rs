@@ -82,7 +82,7 @@ async fn what_a_dry_run_prints_can_be_applied() {
     let before = place.everything();
     let yaml = place.install(&["--dry-run", "--show-keys"]).ok();
     assert_eq!(place.everything(), before);
-    let head = "# Apply it with: kubectl apply --server-side --field-manager=kdev -f ";
+    let head = "# Print it with --show-keys to apply it: kubectl apply --server-side --field-manager=kdev -f ";
     assert!(yaml.starts_with(head), "{}", &yaml[..200]);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), yaml).unwrap();

@@ -12,7 +12,7 @@ use crate::team::Team;
 
 const ANNS: &str = "x-user: ann";
 /// After how many milliseconds they close.
-const IDLE: &str = "100";
+const IDLE: &str = "40";
 /// How many requests come, each about that long after the one before.
 const POSTS: &str = "500";
 
@@ -32,7 +32,12 @@ fn posts_around_the_end_of_idle_connections_arrive_once() {
     let live = Intercept::live(&team, &ann, &["echo:http", "--header", ANNS]);
     std::thread::sleep(LAG);
     let posts = |user: &str| {
-        let said = caller("posts", &address, &["80", user, "x-gap: 100"], b"");
+        let said = caller(
+            "posts",
+            &address,
+            &["80", user, &format!("x-gap: {IDLE}")],
+            b"",
+        );
         println!("{user}: {said}");
         said.trim().to_owned()
     };
