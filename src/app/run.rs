@@ -113,7 +113,9 @@ async fn run_command(
     let code = match Child::spawn(command) {
         Ok(child) => {
             let stats = &*session.stats;
-            let mut unused = Unused::new(argv, Some(stats.snapshot().came()));
+            // An app whose requests come through kdev uses it already.
+            let before = plan.is_none().then(|| stats.snapshot().came());
+            let mut unused = Unused::new(argv, before);
             let over = pin!(elapsed(plan));
             attend(child, None, over, Proxy::Own(stats), &mut unused, observer).await
         }
@@ -209,7 +211,8 @@ async fn run_container(
     session.client.release_terminal();
     let running = async {
         let stats = &*session.stats;
-        let mut unused = Unused::container(stats.snapshot().came());
+        let before = request.is_none().then(|| stats.snapshot().came());
+        let mut unused = Unused::container(before);
         let mut over = pin!(elapsed(request));
         let code = match Child::spawn(command) {
             Ok(child) => {

@@ -47,8 +47,8 @@ impl Unused {
     }
 
     /// The same for a container.
-    pub(super) fn container(before: u64) -> Self {
-        let unused = Self::new(&[], Some(before));
+    pub(super) fn container(before: Option<u64>) -> Self {
+        let unused = Self::new(&[], before);
         let name = "the container".to_owned();
         Self { name, ..unused }
     }
