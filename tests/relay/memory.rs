@@ -138,6 +138,23 @@ async fn a_flood_of_matched_requests_leaves_room_for_the_others() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kdev_comes_back_to_a_relay_that_is_full_of_callers() {
+    let stage = Stage::with_memory(LITTLE).await;
+    stage.plain_pods().await;
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting.push(deaf(&stage, "/never", "eve").await);
+    }
+    // There is no room for one more, and nobody may be closed for it.
+    let mut answer = vec![0; 4096];
+    let read = timeout(LONG, waiting.last_mut().unwrap().read(&mut answer));
+    let read = read.await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.contains("x-kdev-error: full"), "{answer}");
+    forward(&stage, &Identity::random()).await;
+}
+
 async fn forward(stage: &Stage, identity: &Identity) -> Opener {
     let socket = TcpStream::connect(stage.tunnels).await.unwrap();
     let secret = Secret::new(KEY).unwrap();

@@ -73,12 +73,12 @@ impl Catalog {
         });
         let answered = |query: &Query| self.shared.answered(query);
         let learned = answered(&uncertain).or_else(|| answered(&certain));
-        if let Some(DialError::Denied {
+        if let Some(Err(DialError::Denied {
             verb,
             resource,
             namespace,
             ..
-        }) = learned.as_ref().and_then(|learned| learned.failure())
+        })) = learned.map(|learned| learned.is_there())
         {
             return Why::Denied(format!(
                 "you may not {verb} {resource} in namespace {namespace}"
@@ -90,7 +90,7 @@ impl Catalog {
         let query = Query::existence(&service.namespace);
         let asking = Arc::clone(&self.shared).ask(&query);
         match tokio::time::timeout(LIMIT, asking).await {
-            Ok(learned) if learned.is_absent() => Why::NoNamespace,
+            Ok(learned) if matches!(learned.is_there(), Ok(false)) => Why::NoNamespace,
             // Who may not look at namespaces learns no more.
             Ok(_) | Err(_) => Why::Absent,
         }

@@ -107,20 +107,6 @@ impl Learned {
         }
     }
 
-    /// Why it could not be asked for.
-    pub(super) fn failure(&self) -> Option<&DialError> {
-        match &self.outcome {
-            Outcome::Failed(error) => Some(error),
-            Outcome::Absent(error) => error.as_ref(),
-            Outcome::Known => None,
-        }
-    }
-
-    /// Whether the API server said that it is not there.
-    pub(super) fn is_absent(&self) -> bool {
-        matches!(self.outcome, Outcome::Absent(None))
-    }
-
     /// What was seen, and the endpoints where pods may not be listed.
     pub(super) fn seen(&self) -> (&Store, Option<&Members>) {
         let members = self.members.as_ref().and_then(|m| m.as_ref().ok());
