@@ -136,7 +136,7 @@ impl Inbound {
             // Fails only on a socket that is gone already.
             let _ = socket.set_nodelay(true);
             let (this, port) = (self.clone(), port.clone());
-            let Some(seat) = self.memory.seat(CALLER) else {
+            let Some(seat) = self.memory.seat(peer.ip(), CALLER) else {
                 self.metrics.crowded();
                 // Of raw TCP nobody can be told.
                 if self.looks_into(&port) && port.routes().protocol != AppProtocol::Tcp {

@@ -6,8 +6,13 @@
 //! are closed: first those that are idle, the longest idle first, then those who do not take what they
 //! asked for, then whoever is between two requests. Only where that is not enough is something new
 //! refused.
+//!
+//! Nobody loses a connection to somebody who holds more. Each address that calls has an equal share of
+//! what there is. Addresses that hold more than theirs make room first, and for those that hold less,
+//! even with callers who are served.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -15,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
-use super::seat::Seat;
+use super::seat::{Seat, Why};
 
 /// What a container may use unless its control group says otherwise: what `kdev install` asks for.
 pub const LIMIT: usize = 128 << 20;
@@ -41,6 +46,9 @@ pub(super) const SILENT: Duration = Duration::from_secs(10);
 const BATCH: usize = 32;
 /// How much more than the budget may be charged while those who were closed leave, as a part of it.
 const LEAVING: usize = 16;
+/// The same for a caller whose address holds less than its share: on a busy machine those who were
+/// closed need longer to leave, and it is not the one to wait for them.
+const LEAVING_FOR_OTHERS: usize = 8;
 /// How soon after a search that found nobody the next one may begin.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same after any search, for what is there already and needs no answer.
@@ -201,6 +209,13 @@ impl Drop for Charge {
     }
 }
 
+/// Where a caller stands among others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    address: IpAddr,
+    number: u64,
+}
+
 /// The budget. Cloning is shallow.
 #[derive(Clone, Debug)]
 pub(super) struct Memory(Arc<State>);
@@ -219,10 +234,51 @@ struct State {
 struct Callers {
     next: u64,
     seats: HashMap<u64, Weak<Seat>>,
+    hosts: HashMap<IpAddr, Arc<Host>>,
     /// When the last search was.
     searched: Option<Instant>,
-    /// When a search found nobody, for all requests or those to a kdev alone.
-    fruitless: [Option<Instant>; 2],
+    /// When a search found nobody, for whom it was.
+    fruitless: HashMap<Search, Instant>,
+}
+
+/// Whom a search is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Search {
+    /// Room is wanted of what requests to a kdev may hold.
+    matched: bool,
+    /// The address of whoever wants it holds its share already.
+    over: bool,
+}
+
+/// An address that calls, while it does.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    /// Its callers.
+    seats: AtomicUsize,
+    /// Bytes that they hold, and those of them that requests to a kdev do.
+    all: AtomicUsize,
+    matched: AtomicUsize,
+}
+
+impl Host {
+    pub(super) fn add(&self, bytes: usize, matched: bool) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+        if matched {
+            self.matched.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn free(&self, bytes: usize, matched: bool) {
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+        if matched {
+            self.matched.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn holds(&self, matched: bool) -> usize {
+        let bytes = if matched { &self.matched } else { &self.all };
+        bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Memory {
@@ -259,25 +315,39 @@ impl Memory {
         &self.0.forward
     }
 
-    /// A place for one more caller, of `bytes`. `None` where there is no room, not even when others
-    /// are closed.
-    pub(super) fn seat(&self, bytes: usize) -> Option<Arc<Seat>> {
-        let charge = self.take(self.all(), bytes)?;
+    /// A place for one more caller, of `bytes`, who calls from `address`. `None` where there is no
+    /// room, not even when others are closed.
+    pub(super) fn seat(&self, address: IpAddr, bytes: usize) -> Option<Arc<Seat>> {
+        let address = address.to_canonical();
+        let host = {
+            let mut callers = self.lock();
+            let host = callers.hosts.entry(address).or_default();
+            host.seats.fetch_add(1, Ordering::Relaxed);
+            host.clone()
+        };
+        let Some(charge) = self.take(self.all(), bytes, Some(&host)) else {
+            self.lock().leaves(address);
+            return None;
+        };
         let mut callers = self.lock();
         callers.next += 1;
         let number = callers.next;
-        let seat = Arc::new(Seat::new(self.clone(), number, charge));
+        let place = Place { address, number };
+        let seat = Arc::new(Seat::new(self.clone(), place, host, charge));
         callers.seats.insert(number, Arc::downgrade(&seat));
         Some(seat)
     }
 
     /// The caller at a place has left.
-    pub(super) fn left(&self, number: u64) {
-        self.lock().seats.remove(&number);
+    pub(super) fn left(&self, place: Place) {
+        let mut callers = self.lock();
+        callers.seats.remove(&place.number);
+        callers.leaves(place.address);
     }
 
-    /// Charges `bytes` to `part`; others are closed for it where that helps.
-    pub(super) fn take(&self, part: &Part, bytes: usize) -> Option<Charge> {
+    /// Charges `bytes` to `part`, for a caller of `host` if it is one; others are closed for it where
+    /// that helps.
+    pub(super) fn take(&self, part: &Part, bytes: usize, host: Option<&Host>) -> Option<Charge> {
         if let Some(charge) = part.take(bytes, 0) {
             return Some(charge);
         }
@@ -287,15 +357,17 @@ impl Memory {
         if part.any(|part| of_streams(part) && part.is_full(bytes)) {
             return None;
         }
-        let leaving = self.relieve(bytes, part.is(matched) && part.is_full(bytes));
-        part.take(bytes, leaving.min(all.most() / LEAVING))
+        let matched = part.is(matched) && part.is_full(bytes);
+        let (leaving, over) = self.relieve(bytes, matched, host);
+        let most = if over { LEAVING } else { LEAVING_FOR_OTHERS };
+        part.take(bytes, leaving.min(all.most() / most))
     }
 
     /// Charges what is there already, and closes others if that is too much.
     pub(super) fn pin(&self, part: &Part, bytes: usize) -> Charge {
         let charge = part.pin(bytes);
         if self.all().used() > self.all().most() && !self.has_just_searched() {
-            self.relieve(bytes, false);
+            self.relieve(bytes, false, None);
         }
         charge
     }
@@ -305,14 +377,30 @@ impl Memory {
         searched.is_some_and(|at| at.elapsed() < SHORT_PAUSE)
     }
 
-    /// Closes callers who move nothing, for `bytes` at least. Returns what leaves with all who were
-    /// closed and are still there.
-    fn relieve(&self, bytes: usize, matched: bool) -> usize {
+    /// Bytes that each of so many addresses may hold: what streams of tunnels do not.
+    fn share(&self, matched: bool, hosts: usize) -> usize {
+        let callers = self.all().most().saturating_sub(self.forward().used());
+        let most = match matched {
+            true => callers.min(self.matched().most()),
+            false => callers,
+        };
+        most / hosts.max(1)
+    }
+
+    /// Closes callers for `bytes` at least, which are for a caller of `host` if for any. Returns what
+    /// leaves with all who were closed and are still there, and whether that host has its share.
+    fn relieve(&self, bytes: usize, matched: bool, host: Option<&Host>) -> (usize, bool) {
         let now = Instant::now();
         let mut callers = self.lock();
-        let fruitless = callers.fruitless[usize::from(matched)];
-        if fruitless.is_some_and(|at| now.duration_since(at) < PAUSE) {
-            return 0;
+        let share = self.share(matched, callers.hosts.len());
+        let over = |host: &Host| host.holds(matched) >= share;
+        let search = Search {
+            matched,
+            over: host.is_none_or(over),
+        };
+        let fruitless = callers.fruitless.get(&search);
+        if fruitless.is_some_and(|at| now.duration_since(*at) < PAUSE) {
+            return (0, search.over);
         }
         callers.searched = Some(now);
         // Not dropped before the lock is free again: the last handle of one asks for it.
@@ -320,13 +408,27 @@ impl Memory {
         let wanted = bytes.max(self.all().most() / BATCH);
         let mut leaving: usize = seats.iter().map(|seat| seat.leaving()).sum();
         if leaving < wanted {
-            let mut still: Vec<_> = seats
+            let rank = |seat: &Seat| {
+                let (why, since) = seat.may_go(now)?;
+                // Who holds too much costs others only what they have not used for long.
+                let unused = || why == Why::Idle && now.duration_since(since) >= SILENT;
+                let rank = match (over(seat.host()), why) {
+                    (true, Why::Share) if search.over => return None,
+                    (true, Why::Share) => 1,
+                    (true, _) => 0,
+                    (false, Why::Share) => return None,
+                    (false, _) if search.over && host.is_some() && !unused() => return None,
+                    (false, _) => 2,
+                };
+                Some((rank, why, since))
+            };
+            let mut going: Vec<_> = seats
                 .iter()
                 .filter(|seat| !matched || seat.is_matched())
-                .filter_map(|seat| Some((seat.still(now)?, seat)))
+                .filter_map(|seat| Some((rank(seat)?, seat)))
                 .collect();
-            still.sort_by_key(|(still, _)| *still);
-            for ((why, _), seat) in still {
+            going.sort_by_key(|(rank, _)| *rank);
+            for ((_, why, _), seat) in going {
                 leaving += seat.close(why);
                 self.0.metrics.closed(why);
                 if leaving >= wanted {
@@ -334,9 +436,12 @@ impl Memory {
                 }
             }
         }
-        callers.fruitless[usize::from(matched)] = (leaving == 0).then_some(now);
+        match leaving {
+            0 => callers.fruitless.insert(search, now),
+            _ => callers.fruitless.remove(&search),
+        };
         drop(callers);
-        leaving
+        (leaving, search.over)
     }
 
     fn lock(&self) -> MutexGuard<'_, Callers> {
@@ -345,9 +450,22 @@ impl Memory {
     }
 }
 
+impl Callers {
+    /// A caller of an address is gone, or was not let in.
+    fn leaves(&mut self, address: IpAddr) {
+        let last = |host: &Arc<Host>| host.seats.fetch_sub(1, Ordering::Relaxed) == 1;
+        if self.hosts.get(&address).is_some_and(last) {
+            self.hosts.remove(&address);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
     #[test]
     fn the_parts_fit_into_the_limit() {
@@ -371,16 +489,19 @@ mod tests {
         };
         let memory = Memory::new(plan, Metrics::default());
         let (one, other) = (memory.session(), memory.session());
-        let first = memory.take(&one, 300).unwrap();
-        assert!(memory.take(&one, 1).is_none(), "the session's share");
-        let second = memory.take(&other, 200).unwrap();
+        let first = memory.take(&one, 300, None).unwrap();
+        assert!(memory.take(&one, 1, None).is_none(), "the session's share");
+        let second = memory.take(&other, 200, None).unwrap();
         assert!(
-            memory.take(&other, 1).is_none(),
+            memory.take(&other, 1, None).is_none(),
             "the share of all sessions"
         );
-        let matched = memory.take(memory.matched(), 500).unwrap();
+        let matched = memory.take(memory.matched(), 500, None).unwrap();
         assert_eq!(memory.all().used(), 1000);
-        assert!(memory.take(memory.all(), 1).is_none(), "all that there is");
+        assert!(
+            memory.take(memory.all(), 1, None).is_none(),
+            "all that there is"
+        );
         drop(first);
         assert_eq!((one.used(), memory.all().used()), (0, 700));
         // What is there is charged in any case.
@@ -402,13 +523,13 @@ mod tests {
         let memory = Memory::new(plan, Metrics::default());
         let mut seats = Vec::new();
         for _ in 0..4 {
-            seats.push(memory.seat(1000).unwrap());
+            seats.push(memory.seat(ONE, 1000).unwrap());
             tokio::time::advance(2 * IDLE).await;
         }
         let goes = |seat: &Seat| seat.leaving() > 0;
         // The first one is served, so the second one goes.
         let served = seats[0].request(false, 0).unwrap();
-        let fifth = memory.seat(200);
+        let fifth = memory.seat(ONE, 200);
         assert!(fifth.is_some(), "what leaves is as good as free");
         assert_eq!(
             seats.iter().map(|s| goes(s)).collect::<Vec<_>>(),
@@ -421,11 +542,65 @@ mod tests {
             .iter()
             .map(|seat| seat.request(false, 0).unwrap())
             .collect();
-        assert!(memory.seat(1500).is_none());
+        assert!(memory.seat(ONE, 1500).is_none());
         assert!(!seats.iter().any(|seat| goes(seat)));
         tokio::time::advance(SILENT).await;
-        assert!(memory.seat(1100).is_some());
+        assert!(memory.seat(ONE, 1100).is_some());
         assert!(goes(&seats[0]) || goes(&seats[1]));
         drop((served, all));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_holds_more_than_its_share_makes_room_even_where_it_is_served() {
+        let plan = Plan {
+            tunnels: 0,
+            connections: 4000,
+            forward: 1000,
+            session: 1000,
+            matched: 2000,
+        };
+        let memory = Memory::new(plan, Metrics::default());
+        let taken: Vec<_> = (0..4).map(|_| memory.seat(ONE, 900).unwrap()).collect();
+        let served: Vec<_> = taken
+            .iter()
+            .map(|seat| seat.request(false, 100).unwrap())
+            .collect();
+        let gone = || taken.iter().filter(|seat| seat.leaving() > 0).count();
+        assert!(
+            memory.seat(ONE, 200).is_none(),
+            "the same address has enough"
+        );
+        assert_eq!(gone(), 0);
+        let other = memory.seat(OTHER, 200).unwrap();
+        assert_eq!(gone(), 1, "another one's caller goes for it");
+        // Not for long idle, it is no reason for the first address to take its place.
+        tokio::time::advance(2 * IDLE).await;
+        assert!(memory.seat(ONE, 2000).is_none());
+        assert_eq!(other.leaving(), 0);
+        drop((served, taken));
+        assert_eq!(memory.all().used(), 200);
+        drop(other);
+        assert!(memory.lock().hosts.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_of_tunnels_are_no_reason_to_hold_more() {
+        let plan = Plan {
+            tunnels: 0,
+            connections: 4000,
+            forward: 2000,
+            session: 2000,
+            matched: 2000,
+        };
+        let memory = Memory::new(plan, Metrics::default());
+        let streams = memory.take(&memory.session(), 2000, None).unwrap();
+        let taken = memory.seat(ONE, 1950).unwrap();
+        let served = taken.request(false, 0).unwrap();
+        assert!(memory.seat(OTHER, 100).is_some());
+        assert!(
+            taken.leaving() > 0,
+            "it has more than half of what callers have"
+        );
+        drop((streams, served));
     }
 }

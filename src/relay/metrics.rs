@@ -80,7 +80,7 @@ struct Counters {
     tunnels_reverse: AtomicI64,
     streams: AtomicI64,
     callers: AtomicI64,
-    closed: [AtomicU64; 4],
+    closed: [AtomicU64; 5],
     crowded: AtomicU64,
     budget: OnceLock<Part>,
     refused: [AtomicU64; Refused::ALL.len()],
@@ -238,6 +238,7 @@ impl Metrics {
                     "{reason=\"silent\"}",
                     total(&c.closed[Why::Silent as usize]),
                 ),
+                ("{reason=\"share\"}", total(&c.closed[Why::Share as usize])),
             ],
         );
         add(

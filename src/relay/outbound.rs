@@ -109,7 +109,7 @@ impl Outbound {
                         fix: String::new(),
                     });
                 };
-                let flow = self.memory.take(self.memory.forward(), FLOW);
+                let flow = self.memory.take(self.memory.forward(), FLOW, None);
                 let Some(_flow) = flow else {
                     self.metrics.crowded();
                     let target = incoming.target.to_string();

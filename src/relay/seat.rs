@@ -9,7 +9,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::memory::{Charge, IDLE, Memory, SILENT, STUCK};
+use super::memory::{Charge, Host, IDLE, Memory, Place, SILENT, STUCK};
 use super::metered::{Metered, Purse};
 
 /// How long one that is closed between two requests has to go, where its protocol says goodbye.
@@ -29,6 +29,8 @@ pub(super) enum Why {
     Pausing,
     /// It has a request under way of which nothing moves.
     Silent,
+    /// Its address holds more than its share.
+    Share,
 }
 
 /// Nobody has asked it to go.
@@ -42,8 +44,9 @@ const GOES: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Seat {
     memory: Memory,
-    number: u64,
-    _own: Charge,
+    place: Place,
+    host: Arc<Host>,
+    own: Charge,
     born: Instant,
     /// Milliseconds after `born` at which a byte was last moved.
     moved: AtomicU64,
@@ -65,12 +68,14 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub(super) fn new(memory: Memory, number: u64, own: Charge) -> Self {
+    pub(super) fn new(memory: Memory, place: Place, host: Arc<Host>, own: Charge) -> Self {
+        host.add(own.bytes(), false);
         Self {
             bytes: AtomicUsize::new(own.bytes()),
             memory,
-            number,
-            _own: own,
+            place,
+            host,
+            own,
             born: Instant::now(),
             moved: AtomicU64::new(0),
             serving: AtomicUsize::new(0),
@@ -99,16 +104,18 @@ impl Seat {
         self.serving.fetch_add(1, Ordering::Relaxed);
         self.matched.fetch_add(matched.into(), Ordering::Relaxed);
         self.touch();
-        let charge = self.memory.take(part, bytes)?;
-        served.held = Some(self.holds(bytes, charge));
+        let charge = self.memory.take(part, bytes, Some(&self.host))?;
+        served.held = Some(self.holds(bytes, matched, charge));
         Some(served)
     }
 
-    fn holds(self: &Arc<Self>, bytes: usize, charge: Charge) -> Held {
+    fn holds(self: &Arc<Self>, bytes: usize, matched: bool, charge: Charge) -> Held {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.host.add(bytes, matched);
         Held {
             seat: self.clone(),
             bytes,
+            matched,
             _charge: charge,
         }
     }
@@ -118,8 +125,14 @@ impl Seat {
         self.matched.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether it may be closed for others: why, and since when it has moved nothing.
-    pub(super) fn still(&self, now: Instant) -> Option<(Why, Instant)> {
+    /// The address that it calls from.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Why it may be closed for others, and since when it has moved nothing; `None` when it was asked
+    /// to go.
+    pub(super) fn may_go(&self, now: Instant) -> Option<(Why, Instant)> {
         if self.closing.load(Ordering::Relaxed) != STAYS {
             return None;
         }
@@ -130,7 +143,7 @@ impl Seat {
             false => Why::Pausing,
             true if still >= STUCK && self.stuck.load(Ordering::Relaxed) => Why::Stuck,
             true if still >= SILENT => Why::Silent,
-            true => return None,
+            true => Why::Share,
         };
         Some((why, since))
     }
@@ -139,7 +152,7 @@ impl Seat {
     pub(super) fn close(&self, why: Why) -> usize {
         let closing = match why {
             Why::Idle | Why::Pausing => IF_IDLE,
-            Why::Stuck | Why::Silent => GOES,
+            Why::Stuck | Why::Silent | Why::Share => GOES,
         };
         self.closing.store(closing, Ordering::Release);
         self.asked.notify_waiters();
@@ -219,11 +232,12 @@ impl Purse for Arc<Seat> {
     type Held = Held;
 
     fn pin(&self, bytes: usize) -> Held {
-        let part = match self.is_matched() {
+        let matched = self.is_matched();
+        let part = match matched {
             true => self.memory.matched(),
             false => self.memory.all(),
         };
-        self.holds(bytes, self.memory.pin(part, bytes))
+        self.holds(bytes, matched, self.memory.pin(part, bytes))
     }
 
     fn moved(&self) {
@@ -246,12 +260,14 @@ impl Purse for Arc<Seat> {
 pub(super) struct Held {
     seat: Arc<Seat>,
     bytes: usize,
+    matched: bool,
     _charge: Charge,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.seat.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.seat.host.free(self.bytes, self.matched);
     }
 }
 
@@ -275,6 +291,7 @@ impl Drop for Served {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.memory.left(self.number);
+        self.host.free(self.own.bytes(), false);
+        self.memory.left(self.place);
     }
 }

@@ -270,7 +270,7 @@ impl Member {
     /// Which limit is reached.
     fn room(&self) -> Result<Charge, String> {
         let memory = &self.sessions.memory;
-        memory.take(&self.part, STREAM).ok_or_else(|| {
+        memory.take(&self.part, STREAM, None).ok_or_else(|| {
             let streams = |part: &Part| part.most() / STREAM;
             if self.part.used() + STREAM > self.part.most() {
                 return format!(

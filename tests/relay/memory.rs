@@ -48,6 +48,14 @@ async fn is_ended(caller: &mut TcpStream) -> bool {
     matches!(read, Ok(Ok(0) | Err(_)))
 }
 
+/// A caller with another address.
+async fn from_elsewhere(stage: &Stage) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 9, 9, 9], 0).into()).unwrap();
+    let address = (std::net::IpAddr::from(RELAY), stage.first).into();
+    socket.connect(address).await.unwrap()
+}
+
 /// A caller that asks, and reads nothing of the answer.
 async fn deaf(stage: &Stage, path: &str, user: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -153,6 +161,28 @@ async fn a_kdev_comes_back_to_a_relay_that_is_full_of_callers() {
     let answer = String::from_utf8_lossy(&answer[..read]);
     assert!(answer.contains("x-kdev-error: full"), "{answer}");
     forward(&stage, &Identity::random()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_holds_less_than_its_share_is_always_served() {
+    let stage = Stage::with_memory(LITTLE).await;
+    stage.plain_pods().await;
+    let mut kept = from_elsewhere(&stage).await;
+    let mut waiting = Vec::new();
+    // None of them may be closed for its like: they wait for their answer, and not for long yet.
+    for number in 0..150 {
+        waiting.push(deaf(&stage, "/never", "eve").await);
+        if number % 10 == 0 {
+            assert_eq!(ask(&mut kept, "/", "eve").await, 200, "after {number}");
+            let mut fresh = from_elsewhere(&stage).await;
+            assert_eq!(ask(&mut fresh, "/", "eve").await, 200, "after {number}");
+        }
+    }
+    let mut answer = vec![0; 4096];
+    let read = timeout(LONG, waiting.last_mut().unwrap().read(&mut answer));
+    let read = read.await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.contains("x-kdev-error: full"), "{answer}");
 }
 
 async fn forward(stage: &Stage, identity: &Identity) -> Opener {
