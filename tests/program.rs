@@ -7,6 +7,8 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use kdev_sim::{Options, Rule, SimCluster, TurnAway, User, shop};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -101,6 +103,56 @@ async fn the_demo_shows_the_main_jobs_and_ends() {
         assert!(shown.contains("has its own pods again"), "{shown}");
     }
     println!("the demo took {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_demo_that_stays_says_to_try_works() {
+    let kdev = env!("CARGO_BIN_EXE_kdev");
+    let mut demo = Command::new(kdev)
+        .args(["demo", "--keep"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut variables = Vec::new();
+    let told = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let export = line.strip_prefix("  export ");
+            variables.extend(
+                export
+                    .and_then(|pair| pair.split_once('='))
+                    .map(|(name, value)| (name.to_owned(), value.to_owned())),
+            );
+            if line.contains("kubectl get") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("the demo hangs");
+    assert!(!variables.is_empty());
+    for url in ["http://web.shop/", "http://cart:8080/"] {
+        let tried = Command::new(kdev)
+            .args(["run", "--", kdev, "demo", "--fetch", url])
+            .envs(variables.iter().cloned())
+            .output();
+        let tried = tokio::time::timeout(PATIENCE, tried)
+            .await
+            .unwrap()
+            .unwrap();
+        let shown = text(&tried.stdout);
+        assert!(
+            shown.starts_with("hello from "),
+            "{url}: {shown}{}",
+            text(&tried.stderr)
+        );
+    }
+    let pid = Pid::from_raw(demo.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    let ended = tokio::time::timeout(PATIENCE, demo.wait()).await;
+    assert!(ended.expect("the demo does not end").unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -323,8 +375,8 @@ async fn forwarded_ports_show_up_in_status_and_end_with_the_signal() {
     assert_eq!(session["bytes_received"], 7);
     assert!(session["transport"].as_str().unwrap().contains("WebSocket"));
 
-    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
     let status = tokio::time::timeout(PATIENCE, child.wait())
         .await
         .unwrap()
@@ -361,8 +413,8 @@ async fn a_blip_is_said_once_and_not_in_the_words_of_a_library() {
     }
     // What was cut is made anew for those that come later.
     answered(local, 1).await;
-    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
     let said = text(&output.unwrap().unwrap().stderr);
     println!("{said}");
@@ -483,8 +535,8 @@ async fn why_a_dial_failed_is_said_once_by_all_who_use_the_session() {
         .output("dev", &["run", "--", "sh", "-c", &script])
         .await;
     told(&text(&output.stderr));
-    let pid = nix::unistd::Pid::from_raw(connect.id().unwrap().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let pid = Pid::from_raw(connect.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
     let output = tokio::time::timeout(PATIENCE, connect.wait_with_output()).await;
     told(&text(&output.unwrap().unwrap().stderr));
 }
@@ -555,12 +607,12 @@ async fn run_ends_with_its_command_and_goes_on_without_a_terminal() {
         };
     }
     let (_, mut connect) = ready(command).await;
-    let pid = nix::unistd::Pid::from_raw(connect.id().unwrap().try_into().unwrap());
-    let signal = |signal| nix::sys::signal::kill(pid, signal).unwrap();
-    signal(nix::sys::signal::Signal::SIGHUP);
+    let pid = Pid::from_raw(connect.id().unwrap().try_into().unwrap());
+    let signal = |signal| kill(pid, signal).unwrap();
+    signal(Signal::SIGHUP);
     let ended = tokio::time::timeout(Duration::from_secs(1), connect.wait()).await;
     assert!(ended.is_err(), "{ended:?}");
-    signal(nix::sys::signal::Signal::SIGINT);
+    signal(Signal::SIGINT);
     let ended = tokio::time::timeout(PATIENCE, connect.wait()).await;
     assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
 }
@@ -719,11 +771,11 @@ async fn a_session_that_nobody_uses_asks_nothing() {
 async fn a_stopped_session_is_still_shown() {
     let stage = Stage::set_up(Options::default()).await;
     let (_, child) = ready(stage.kdev("dev", &["connect", "--json"])).await;
-    let pid = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
     let output = stage.output("dev", &["status"]).await;
     let shown = text(&output.stdout);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    kill(pid, Signal::SIGCONT).unwrap();
     assert!(
         shown.contains(&pid.to_string()) && shown.contains("does not answer"),
         "{shown}"

@@ -92,6 +92,8 @@ pub async fn run(keep: bool, say: Say) -> anyhow::Result<u8> {
     if keep {
         stage.say("\nThe cluster stays up until Ctrl-C. In another terminal:");
         stage.say(&format!("  export KUBECONFIG={}", kubeconfig.display()));
+        // The simulation's relay reaches addresses of this machine alone, and its Services have none.
+        stage.say("  export KDEV_VIA=direct");
         stage.say("  kdev run -- curl http://web.shop/");
         stage.say("  kdev intercept cart --to 3000 --header 'x-user: ada'");
         stage.say("  kdev connect");
