@@ -245,6 +245,13 @@ stop() { # NAME [SIGNAL]
   rm -f "$STATE/pid/$1"
 }
 
+# What a kubelet asks first. containerd answers its own clients before it answers kubelets, later the more pods it finds,
+# and a kubelet that is told "not initialized yet" ends.
+serves_kubelets() {
+  printf '\0\0\0\0\0' | curl -s -m 2 --http2-prior-knowledge --unix-socket "$CONTAINERD" -H 'content-type: application/grpc' \
+    -H 'te: trailers' --data-binary @- -D - -o /dev/null http://localhost/runtime.v1.RuntimeService/Version |
+    grep -F 'grpc-status: 0' >/dev/null
+}
 ready() { # NAME : one look, no waiting
   alive "$1" || return 1
   local https=(curl -sf -m 2 --cacert "$STATE/pki/ca.crt") http=(curl -sf -m 2)
@@ -253,7 +260,7 @@ ready() { # NAME : one look, no waiting
     apiserver) "${https[@]}" $API/readyz ;;
     controller-manager) curl -skf -m 2 https://127.0.0.1:10257/healthz ;;
     scheduler) curl -skf -m 2 https://127.0.0.1:10259/healthz ;;
-    containerd) lab_ctr version ;;
+    containerd) lab_ctr version && serves_kubelets ;;
     kubelet) "${http[@]}" http://127.0.0.1:10248/healthz && curl -sk -m 2 "https://$NODE_IP:10250/" ;;
     kube-proxy) "${http[@]}" http://127.0.0.1:10256/healthz ;;
     coredns) "${http[@]}" http://127.0.0.1:18181/ready ;;
