@@ -18,6 +18,8 @@ def head(path, *headers):
 async def one(kind, hold, work):
     loop = asyncio.get_running_loop()
     async with places:
+        if time.time() > end:
+            return
         sock = socket.socket()
         sock.setblocking(False)
         # It takes as little as it may without reading.

@@ -79,6 +79,15 @@ async fn hold(opener: &Opener, target: &str) -> (Vec<Stream>, String) {
     (held, String::new())
 }
 
+/// Whatever becomes of the script, the others end.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 #[ignore = "needs the lab"]
 fn mixed_hostile_traffic_ends_no_relay_and_costs_no_call() {
@@ -148,6 +157,7 @@ fn mixed_hostile_traffic_ends_no_relay_and_costs_no_call() {
                 }
             });
         });
+        let ending = Stop(&stop);
         let admin = lab::kubeconfig("admin");
         let mut script = Command::new("kubectl");
         script.args(["--kubeconfig", admin.to_str().unwrap()]);
@@ -156,7 +166,7 @@ fn mixed_hostile_traffic_ends_no_relay_and_costs_no_call() {
         script.arg(seconds.to_string());
         let limit = Duration::from_secs(seconds) + BEYOND;
         let came = finish_within(limit, &mut script, b"").ok();
-        stop.store(true, Ordering::Relaxed);
+        drop(ending);
         streams.join().unwrap();
         (look.join().unwrap(), came)
     });
