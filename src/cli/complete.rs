@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use clap::{Args, CommandFactory as _, ValueEnum};
+use clap::{Args, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{
     ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
 };
 use clap_complete::env::Shells;
 
-use super::Cli;
+use super::help;
 use crate::app::complete;
 pub(super) use crate::app::complete::Offer;
 use crate::config::{self, Config, Given, Kind, Place, SETTINGS, Setting, on};
@@ -21,20 +21,20 @@ const BASH: &str = include_str!("complete.bash");
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev completions bash                            the script, to look at
-  source <(kdev completions bash)                  in ~/.bashrc
-  source <(kdev completions zsh)                   in ~/.zshrc, after compinit
-  kdev completions fish | source                   in ~/.config/fish/config.fish
+  kdev completions bash               print the script
+  source <(kdev completions bash)     in ~/.bashrc
+  source <(kdev completions zsh)      in ~/.zshrc, after compinit
+  kdev completions fish | source      in ~/.config/fish/config.fish
   kdev completions powershell | Out-String | Invoke-Expression
 
 Names of contexts, namespaces, Services and ports come from your kubeconfig and your cluster, at
 that moment. A cluster that does not answer within a second has none.";
 
-/// Print a script that completes kdev's command line
+/// Print a shell completion script
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CompletionsArgs {
-    /// For this shell
+    /// Shell that reads it
     shell: Shell,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn answer() -> bool {
         return false;
     }
     let folder = std::env::current_dir().ok();
-    let asked = CompleteEnv::with_factory(Cli::command)
+    let asked = CompleteEnv::with_factory(help::command)
         .var(VARIABLE)
         .try_complete(std::env::args_os(), folder.as_deref());
     // What is not understood has no completions; the shell's line is no place for an error.

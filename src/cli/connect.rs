@@ -9,27 +9,31 @@ use crate::config::{Config, Given, on};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev connect                                       until Ctrl-C; prints what to do with it
-  curl -x socks5h://127.0.0.1:1080 http://web.shop/  with kdev connect --proxy-listen 127.0.0.1:1080
-  kdev connect --json | jq -r .socks5                for scripts: one line once it is ready
-  kdev connect --dns-listen 5353                     DNS on a port that your resolver knows
-  kdev connect --resolve-in-cluster corp.example     a domain that only the cluster's DNS knows
+  kdev connect                                    print how to use it, serve until Ctrl-C
+  kdev connect --proxy-listen 127.0.0.1:1080      for curl -x socks5h://127.0.0.1:1080 http://web.shop/
+  kdev connect --json | jq -r .socks5             for scripts: one line once it is ready
+  kdev connect --dns-listen 5353                  serve DNS on a port that your resolver knows
+  kdev connect --resolve-in-cluster corp.example  resolve a domain that only the cluster's DNS knows
 
-The port speaks SOCKS5 (UDP too), SOCKS4a and HTTP. It serves this user's own programs only. Names that are
-not the cluster's are dialled from this laptop as always. Browsers take the PAC file.
+The port speaks SOCKS5 (UDP too), SOCKS4a and HTTP. It serves this user's own programs only. Names that
+do not belong to the cluster are dialled from this laptop as always. Browsers take the PAC file.
 
 The DNS server answers for the cluster (A, AAAA, SRV, PTR, CNAME, TXT), has the relay ask the
 cluster's DNS about domains of --resolve-in-cluster, and relays the rest to the resolvers of
 /etc/resolv.conf. To let all programs use it, with --dns-listen 127.0.0.1:5353:
-  systemd-resolved   /etc/systemd/resolved.conf.d/kdev.conf: [Resolve] DNS=127.0.0.1:5353
+  systemd-resolved   in /etc/systemd/resolved.conf.d/kdev.conf
+                     [Resolve]
+                     DNS=127.0.0.1:5353
                      Domains=~cluster.local
   dnsmasq            server=/cluster.local/127.0.0.1#5353
-  macOS              /etc/resolver/cluster.local: nameserver 127.0.0.1, and port 5353
+  macOS              in /etc/resolver/cluster.local
+                     nameserver 127.0.0.1
+                     port 5353
 The addresses are those of the cluster: programs still need the proxy to connect to them.
 
 Exit code: 0 after Ctrl-C, 143 after SIGTERM, 1 when it failed.";
 
-/// Serve a proxy into the cluster, and its DNS, until Ctrl-C
+/// Serve a proxy and DNS for the cluster until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConnectArgs {

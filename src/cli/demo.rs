@@ -7,14 +7,14 @@ use crate::app;
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev demo          shows the main jobs and ends by itself
-  kdev demo --keep   leaves the simulated cluster up and says how to use it";
+  kdev demo          show the main jobs, then end
+  kdev demo --keep   keep the simulated cluster up and say how to use it";
 
-/// Show the main jobs against a simulated cluster
+/// Show the main jobs in a simulated cluster
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DemoArgs {
-    /// Leave the simulated cluster up until Ctrl-C
+    /// Keep the simulated cluster up until Ctrl-C
     #[arg(long)]
     keep: bool,
     /// Fetch a URL through the proxy of the environment, in place of curl

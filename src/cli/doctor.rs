@@ -18,7 +18,7 @@ already here, and removes it.
 
 Exit code: 1 when something that kdev needs is missing, else 0.";
 
-/// Check the kubeconfig, the way to the cluster, permissions and containers
+/// Check access to the cluster, permissions and containers
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {

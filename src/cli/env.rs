@@ -8,28 +8,30 @@ use crate::config::{Config, Given, on};
 
 mod quote;
 
+pub(super) use self::quote::posix_word;
+
 const EXAMPLES: &str = "\
 Examples:
-  kdev env                                     the variables, for the shell that asks
-  eval \"$(kdev env)\"                           programs of this shell use the running kdev connect
-  eval \"$(kdev env --unset)\"                   and no longer; what was replaced is back
-  kdev env --shell fish | source               in fish
+  kdev env                          print the variables for the shell that asks
+  eval \"$(kdev env)\"                let this shell's programs use kdev connect
+  eval \"$(kdev env --unset)\"        end that, and bring back what was replaced
+  kdev env --shell fish | source    in fish
   kdev env --shell pwsh | Out-String | Invoke-Expression
-  kdev env --shell dotenv > .env               for an editor's run configuration
+  kdev env --shell dotenv > .env    for an editor's run configuration
 
 It takes the running `kdev connect` with the same settings, or without any on the command line the only
 one that runs. The variables are those of `kdev run`.";
 
-/// Print the variables by which programs use a running kdev connect
+/// Print variables that make programs use a running `kdev connect`
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct EnvArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::ENV }>,
-    /// Whose language [default: the one that runs it]
+    /// Shell that reads them [default: the one that runs kdev]
     #[arg(long, value_enum, value_name = "SHELL")]
     shell: Option<Shell>,
-    /// Print what takes the variables back
+    /// Print what removes the variables again
     #[arg(long)]
     unset: bool,
 }

@@ -4,6 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 
 use super::complete;
+use super::groups::group;
 use crate::config::{Fallback, Given, Kind, SETTINGS, Setting, Value, on};
 
 /// The flags of those settings that the command `ON` has, see [`on`].
@@ -73,11 +74,8 @@ fn flag(setting: &'static Setting) -> Arg {
     if let Some(short) = setting.short {
         arg = arg.short(short);
     }
-    if setting.on & on::ALL != 0 {
-        arg = arg.help_heading(match setting.key {
-            "log-format" => "Output",
-            _ => "Cluster",
-        });
+    if let Some(group) = group(setting.key) {
+        arg = arg.help_heading(group.heading);
     }
     let read = |text: &str| setting.read(text).map(|_: Value| text.to_owned());
     match setting.kind {

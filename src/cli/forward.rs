@@ -10,28 +10,28 @@ use crate::config::{Config, Given, on};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev forward pg.shop:5432                  127.0.0.1:5432 leads to Service pg in namespace shop
-  kdev forward pg.shop:5432=15432 redis:6379 several at once, the first on another local port
-  kdev forward web:http=0                    a named port, on any free local port
-  kdev forward redis                         its only port
-  kdev forward deploy/web 8080:80            as for kubectl: svc, pod, deploy, statefulset, …
-  kdev forward http://web.shop/              what a URL leads to
-  kdev forward dns:53/udp=5353               datagrams, which take the relay
+  kdev forward pg.shop:5432                   Service pg in namespace shop
+  kdev forward pg.shop:5432=15432 redis:6379  two, the first on port 15432
+  kdev forward web:http=0                     a named port, on any free port
+  kdev forward redis                          its only port
+  kdev forward deploy/web 8080:80             as kubectl: svc, pod, deploy, …
+  kdev forward http://web.shop/               what a URL leads to
+  kdev forward dns:53/udp=5353                UDP, through the relay
 
-Each connection picks a ready pod anew, so the ports survive pod restarts and rollouts.
+Each connection goes to a pod that is ready, so the ports survive pod restarts and rollouts.
 
 Exit code: 0 after Ctrl-C, 143 after SIGTERM, 1 when it failed.";
 
 /// The exit code of a command line that makes no sense.
 const USAGE_ERROR: u8 = 2;
 
-/// Open local ports that lead to Services and pods
+/// Forward local ports to Services and pods
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ForwardArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::FORWARD }>,
-    /// What to forward; PORT is a number or a name, LOCAL a port or ADDRESS:PORT. As for kubectl, a
+    /// What to forward: PORT is a number or a name, LOCAL a port or ADDRESS:PORT. As for kubectl, the
     /// port may follow as `[LOCAL:]PORT`
     #[arg(required = true, value_name = "SERVICE[:PORT][=LOCAL]", add = complete::targets(Offer::All))]
     ports: Vec<String>,

@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::{Value, json};
 
+use super::env::posix_word;
+use super::groups::is_place;
+use super::terminal::word;
 use super::{SettingFlags, output};
 use crate::app::install::{Event, Installed, Outcome, Plan, Request};
 use crate::config::{Config, Given, on};
@@ -17,16 +20,16 @@ use crate::relay::Rule;
 
 const INSTALL: &str = "\
 Examples:
-  kdev install -n dev                         two relay pods in namespace dev, no registry needed
+  kdev install -n dev                                    two relay pods, no registry needed
   kdev install -n dev --base-image mirror.example.com/busybox:1.36
   kdev install -n dev --image registry.example.com/kdev-relay:0.1.0
   kdev install -n dev --deny 10.9.0.0/16 --allow 10.0.0.0/8:5432
-  kdev install -n dev --network-policy on     callers get in where policies keep others out
-  kdev install -n dev --label team=shop --cpu-limit 200m --toleration spot:NoSchedule
-  kdev install -n dev --dry-run --show-keys | kubectl apply --server-side --field-manager=kdev -f -
+  kdev install -n dev --network-policy on                let callers in despite other policies
+  kdev install -n dev --label team=shop --cpu-limit 200m
+  kdev install -n dev --dry-run --show-keys > relay.yaml
 
 The built-in role `edit` in the namespace is enough. What is not given stays as it was installed;
-an empty value takes it off (--label '' --priority-class ''). All of it goes through a dry run of
+an empty value removes it (--label '' --priority-class ''). All of it goes through a dry run of
 the API server first. Where a later step fails, what was made is taken back.";
 
 /// What stands above the YAML of a dry run.
@@ -40,41 +43,41 @@ const MASKED: &str = "(masked; --show-keys prints it)";
 
 const UPGRADE: &str = "\
 Examples:
-  kdev upgrade -n dev                         the relay of this kdev's version, as it was installed
+  kdev upgrade -n dev                         to this kdev's version
   kdev upgrade -n dev --image registry.example.com/kdev-relay:0.2.0
   kdev upgrade -n dev --memory-limit 256Mi    and with more memory
-  kdev upgrade -n dev --dry-run -o json       what would be applied; the keys only with --show-keys
+  kdev upgrade -n dev --dry-run -o json       print it, with masked keys
 
 One pod after the other is replaced, so sessions go on. Labels, limits and what else was chosen
 at the install stay unless a flag or a setting says otherwise.";
 
-/// Put the relay into a namespace, or change how it is there
+/// Install the relay in a namespace, or change its settings
 #[derive(Debug, Args)]
 #[command(after_help = INSTALL)]
 pub(super) struct InstallArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// How many relay pods [default: 2]
+    /// Number of relay pods [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=20))]
     replicas: Option<u16>,
-    /// What alone the relay may reach: networks, with ports where wanted, separated by commas
+    /// Networks that alone the relay may reach, each with ports where wanted, separated by commas
     #[arg(long, value_name = "CIDR[:PORTS]", value_delimiter = ',', value_parser = rule)]
     allow: Option<Vec<String>>,
-    /// What the relay may not reach
+    /// Networks that the relay may not reach, written as in --allow
     #[arg(long, value_name = "CIDR[:PORTS]", value_delimiter = ',', value_parser = rule)]
     deny: Option<Vec<String>>,
-    /// Also take tunnels on the pods' own address, by pods/proxy: past the kubelet, faster on some
-    /// clusters; the same proof guards it, but every pod can knock there
+    /// Take tunnels by pods/proxy, too, on the pods' own address: faster on some clusters. The same
+    /// proof guards them, but every pod can knock there
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pods_proxy: Option<bool>,
-    /// Whether a NetworkPolicy lets callers of intercepted Services into the relay's pods: `auto`
-    /// where another policy isolates them. It opens ports 20000 to 20511, to everybody; where no other
-    /// policy selects the pods it closes all others [default: auto]
+    /// Whether to make a NetworkPolicy that lets callers of intercepted Services into the relay's
+    /// pods; `auto`: where another policy isolates them. It opens ports 20000 to 20511 to everybody,
+    /// and where no other policy selects the pods it closes all others [default: auto]
     #[arg(long, value_name = "WHEN")]
     network_policy: Option<NetworkPolicy>,
     #[command(flatten)]
     how: HowArgs,
-    #[command(flatten, next_help_heading = "Objects and pods")]
+    #[command(flatten)]
     settings: SettingFlags<{ on::INSTALL }>,
 }
 
@@ -102,7 +105,7 @@ impl From<NetworkPolicy> for Choice {
     }
 }
 
-/// Bring the relay of a namespace to this kdev's version
+/// Upgrade the relay of a namespace to this kdev's version
 #[derive(Debug, Args)]
 #[command(after_help = UPGRADE)]
 pub(super) struct UpgradeArgs {
@@ -110,7 +113,7 @@ pub(super) struct UpgradeArgs {
     source: SourceArgs,
     #[command(flatten)]
     how: HowArgs,
-    #[command(flatten, next_help_heading = "Objects and pods")]
+    #[command(flatten)]
     settings: SettingFlags<{ on::INSTALL }>,
 }
 
@@ -123,35 +126,34 @@ impl UpgradeArgs {
 
 #[derive(Debug, Args)]
 struct SourceArgs {
-    /// An image that has the relay
+    /// Image that contains the relay
     #[arg(long, value_name = "IMAGE", conflicts_with = "base_image")]
     image: Option<String>,
-    /// Any image with sh and gunzip, to unpack the relay and run it [default: public busybox]
+    /// Image with sh and gunzip that unpacks the relay and runs it [default: public busybox]
     #[arg(long, value_name = "IMAGE")]
     base_image: Option<String>,
-    /// The relay's program, once for each kind of machine; else what came with kdev
+    /// The relay's program, once for each architecture [default: those that came with kdev]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     relay_binary: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct HowArgs {
-    /// Go back to an older version, take over what others changed, and go on where the dry run of
-    /// a pod is refused
+    /// Go back to an older version, overwrite what others changed, and go on where the dry run of a
+    /// pod is refused
     #[arg(long)]
     force: bool,
-    /// Leave what was made where a later step fails, to look at it
+    /// Keep what was made where a later step fails, to look at it
     #[arg(long)]
     keep: bool,
-    /// Change nothing, print what would be applied, the keys masked: with --show-keys it is for
-    /// `kubectl apply --server-side`, since the program is larger than what kubectl could note in an
-    /// annotation
+    /// Print what would be applied, with masked keys, and change nothing; with --show-keys it is for
+    /// `kubectl apply --server-side`
     #[arg(long)]
     dry_run: bool,
-    /// Print the two keys, too, as what is applied needs them; whoever has one uses the relay
+    /// Print the two keys, too; whoever has one can use the relay
     #[arg(long, requires = "dry_run")]
     show_keys: bool,
-    /// How --dry-run prints it [default: yaml]
+    /// Format of --dry-run [default: yaml]
     #[arg(short, long, value_name = "FORM", requires = "dry_run")]
     output: Option<Form>,
     /// How long the pods may take, in seconds
@@ -180,7 +182,12 @@ impl SourceArgs {
     }
 }
 
-pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Result<u8> {
+/// `given` is what the command line says.
+pub(super) async fn install(
+    args: InstallArgs,
+    given: &Given,
+    config: &Config,
+) -> anyhow::Result<u8> {
     let request = Request {
         source: args.source.source(),
         replicas: args.replicas,
@@ -195,10 +202,15 @@ pub(super) async fn install(args: InstallArgs, config: &Config) -> anyhow::Resul
         upgrade: false,
         timeout: Duration::from_secs(args.how.timeout),
     };
-    run(request, &args.how, config).await
+    run(request, &args.how, given, config).await
 }
 
-pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Result<u8> {
+/// `given` is what the command line says.
+pub(super) async fn upgrade(
+    args: UpgradeArgs,
+    given: &Given,
+    config: &Config,
+) -> anyhow::Result<u8> {
     let request = Request {
         source: args.source.source(),
         replicas: None,
@@ -213,10 +225,15 @@ pub(super) async fn upgrade(args: UpgradeArgs, config: &Config) -> anyhow::Resul
         upgrade: true,
         timeout: Duration::from_secs(args.how.timeout),
     };
-    run(request, &args.how, config).await
+    run(request, &args.how, given, config).await
 }
 
-async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result<u8> {
+async fn run(
+    request: Request,
+    how: &HowArgs,
+    given: &Given,
+    config: &Config,
+) -> anyhow::Result<u8> {
     let spinner = output::Spinner::new("Looking at the namespace");
     let say = |what: &str| spinner.say(what);
     let plan = spinner.during(Plan::make(config, &request, &say)).await?;
@@ -256,6 +273,9 @@ async fn run(request: Request, how: &HowArgs, config: &Config) -> anyhow::Result
         output::json(&installed, true)?;
     } else {
         output::line(&summary(&installed))?;
+        if !request.upgrade {
+            output::line(&next(given))?;
+        }
     }
     Ok(0)
 }
@@ -311,6 +331,24 @@ fn summary(installed: &Installed) -> String {
     }
 }
 
+/// What to do with it: the flags that chose the place choose it again, where files and variables do it
+/// by themselves.
+fn next(given: &Given) -> String {
+    let flags = given.iter().filter(|(setting, _)| is_place(setting.key));
+    let flags = flags.flat_map(|(setting, value)| {
+        let flag = match setting.short {
+            Some(short) => format!("-{short}"),
+            None => format!("--{}", setting.key),
+        };
+        [flag, posix_word(&word(&value.to_string()))]
+    });
+    let flags: String = flags.map(|word| word + " ").collect();
+    format!(
+        "Next: kdev run {flags}-- COMMAND\n\
+         \x20 or kdev intercept {flags}SERVICE -- COMMAND"
+    )
+}
+
 fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
     match form {
         Form::Json => {
@@ -326,5 +364,37 @@ fn written(objects: &[Value], form: Form) -> anyhow::Result<String> {
             let documents: Result<Vec<String>, _> = objects.iter().map(write).collect();
             Ok(format!("{HEAD}{}", documents?.join("---\n")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::setting;
+
+    #[test]
+    fn the_next_step_leads_to_the_same_place() {
+        let given = |all: &[(&str, &str)]| -> Given {
+            let all = all.iter().map(|(key, text)| {
+                let setting = setting(key).unwrap();
+                (setting, setting.read(text).unwrap())
+            });
+            all.collect()
+        };
+        assert_eq!(
+            next(&given(&[])),
+            "Next: kdev run -- COMMAND\n  or kdev intercept SERVICE -- COMMAND"
+        );
+        let place = [
+            ("label", "team=shop"),
+            ("kubeconfig", "my config"),
+            ("namespace", "dev"),
+            ("log-format", "json"),
+        ];
+        assert_eq!(
+            next(&given(&place)),
+            "Next: kdev run --kubeconfig 'my config' -n dev -- COMMAND\n  \
+             or kdev intercept --kubeconfig 'my config' -n dev SERVICE -- COMMAND"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use self::printer::{Out, Printer};
-pub(super) use self::terms::TermFlags;
+pub(super) use self::terms::{HEADINGS, TermFlags};
 use super::complete::Offer;
 use super::run::{EXIT_KDEV_FAILED, Terminal};
 use super::{SettingFlags, complete, output, signalled};
@@ -19,37 +19,37 @@ use crate::config::{Config, Given, on};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev intercept orders --to 8080                          all its requests come to localhost:8080
+  kdev intercept orders --to 8080                          send all its requests to localhost:8080
   kdev intercept orders --to 8080 --header 'x-user: ada'   only those with this header
   kdev intercept orders --to 8080 --mine                   only yours: x-kdev: YOU, or baggage kdev=YOU
-  kdev intercept orders:grpc --to 9090 --path-prefix /shop.Cart
-  kdev intercept orders --to 8080 --mirror                 copies; callers get the pods' answers
-  kdev intercept orders -- npm start                       the command listens on $PORT
-  kdev intercept orders --to 8080 --for 2h --quiet
-  kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders
+  kdev intercept orders:grpc --to 9090 --path-prefix /shop.Cart   only those below a path
+  kdev intercept orders --to 8080 --mirror                 send copies; callers get the pods' answers
+  kdev intercept orders -- npm start                       run a command that listens on $PORT
+  kdev intercept orders --to 8080 --for 2h --quiet         end after two hours, print no requests
+  kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   run a container that gets them
 
-All conditions must hold. Without any the intercept is global, and takes connections that are no
-HTTP too. Who intercepts what shows `kdev list`; nothing of a Service's own changes but what it
-selects, and all of it is given back at the end. It takes the relay (`kdev install`) and the role
-`edit` in the Service's namespace.
+All conditions must hold. Without any the intercept is global: it takes all requests, and connections
+that are not HTTP. `kdev list` shows who intercepts what. Only the Service's selector is changed, and
+given back at the end. An intercept needs the relay (`kdev install`) and the role `edit` in the
+Service's namespace.
 
 Once kdev has been silent for 6 s (it was killed, its laptop sleeps or has no network) the original
 pods answer its requests, marked with `x-kdev-fallback: owner silent`, until it is back; with
 --strict callers get a 503. A personal intercept adds `no-store` to the Cache-Control of its answers.
 
 Exit code: 0 after Ctrl-C or when the time of --for is over, 130 when Ctrl-C came before it was live
-or a second one broke its end off, 143 after SIGTERM, 1 when it failed or was ended by others; after
--- the command's own. What --for ends gets SIGTERM, and is killed where that does not end it.";
+or a second one cut its end short, 143 after SIGTERM, 1 when it failed or others ended it; with
+COMMAND, the command's own. What --for ends gets SIGTERM, and is killed where that does not end it.";
 
-/// Have a Service's requests come to an app of this laptop, until Ctrl-C
+/// Send a Service's requests to an app on this laptop until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct InterceptArgs {
-    /// The Service and its port: a number or a name; the only one, or `http`, where none is said
+    /// The Service and its port, a number or a name [default: its only port, or `http`]
     #[arg(value_name = "SERVICE[:PORT]", add = complete::targets(Offer::Interceptable))]
     service: Source,
-    /// The app, on this laptop where no host is said; a free port, given to the command as $PORT,
-    /// where there is a command
+    /// Where the app listens, on this laptop unless HOST is given; with COMMAND a free port by default,
+    /// which the command gets as $PORT
     #[arg(long, value_name = "[HOST:]PORT", value_parser = app_at, required_unless_present = "command")]
     to: Option<Target>,
     /// Do not print each request
@@ -58,12 +58,12 @@ pub(super) struct InterceptArgs {
     /// Print events as JSON, one per line
     #[arg(long, conflicts_with = "command")]
     json: bool,
-    /// A command to run meanwhile, which sees the cluster; the intercept ends with it
+    /// Command to run meanwhile; it sees the cluster, and the intercept ends with it
     #[arg(last = true, value_name = "COMMAND", add = complete::command())]
     pub(super) command: Vec<OsString>,
     #[command(flatten)]
     terms: TermFlags,
-    #[command(flatten, next_help_heading = "Session")]
+    #[command(flatten)]
     settings: SettingFlags<{ on::INTERCEPT }>,
 }
 

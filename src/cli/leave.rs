@@ -13,13 +13,13 @@ use crate::k8s::redirect::sweep::Put;
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev leave orders           your intercepts of this Service
-  kdev leave k7f3qa           one, by the id that `kdev list` shows
-  kdev leave --all            all of yours in the namespace
+  kdev leave orders             your intercepts of this Service
+  kdev leave k7f3qa             one, by the id that `kdev list` shows
+  kdev leave --all              all of yours in the namespace
   kdev leave --all --owner ci   those that were made with `--owner ci`
-  kdev leave k7f3qa --force   somebody else's, who is told that it was you
+  kdev leave k7f3qa --force     somebody else's, who is told that it was you
 
-An intercept ends by Ctrl-C in its own terminal as well.";
+Ctrl-C in its own terminal ends an intercept as well.";
 
 /// End intercepts from another terminal
 #[derive(Debug, Args)]
@@ -28,13 +28,13 @@ pub(super) struct LeaveArgs {
     /// A Service, or an intercept's id
     #[arg(value_name = "ID|SERVICE", required_unless_present = "all", add = complete::intercepts())]
     what: Option<String>,
-    /// All of yours in the namespace, or on the Service
+    /// End all of yours in the namespace, or on the Service
     #[arg(long)]
     all: bool,
-    /// Also those of others, who are told
+    /// End those of others, too; their owners are told
     #[arg(long)]
     force: bool,
-    /// Of this owner, as `kdev list` shows it [default: you]
+    /// End those of this owner, as `kdev list` shows it [default: you]
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
     /// Print one JSON document at the end

@@ -15,20 +15,20 @@ use crate::intercept::record::{Life, recorded};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev list            who intercepts what in the kubeconfig's namespace
-  kdev list -n shop    in another one
-  kdev list -A         in all namespaces that you may see
+  kdev list                      the kubeconfig's namespace
+  kdev list -n shop              another one
+  kdev list -A                   all namespaces that you may see
   kdev list --owner ada@laptop   only hers
-  kdev list -A --json  the same for scripts, an array
+  kdev list -A --json            an array, for scripts
 
 A Service that nobody claims and that leads to the relay all the same is shown too: `kdev restore`
 gives it back. What late callers of ended intercepts needed is cleared away on the way.";
 
-/// Show who intercepts which Service
+/// List intercepted Services and who intercepts them
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ListArgs {
-    /// In all namespaces, or in those that you may see
+    /// Look in all namespaces, or in those that you may see
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// Only those of this owner

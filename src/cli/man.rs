@@ -3,22 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Cli, output};
+use super::{help, output};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev man | man -l -                              the page of kdev itself
-  kdev man run | man -l -                          that of a command
-  kdev man --out ~/.local/share/man/man1           a page for each command: man kdev-run";
+  kdev man | man -l -                      the page of kdev itself
+  kdev man run | man -l -                  that of a command
+  kdev man --out ~/.local/share/man/man1   one for each command: man kdev-run";
 
 /// Print or write man pages
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ManArgs {
-    /// The page of this command: `run`, or `config show` [default: of kdev itself]
+    /// Command to print the page of: `run`, or `config show` [default: kdev itself]
     #[arg(value_name = "COMMAND")]
     command: Vec<String>,
     /// Write a page for each command into this folder
@@ -27,7 +27,7 @@ pub(super) struct ManArgs {
 }
 
 pub(super) fn run(args: &ManArgs) -> anyhow::Result<u8> {
-    let mut root = Cli::command().disable_help_subcommand(true);
+    let mut root = help::for_man().disable_help_subcommand(true);
     root.build();
     match &args.out {
         None => {

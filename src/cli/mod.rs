@@ -8,6 +8,8 @@ mod doctor;
 mod env;
 mod flags;
 mod forward;
+mod groups;
+mod help;
 mod install;
 mod intercept;
 mod leave;
@@ -26,7 +28,7 @@ mod uninstall;
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
 
 use self::flags::SettingFlags;
 use crate::app::descriptors;
@@ -34,22 +36,15 @@ use crate::config::{self, Config, Given, Layered, Origin, Place, on};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev demo                                  no cluster at hand: the main jobs against a simulated one
-  kdev doctor                                what this kubeconfig may do, and what is missing
-  kdev run -- curl http://orders.shop/       a command that sees the cluster
-  kdev run -- docker run --rm my/api         a container that sees the cluster
-  kdev forward pg.shop:5432                  a plain local port that survives pod restarts
-  kdev connect                               a proxy for anything else, until Ctrl-C
-  kdev resolve web.shop:80                   where a name leads, and why
-  kdev install -n dev                        the relay, into one namespace: reaches what a pod reaches
-  kdev intercept orders --to 8080 --mine     your requests of a Service come to this laptop
-  kdev list -A                               who intercepts which Service
+  kdev run -- curl http://orders.shop/    run a command that sees the cluster
+  kdev intercept orders --to 8080 --mine  get your own requests of a Service
+  kdev demo                               try it all without a cluster
 
-Service names are SERVICE (in the kubeconfig's namespace), SERVICE.NAMESPACE or any longer form.
-kdev needs a kubeconfig and nothing else: no root here, and nothing in the cluster unless you
-install the relay.";
+Run `kdev COMMAND --help` for the options and examples of a command.
 
-/// Puts a program on this laptop, or a container, inside a Kubernetes cluster.
+Run `kdev help options` for the options that every command takes.";
+
+/// Run programs on your laptop as if they were inside a Kubernetes cluster
 #[derive(Debug, Parser)]
 #[command(name = "kdev", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
@@ -80,6 +75,7 @@ enum Command {
     Config(settings::ConfigArgs),
     Completions(complete::CompletionsArgs),
     Man(man::ManArgs),
+    Options(help::OptionsArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -88,8 +84,8 @@ enum Command {
 struct Global {
     #[command(flatten)]
     settings: SettingFlags<{ on::ALL }>,
-    /// Say more: -v each connection, -vv what kdev does, -vvv every detail ($RUST_LOG selects finer)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
+    /// Log more: -v each connection, -vv what kdev does, -vvv everything; $RUST_LOG selects finer
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Log")]
     verbose: u8,
 }
 
@@ -115,6 +111,7 @@ impl Cli {
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Man(_)
+            | Command::Options(_)
             | Command::Demo(_) => Vec::new(),
         };
         own.into_iter()
@@ -143,14 +140,17 @@ pub fn main() -> ExitCode {
     if complete::answer() {
         return ExitCode::SUCCESS;
     }
-    let cli = match Cli::command()
+    let cli = match help::command()
         .try_get_matches()
         .and_then(|m| Cli::from_arg_matches(&m))
     {
         Ok(cli) => cli,
         // Help and the version are kdev's own words; an error has those of the command line.
         Err(error) if error.use_stderr() => {
-            output::usage(&error.render().to_string());
+            let words: Vec<String> = std::env::args_os()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect();
+            output::usage(&help::refusal(&error, &words));
             return ExitCode::from(2);
         }
         Err(help) => help.exit(),
@@ -166,9 +166,11 @@ pub fn main() -> ExitCode {
     let place = Place::of_process();
     let config = match &cli.command {
         // These work where settings are broken: one shows what is wrong, the other needs none.
-        Command::Config(_) | Command::Completions(_) | Command::Man(_) | Command::Demo(_) => {
-            Ok(Config::default())
-        }
+        Command::Config(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Options(_)
+        | Command::Demo(_) => Ok(Config::default()),
         _ => config::load(cli.given(), &place).map(|layered| {
             let widened = match &cli.command {
                 Command::Run(_) | Command::Connect(_) => layered.widened(),
@@ -214,8 +216,8 @@ pub fn main() -> ExitCode {
             Command::Resolve(args) => resolve::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
             Command::Doctor(args) => doctor::run(args, &config).await,
-            Command::Install(args) => install::install(args, &config).await,
-            Command::Upgrade(args) => install::upgrade(args, &config).await,
+            Command::Install(args) => install::install(args, &given, &config).await,
+            Command::Upgrade(args) => install::upgrade(args, &given, &config).await,
             Command::Uninstall(args) => uninstall::run(args, &config).await,
             Command::List(args) => list::run(args, &config).await,
             Command::Leave(args) => leave::run(args, &config).await,
@@ -224,6 +226,7 @@ pub fn main() -> ExitCode {
             Command::Config(args) => settings::run(args, given, &place),
             Command::Completions(args) => complete::run(&args),
             Command::Man(args) => man::run(&args),
+            Command::Options(_) => help::options(),
             Command::Demo(args) => demo::run(args).await,
         }
     });
@@ -250,21 +253,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_has_examples() {
-        fn walk(command: &clap::Command, path: &str) {
-            let help = command.get_after_help().map(ToString::to_string);
-            let help = help.unwrap_or_default();
-            assert!(help.starts_with("Examples:\n  kdev "), "{path}: {help}");
-            for inner in command.get_subcommands() {
-                walk(inner, &format!("{path} {}", inner.get_name()));
-            }
-        }
-        walk(&Cli::command(), "kdev");
-    }
-
-    #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        help::command().debug_assert();
     }
 
     #[test]

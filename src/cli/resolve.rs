@@ -10,12 +10,11 @@ use crate::config::{Config, Given, on};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev resolve web.shop                           where its first port leads, to which pods, and why
-  kdev resolve pg-0.pg.shop.svc:5432 --json       the same for scripts
-  kdev resolve 10.96.0.10:53                      whose address that is
-  kdev resolve dns.shop:53/udp                    where datagrams for it go
-  kdev resolve --also-proxy .corp.example db.corp.example:5432
-                                                  what a rule would change
+  kdev resolve web.shop                        its first port: to which pods, and why
+  kdev resolve pg-0.pg.shop.svc:5432 --json    the same for scripts
+  kdev resolve 10.96.0.10:53                   whose address that is
+  kdev resolve dns.shop:53/udp                 where datagrams for it go
+  kdev resolve --also-proxy .corp.example db.corp.example:5432   what a rule would change
 
 A name is read as a pod in the context's namespace would read it. Rules for names match the name as
 an app writes it; rules for addresses match addresses, not the names that lead to them.

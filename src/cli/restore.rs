@@ -12,25 +12,25 @@ use crate::k8s::redirect::sweep::Put;
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev restore              give back what nobody intercepts any more, and clean up
-  kdev restore -A           in all namespaces that you may see
-  kdev restore orders --force   also what somebody still claims; their kdev says who ended it
+  kdev restore                  what nobody intercepts any more
+  kdev restore -A               the same in all namespaces that you may see
+  kdev restore orders --force   also what somebody claims, who is told
 
 A Service that is given back has its own pods again, and all its fields belong to whoever set them.";
 
-/// Give Services back that an intercept left behind
+/// Give back Services that an intercept left behind
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RestoreArgs {
-    /// Only this Service
+    /// Give back only this Service
     service: Option<String>,
-    /// In all namespaces, or in those that you may see
+    /// Look in all namespaces, or in those that you may see
     #[arg(short = 'A', long, conflicts_with = "service")]
     all_namespaces: bool,
-    /// Also what somebody still claims
+    /// Give back what somebody still claims, too
     #[arg(long)]
     force: bool,
-    /// Only what this owner claims, as `kdev list` shows it
+    /// Give back only what this owner claims, as `kdev list` shows it
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
     /// Print one JSON document at the end

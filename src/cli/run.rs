@@ -16,23 +16,23 @@ pub(super) const EXIT_KDEV_FAILED: u8 = 125;
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev run -- curl http://orders.shop/             a command that sees the cluster
-  kdev run -- docker run --rm my/api               a container that sees the cluster
-  kdev run -n shop -- npm start                    bare names mean Services of namespace shop
-  kdev run -- docker run -d my/api                 kdev stays in this terminal until the container ends
-  kdev run --host-loopback -- docker run my/api    the container may reach 127.0.0.1 of this laptop
-  kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   and gets its requests
+  kdev run -- curl http://orders.shop/             run a command that sees the cluster
+  kdev run -- docker run --rm my/api               run a container that sees the cluster
+  kdev run -n shop -- npm start                    let bare names mean Services of namespace shop
+  kdev run -- docker run -d my/api                 stay in this terminal until the container ends
+  kdev run --host-loopback -- docker run my/api    let the container reach 127.0.0.1 of this laptop
+  kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   take a Service's requests too
 
 The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need;
-KDEV_SOCKS_PROXY is the same port for SOCKS. Names that are not the cluster's are dialled from this
-laptop as always. Programs that read no proxy variables (psql, redis-cli) take a port of `kdev
+KDEV_SOCKS_PROXY is the same port for SOCKS. Names that do not belong to the cluster are dialled from
+this laptop as always. Programs that ignore proxy variables (psql, redis-cli) need a port of `kdev
 forward`; kdev says so when nothing came through it.
 
-Beside a running `kdev connect` with the same settings a command uses its session and starts at
-once. Containers always get a session of their own; --own-session gives one to a command too.
+Where a `kdev connect` with the same settings runs, a command uses its session and starts at once;
+--own-session prevents that. Containers always get a session of their own.
 
-SIGTERM goes on to the command. What does not end by it is killed: a container 10 s later, another
-command 30 s later.
+SIGTERM is passed on to the command. What does not end by it is killed: a container 10 s later,
+another command 30 s later.
 
 Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed.";
 
@@ -40,12 +40,10 @@ Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev i
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
-    #[command(flatten)]
-    settings: SettingFlags<{ on::RUN }>,
-    /// Have a Service's requests come to this port meanwhile; repeatable (see `kdev intercept`)
+    /// Send a Service's requests to this port meanwhile; repeatable (see `kdev intercept`)
     #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
     intercept: Vec<Asked>,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// The command and its arguments
@@ -58,6 +56,8 @@ pub(super) struct RunArgs {
     pub(super) command: Vec<OsString>,
     #[command(flatten)]
     terms: TermFlags,
+    #[command(flatten)]
+    settings: SettingFlags<{ on::RUN }>,
 }
 
 impl RunArgs {

@@ -12,10 +12,10 @@ use crate::config::{self, Fallback, Given, Kin, Kind, Layered, Origin, Place, Pr
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev config show                     every setting, its value, and who said it
-  kdev config show --json | jq -r '.settings[] | select(.key == \"context\") | .value'
-  kdev config check                    is what kdev reads here right? exit code 1 if not
-  kdev config schema > kdev.json       for an editor that completes and checks .kdev.toml
+  kdev config show                     every setting, and where its value is from
+  kdev config show --json | jq '.settings[] | select(.value != null)'
+  kdev config check                    check the files; exit code 1 if one is wrong
+  kdev config schema > kdev.json       for an editor that completes .kdev.toml
 
 Flags win over the environment (KDEV_NAMESPACE=shop), that over the project's .kdev.toml, that over
 your own file (config.toml in the folder kdev of $XDG_CONFIG_HOME, or ~/.config), that over defaults.
@@ -40,11 +40,11 @@ enum ConfigCommand {
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
-  kdev config show              every setting, its value, and who said it
+  kdev config show              every setting, and where its value is from
   kdev -n shop config show      the same with a flag
   kdev config show --json       for scripts";
 
-/// Show every setting, its value, and who said it
+/// Show every setting, its value, and where it is from
 #[derive(Debug, Args)]
 #[command(after_help = SHOW_EXAMPLES)]
 struct ShowArgs {
@@ -61,13 +61,13 @@ Examples:
 
 Exit code: 1 when something is wrong, else 0.";
 
-/// Check files of settings
+/// Check settings files
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_EXAMPLES)]
 struct CheckArgs {
-    /// A file [default: the project's and your own]
+    /// File to check [default: the project's and your own]
     file: Option<PathBuf>,
-    /// FILE is a user's own, which may say more than a project's
+    /// Check FILE as your own, which may say more than a project's
     #[arg(long, requires = "file")]
     user: bool,
     /// Print one JSON document
@@ -77,14 +77,14 @@ struct CheckArgs {
 
 const SCHEMA_EXAMPLES: &str = "\
 Examples:
-  kdev config schema > kdev.schema.json     then `#:schema ./kdev.schema.json` atop .kdev.toml
-  kdev config schema --user                 of your own file";
+  kdev config schema > kdev.schema.json   for `#:schema ./kdev.schema.json`
+  kdev config schema --user               of your own file";
 
 /// Print the JSON schema of .kdev.toml
 #[derive(Debug, Args)]
 #[command(after_help = SCHEMA_EXAMPLES)]
 struct SchemaArgs {
-    /// The schema of your own file, which may say more
+    /// Print that of your own file, which may say more
     #[arg(long)]
     user: bool,
 }

@@ -11,10 +11,10 @@ use crate::app::registry::{self, Found, InterceptReport, Report, TunnelReport};
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev status          the kdev sessions of this user on this machine
-  kdev status --json   the same for scripts, an array";
+  kdev status          each session, its tunnels, ports and intercepts
+  kdev status --json   an array, for scripts";
 
-/// Show the sessions of this machine
+/// Show your kdev sessions on this machine
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct StatusArgs {

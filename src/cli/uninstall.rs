@@ -14,21 +14,21 @@ use crate::config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
-  kdev uninstall -n dev          asks, then deletes what kdev install put there
-  kdev uninstall -n dev --yes    does not ask
-  kdev uninstall -n dev --force  also ends intercepts that go on
+  kdev uninstall -n dev            ask, then delete what `kdev install` made
+  kdev uninstall -n dev --yes      do not ask
+  kdev uninstall -n dev --force    end intercepts that go on, too
 
 Services that lead to the relay get their own pods again first. Only what carries kdev's labels is
 deleted; the namespace is then as it was before.";
 
-/// Take the relay out of a namespace
+/// Remove the relay from a namespace
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct UninstallArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// End the intercepts that go on by this relay; their owners are told
+    /// End the intercepts that use this relay; their owners are told
     #[arg(long)]
     force: bool,
     /// How long the pods may take to end, in seconds

@@ -12,7 +12,7 @@ pub(super) const LABEL: Setting = Setting {
     short: None,
     value_name: "KEY=VALUE",
     kind: Kind::List,
-    help: "Label of all objects that kdev makes, Services of intercepts included; repeatable",
+    help: "Label for all objects that kdev makes, Services of intercepts included; repeatable",
     fallback: Fallback::Means("as the relay was installed, else none"),
     project: Project::May,
     on: on::INSTALL | on::INTERCEPT | on::RUN,
@@ -27,7 +27,7 @@ pub(super) const ANNOTATION: Setting = Setting {
     short: None,
     value_name: "KEY=VALUE",
     kind: Kind::List,
-    help: "Annotation of all objects that kdev makes, Services of intercepts included; repeatable",
+    help: "Annotation for all objects that kdev makes, Services of intercepts included; repeatable",
     fallback: Fallback::Means("as the relay was installed, else none"),
     project: Project::May,
     on: on::INSTALL | on::INTERCEPT | on::RUN,
@@ -39,28 +39,28 @@ pub(super) const ANNOTATION: Setting = Setting {
 
 pub(super) const CPU_REQUEST: Setting = Setting {
     key: "cpu-request",
-    help: "CPU that each container of the relay asks for, such as 50m",
+    help: "CPU request of each relay container, such as 50m",
     set: |config, value| size(config, "cpu-request", value),
     ..SIZE
 };
 
 pub(super) const CPU_LIMIT: Setting = Setting {
     key: "cpu-limit",
-    help: "CPU that it may use at most, such as 500m",
+    help: "CPU limit of each relay container, such as 500m",
     set: |config, value| size(config, "cpu-limit", value),
     ..SIZE
 };
 
 pub(super) const MEMORY_REQUEST: Setting = Setting {
     key: "memory-request",
-    help: "Memory that each container of the relay asks for, such as 32Mi",
+    help: "Memory request of each relay container, such as 32Mi",
     set: |config, value| size(config, "memory-request", value),
     ..SIZE
 };
 
 pub(super) const MEMORY_LIMIT: Setting = Setting {
     key: "memory-limit",
-    help: "Memory that it may use at most, such as 256Mi",
+    help: "Memory limit of each relay container, such as 256Mi",
     set: |config, value| size(config, "memory-limit", value),
     ..SIZE
 };

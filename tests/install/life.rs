@@ -26,6 +26,10 @@ async fn installed_again_and_removed() {
         said.contains(&format!("relay {VERSION} in namespace shop, 2 pods ready")),
         "{said}"
     );
+    assert!(
+        said.ends_with("\nNext: kdev run -- COMMAND\n  or kdev intercept SERVICE -- COMMAND\n"),
+        "{said}"
+    );
     assert_eq!(relay_pods(&stage).len(), 2);
     let keys = keys(&stage);
     assert_ne!(keys[0], keys[1]);
@@ -40,6 +44,12 @@ async fn installed_again_and_removed() {
     );
     assert_eq!(stage.all(), installed);
     assert_eq!(self::keys(&stage), keys);
+    // The flags that lead to it lead to it again.
+    let said = stage.install(&["-n", "shop"]).await.ok();
+    assert!(
+        said.contains("Next: kdev run -n shop -- COMMAND\n"),
+        "{said}"
+    );
 
     // Without a terminal nobody can be asked.
     let refused = stage.kdev(&["uninstall"]).await.failed();

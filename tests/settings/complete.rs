@@ -168,11 +168,10 @@ fn every_command_has_a_man_page() {
     let output = home.output(&["man", "--out", folder.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let help = text(&home.output(&["--help"]).stdout);
-    let commands = help.split("Commands:\n").nth(1).unwrap();
-    let commands = commands.lines().take_while(|line| !line.is_empty());
-    let mut names: Vec<&str> = commands
-        .filter_map(|l| l.split_whitespace().next())
-        .collect();
+    // Its groups of commands, which end where the options begin.
+    let groups = help.split("\nOptions:\n").next().unwrap();
+    let commands = groups.lines().filter_map(|line| line.strip_prefix("  "));
+    let mut names: Vec<&str> = commands.filter_map(|l| l.split(' ').next()).collect();
     names.retain(|name| *name != "help");
     assert!(
         names.contains(&"run") && names.contains(&"man"),
@@ -182,6 +181,17 @@ fn every_command_has_a_man_page() {
         let page = std::fs::read_to_string(folder.join(format!("kdev-{name}.1"))).unwrap();
         assert!(page.contains(&format!(".TH kdev-{name} 1")), "{page}");
         assert!(page.contains("Examples:"), "{page}");
+        // What only the long help shows has its text here, too.
+        let rows: Vec<&str> = page.lines().collect();
+        for rows in rows
+            .windows(2)
+            .filter(|rows| rows[0].starts_with("\\fB\\-\\-"))
+        {
+            assert!(
+                !rows[1].is_empty() && !rows[1].starts_with('.'),
+                "{name}: {rows:?}"
+            );
+        }
     }
     for name in ["kdev", "kdev-config-show"] {
         assert!(folder.join(format!("{name}.1")).exists(), "{name}");

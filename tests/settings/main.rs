@@ -3,6 +3,7 @@
 
 mod complete;
 mod env;
+mod help;
 mod layers;
 mod share;
 mod support;

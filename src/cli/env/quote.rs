@@ -5,6 +5,15 @@ pub(super) fn posix(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// For POSIX shells, and as it is where nothing in it is special.
+pub(in crate::cli) fn posix_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => posix(text),
+    }
+}
+
 /// For fish, where a backslash in single quotes escapes itself and the quote.
 pub(super) fn fish(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
@@ -40,6 +49,9 @@ mod tests {
     #[test]
     fn what_is_special_is_not() {
         assert_eq!(posix("a'b $c \\"), r"'a'\''b $c \'");
+        assert_eq!(posix_word("~a"), "'~a'");
+        assert_eq!(posix_word("shop-2.dev/x:y@z"), "shop-2.dev/x:y@z");
+        assert_eq!(posix_word(""), "''");
         assert_eq!(fish("a'b $c \\"), r"'a\'b $c \\'");
         assert_eq!(pwsh("a'b\u{2019}$c"), "'a''b\u{2019}\u{2019}$c'");
         assert_eq!(dotenv("a b $c \"d\""), "'a b $c \"d\"'");

@@ -7,14 +7,19 @@ use clap::Args;
 use crate::app::intercept::{Terms, mine};
 use crate::rule::{AppProtocol, Condition, Conditions, Invalid};
 
+const WHICH: &str = "Which requests";
+const HOW: &str = "How to intercept";
+/// What is of use beside an intercept alone.
+pub(in crate::cli) const HEADINGS: [&str; 2] = [WHICH, HOW];
+
 /// Which requests, and how.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Which requests")]
+#[command(next_help_heading = WHICH)]
 pub(in crate::cli) struct TermFlags {
     /// Requests with this header: 'NAME: VALUE', or 'NAME~=REGEX' for the whole value; repeatable
     #[arg(long, value_name = "HEADER", value_parser = read(Condition::header))]
     header: Vec<Condition>,
-    /// Requests of this path
+    /// Requests with this path
     #[arg(long, value_name = "PATH", value_parser = read(Condition::path))]
     path: Vec<Condition>,
     /// Requests whose path begins with these segments
@@ -23,38 +28,38 @@ pub(in crate::cli) struct TermFlags {
     /// Requests whose whole path matches
     #[arg(long, value_name = "REGEX", value_parser = read(Condition::path_regex))]
     path_regex: Vec<Condition>,
-    /// Requests of this method
+    /// Requests with this method
     #[arg(long, value_name = "METHOD", value_parser = read(Condition::method))]
     method: Vec<Condition>,
     /// Requests with this member of the W3C header `baggage`
     #[arg(long, value_name = "NAME=VALUE", value_parser = read(Condition::baggage))]
     baggage: Vec<Condition>,
-    /// Your requests: header `x-kdev: YOU` or baggage `kdev=YOU` (see --owner)
+    /// Your own requests: header `x-kdev: YOU` or baggage `kdev=YOU` (see --owner)
     #[arg(long)]
     mine: bool,
     /// Send copies: callers get the original pods' answers, the app's are dropped
-    #[arg(long, conflicts_with = "fallback")]
+    #[arg(long, conflicts_with = "fallback", help_heading = HOW)]
     mirror: bool,
-    /// Let the original pods answer while the app does not; while kdev is silent they do anyhow
-    #[arg(long)]
+    /// Let the original pods answer while the app is down; while kdev is silent they always do
+    #[arg(long, help_heading = HOW)]
     fallback: bool,
     /// Never let the original pods answer: 503 while kdev is silent, 502 while the app is down
-    #[arg(long, conflicts_with_all = ["fallback", "mirror"])]
+    #[arg(long, conflicts_with_all = ["fallback", "mirror"], help_heading = HOW)]
     strict: bool,
     /// End after this time (30s, 10m, 2h)
-    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    #[arg(long = "for", value_name = "TIME", value_parser = time, help_heading = HOW)]
     lasts: Option<Duration>,
-    /// What callers speak, where the Service does not say: auto, http, h1, h2c, grpc, tcp
-    #[arg(long, value_name = "PROTOCOL")]
+    /// Protocol of the callers where the Service does not say it: auto, http, h1, h2c, grpc, tcp
+    #[arg(long, value_name = "PROTOCOL", help_heading = HOW)]
     protocol: Option<AppProtocol>,
     /// End intercepts of others that are in the way; their owners are told
-    #[arg(long)]
+    #[arg(long, help_heading = HOW)]
     take_over: bool,
-    /// Do what is merely unwise: session affinity, local traffic policy, GitOps, a mesh
-    #[arg(long)]
+    /// Go on where it is risky: session affinity, network and traffic policies, GitOps, a mesh
+    #[arg(long, help_heading = HOW)]
     force: bool,
-    /// Replace the Service's pods one by one, so that connections from before come along
-    #[arg(long)]
+    /// Replace the Service's pods one by one, so that older connections come along
+    #[arg(long, help_heading = HOW)]
     drain: bool,
 }
 
