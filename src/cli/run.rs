@@ -31,6 +31,9 @@ forward`; kdev says so when nothing came through it.
 Beside a running `kdev connect` with the same settings a command uses its session and starts at
 once. Containers always get a session of their own; --own-session gives one to a command too.
 
+Before a container starts, a short one on its network, of an image that is already here, tries the
+way to kdev. Where a firewall shuts it, kdev says what opens it and starts nothing.
+
 SIGTERM goes on to the command. What does not end by it is killed: a container 10 s later, another
 command 30 s later.
 
