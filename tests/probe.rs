@@ -121,6 +121,8 @@ async fn what_reaches_kdev_is_started_and_nothing_is_said() {
 async fn what_cannot_be_tried_is_started() {
     for (probe, why) in [
         ("shell-less", "no such thing"),
+        ("broken", "no such thing"),
+        ("silent", "somebody connected"),
         ("stuck", "a container of IMG takes too long"),
     ] {
         let ran = run(probe, &["-v"]).await;

@@ -59,6 +59,12 @@ async fn look(tool: Option<&str>, env: &[(&str, &str)]) -> Document {
     if let Some(tool) = tool {
         symlink(which(tool), tools.join(tool)).unwrap();
     }
+    // What is linked statically may crash at a look-up of a name.
+    if tool == Some("python3") {
+        doctor
+            .folder
+            .script("tools/curl", "#!/bin/sh\nkill -SEGV $$\n");
+    }
     doctor.folder.script("docker", ENGINE);
     let folder = doctor.folder.0.clone();
     doctor = doctor

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -60,31 +61,56 @@ const ASKING: &str = "asking";
 const OUT_OF_TIME: i32 = 128 + 15;
 /// What is said of a container that asked and was not heard.
 const NO_ANSWER: &str = "no answer to its connection";
+/// Parts of what programs say, in lower case, when a connection or the look-up of a name fails. What
+/// fails with other words may have failed for a reason of its own.
+const FAILURES: [&str; 11] = [
+    "connect to",
+    "refused",
+    "timed out",
+    "timeout",
+    "unreachable",
+    "no route",
+    "prohibited",
+    "resolve",
+    "resolution",
+    "bad address",
+    "not known",
+];
 /// Asks `http://$1:$2/$3` with whatever the image has (`$4` is the host as a URL has it), and never
-/// through a proxy that somebody's configuration puts into containers. It ends by itself within
-/// two seconds, kdev or no kdev: the shell is the container's first process, and with it all ends.
-/// Where the image has no `sleep`, the kernel's own patience with a connection ends it.
+/// through a proxy that somebody's configuration puts into containers. A program that crashes gives
+/// way to the next: those that are linked statically do it at the first look-up of a name.
+///
+/// It ends by itself within two seconds, kdev or no kdev: the shell is the container's first process,
+/// and with it all ends. Where the image has no `sleep`, the kernel's own patience with a connection
+/// ends it.
 const SCRIPT: &str = r#"
 unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
-has() { command -v "$1" >/dev/null 2>&1; }
+export LC_ALL=C
 ask() {
-  if has curl; then exec curl -q -sS -m 2 "http://$4:$2/$3"
-  elif has wget; then
-    once=; case $(wget --help 2>&1) in *--tries*) once='-t 1 --no-proxy';; esac
-    exec wget -q $once -T 2 -O - "http://$4:$2/$3"
-  elif has nc; then printf 'GET /%s HTTP/1.0\r\n\r\n' "$3" | nc -w 2 "$1" "$2"
-  elif has bash; then
-    exec bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf "GET /%s HTTP/1.0\r\n\r\n" "$3" >&3 && read -r -t 2 -u 3 line' bash "$@"
-  else
-    exec python3 -c 'import sys, urllib.request as u; u.urlopen("http://%s:%s/%s" % (sys.argv[4], sys.argv[2], sys.argv[3]), timeout=2)' "$@"
-  fi
+  program=$1; shift
+  case $program in
+  curl) exec curl -q -sS -m 2 "http://$4:$2/$3" ;;
+  wget)
+    options=-q; case $(wget --help 2>&1) in *--tries*) options='-nv -t 1 --no-proxy' ;; esac
+    exec wget $options -T 2 -O - "http://$4:$2/$3" ;;
+  nc) printf 'GET /%s HTTP/1.0\r\n\r\n' "$3" | nc -w 2 "$1" "$2" ;;
+  bash)
+    exec bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf "GET /%s HTTP/1.0\r\n\r\n" "$3" >&3 && read -r -t 2 -u 3 line' bash "$@" ;;
+  python3)
+    exec python3 -c 'import sys, urllib.request as u; u.urlopen("http://%s:%s/%s" % (sys.argv[4], sys.argv[2], sys.argv[3]), timeout=2)' "$@" ;;
+  esac
 }
-has curl || has wget || has nc || has bash || has python3 || exit 97
-echo asking
-ask "$@" &
-asked=$!
-(sleep 2 && kill "$asked") >/dev/null 2>&1 &
-wait "$asked"
+for program in curl wget nc bash python3; do
+  command -v $program >/dev/null 2>&1 || continue
+  echo asking
+  ask $program "$@" &
+  asked=$!
+  (sleep 2 && kill "$asked") >/dev/null 2>&1 &
+  wait "$asked"
+  code=$?
+  if [ $code -lt 126 ] || [ $code -eq 143 ]; then exit $code; fi
+done
+exit 97
 "#;
 
 /// What a container found.
@@ -172,9 +198,10 @@ impl Plan {
         };
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let mut came = None;
+        let anybody = AtomicBool::new(false);
         let (asks, asking_now) = oneshot::channel();
         let waiting = async {
-            let mut heard = pin!(heard(asking.listener, &token));
+            let mut heard = pin!(heard(asking.listener, &token, &anybody));
             let mut ended = pin!(async {
                 let said = read(out, err, asks).await;
                 child.wait().await.map(|status| Ended { status, said })
@@ -194,7 +221,7 @@ impl Plan {
                     }
                     Some(ended)
                 }
-                () = unheard(asking_now) => None,
+                () = too_late(asking_now) => None,
             }
         };
         let ended = timeout_at(asking.until, waiting).await;
@@ -202,6 +229,15 @@ impl Plan {
             remove(engine, &name).await;
         }
         let unreached = |said: &str| Finding::Unreached(self.unreached(image, asking.port, said));
+        let unheard = |said: &str| {
+            if anybody.load(Ordering::Relaxed) {
+                // It may have been the container, with words that are not understood.
+                return Finding::Untold(format!(
+                    "somebody connected, and a container failed: {said}"
+                ));
+            }
+            unreached(said)
+        };
         if let Some((peer, after)) = came {
             return Some(match self.peers {
                 Peers::ThisMachine(ip) if ip.to_canonical() != peer.ip().to_canonical() => {
@@ -221,7 +257,7 @@ impl Plan {
         let Ended { status, said } = match ended {
             Ok(Some(Ok(ended))) => ended,
             Ok(Some(Err(error))) => return Some(Finding::Untold(error.to_string())),
-            Ok(None) => return Some(unreached(NO_ANSWER)),
+            Ok(None) => return Some(unheard(NO_ANSWER)),
             Err(_) => {
                 let why = format!("a container of {image} takes too long");
                 return Some(Finding::Untold(why));
@@ -234,8 +270,15 @@ impl Plan {
         Some(match status.code() {
             // Something else answered, or what asked did not wait for the answer.
             Some(0) => Finding::Untold(format!("a container of {image} was answered by another")),
-            Some(OUT_OF_TIME) | None => unreached(NO_ANSWER),
-            Some(_) => unreached(&said.last),
+            Some(OUT_OF_TIME) => unheard(NO_ANSWER),
+            // Not every failure is the network's.
+            _ => match said.failure {
+                Some(failure) => unheard(&failure),
+                None => {
+                    tracing::debug!(image, %status, last = said.last, "it fails to ask");
+                    return None;
+                }
+            },
         })
     }
 
@@ -301,6 +344,8 @@ struct Ended {
 struct Said {
     /// Whether it came to ask.
     asked: bool,
+    /// The last line that tells of a connection or a look-up that failed.
+    failure: Option<String>,
     /// The last line of its errors.
     last: String,
 }
@@ -335,16 +380,24 @@ async fn read(
     };
     let (asked, said) = tokio::join!(out, err);
     let said = String::from_utf8_lossy(&said);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    let mut lines = said.lines().rev().map(str::trim);
+    let tells = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        FAILURES.iter().any(|part| line.contains(part))
+    };
     Said {
         asked: asked.is_some(),
-        last: last.unwrap_or("it does not say why").trim().to_owned(),
+        failure: lines.clone().find(tells).map(str::to_owned),
+        last: lines
+            .find(|line| !line.is_empty())
+            .unwrap_or_default()
+            .to_owned(),
     }
 }
 
 /// Completes when a container that asks should have been heard long ago. Never, where it does not
 /// come to ask.
-async fn unheard(asks: oneshot::Receiver<()>) {
+async fn too_late(asks: oneshot::Receiver<()>) {
     match asks.await {
         Ok(()) => tokio::time::sleep(UNHEARD).await,
         Err(_) => std::future::pending().await,
@@ -362,13 +415,15 @@ async fn remove(engine: &Engine, name: &str) {
     }
 }
 
-/// Reads whoever comes until somebody asks for `token`; gives their address.
-async fn heard(listener: &TcpListener, token: &str) -> SocketAddr {
+/// Reads whoever comes until somebody asks for `token`; gives their address. Notes in `anybody` that
+/// there was a connection at all.
+async fn heard(listener: &TcpListener, token: &str, anybody: &AtomicBool) -> SocketAddr {
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if requests.len() < MAX_REQUESTS => match accepted {
                 Ok((stream, peer)) => {
+                    anybody.store(true, Ordering::Relaxed);
                     let token = token.to_owned();
                     let answered = async move { answer(stream, &token).await.map(|ours| (ours, peer)) };
                     requests.spawn(timeout(REQUEST_LIMIT, answered));
