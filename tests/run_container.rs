@@ -6,9 +6,10 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kdev::run::child::Child;
-use kdev::run::container::{ContainerError, ContainerRun, Detected, Peers, Plan, detect};
+use kdev::run::container::{ContainerError, ContainerRun, Detected, Finding, Peers, Plan, detect};
 use kdev::run::environment::{AllProxy, Credentials, Settings};
 use serde_json::json;
 
@@ -204,6 +205,62 @@ async fn rootless_engines_reach_the_machines_own_address() {
         own(&plan);
         assert_eq!(plan.advertised_host, plan.listen.ip.to_string());
     }
+}
+
+/// What a container of `words` finds, and what the engine was told to start for that.
+async fn probe(engine: &Engine, words: &str) -> (Finding, String) {
+    let plan = engine.plan(words).await.unwrap();
+    let listener = plan.listen.bind(0).unwrap();
+    let finding = plan.probe(&listener, "abc", Duration::from_secs(10)).await;
+    let log = engine.read("log");
+    let started = log.lines().find(|line| line.contains("--entrypoint sh"));
+    (finding, started.unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_container_asks_on_the_users_network_and_by_the_users_names() {
+    let engine = Engine::docker(SOCK, &linux())
+        .says("network", &bridge("127.0.0.0/8", "127.0.0.1"))
+        .says("image", "null");
+    let words = "run --network name=dev,ip=127.0.0.9 --add-host a:1.2.3.4 IMG";
+    let (finding, started) = probe(&engine, words).await;
+    assert!(
+        matches!(&finding, Finding::Reached { image, .. } if image == "IMG"),
+        "{finding:?}"
+    );
+    let label =
+        "--label dev.kdev.session=abc --network dev --add-host a:1.2.3.4 --entrypoint sh IMG";
+    assert!(started.contains(label), "{started}");
+    assert!(
+        started.starts_with("run --rm --pull never --name kdev-probe-"),
+        "{started}"
+    );
+}
+
+#[tokio::test]
+async fn podman_that_gives_no_way_here_is_told_what_helps() {
+    let engine = Engine::podman(true, false)
+        .says("image", "null")
+        .says("probe", "refused");
+    let (finding, started) = probe(&engine, "run --network pasta:-T,80 IMG").await;
+    assert!(started.contains(" --network pasta:-T,80 "), "{started}");
+    let Finding::Unreached(unreached) = finding else {
+        panic!("{finding:?}");
+    };
+    let what = "on the network \"pasta:-T,80\" does not reach kdev at host.containers.internal:";
+    assert!(unreached.what.contains(what), "{unreached}");
+    for help in [
+        "podman 5.3",
+        "leave `--network pasta:-T,80` out",
+        "`--network slirp4netns`",
+    ] {
+        assert!(unreached.help.contains(help), "{help}: {unreached}");
+    }
+    // The machine's own network needs no trial.
+    let engine = Engine::podman(true, false).says("image", "null");
+    let (finding, started) = probe(&engine, "run --network host IMG").await;
+    assert!(matches!(finding, Finding::Untold(_)), "{finding:?}");
+    assert_eq!(started, "");
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{debug, info};
 
 use self::attend::{Proxy, attend};
 use self::unused::Unused;
@@ -20,7 +21,7 @@ use super::{Session, share};
 use crate::config::Config;
 use crate::proxy::{self, Access, AllowedPeers, Password};
 use crate::run::child::{Child, Command, SpawnError};
-use crate::run::container::{self, ContainerRun, Detected, Peers, Plan};
+use crate::run::container::{self, ContainerRun, Detected, Finding, Peers, Plan};
 use crate::run::environment::{Credentials, ProxyAddress, Settings, Variables};
 use crate::task::Tasks;
 use crate::upstream::Proxies;
@@ -46,6 +47,9 @@ const CONNECTING: &str = "Connecting to the cluster";
 const INTERCEPTING: &str = "Intercepting";
 /// What giving back what was intercepted is called.
 const GIVING_BACK: &str = "Giving back what was intercepted";
+/// How long a container may take to try the way to kdev, which holds the user's own up. A firewall
+/// that drops packets shows after two seconds, and starting a container takes half a second.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
 /// The variable that says where a command shall listen.
 const PORT: &str = "PORT";
 
@@ -184,12 +188,10 @@ async fn run_container(
         .listen
         .bind(config.proxy_listen.map_or(0, |address| address.port()))?;
     let address = listener.local_addr()?;
-    let session = observer
-        .during(CONNECTING, Session::open_behind(config, Some(address)))
-        .await?;
-    let secret = password();
     // Unique among all sessions that use this engine.
     let id = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+    let session = open_and_probe(config, &plan, &listener, &id, observer).await?;
+    let secret = password();
     serve_container(
         &session,
         listener,
@@ -261,6 +263,41 @@ async fn run_container(
     give_back(intercepts, observer).await?;
     session.leave().await;
     code
+}
+
+/// Opens the session for a container while another one tries the way to `listener`. What does not
+/// reach it is refused before it is started; where nothing is found out, it is let go on.
+async fn open_and_probe(
+    config: &Config,
+    plan: &Plan,
+    listener: &TcpListener,
+    id: &str,
+    observer: &impl Observer,
+) -> anyhow::Result<Session> {
+    let address = listener.local_addr()?;
+    let opening = pin!(observer.during(CONNECTING, Session::open_behind(config, Some(address))));
+    let probing = pin!(async {
+        match plan.probe(listener, id, PROBE_LIMIT).await {
+            Finding::Unreached(unreached) => return Err(unreached),
+            Finding::Untold(why) => info!("not known whether the container reaches kdev: {why}"),
+            found @ Finding::Reached { .. } => debug!(?found, "a container reaches kdev"),
+        }
+        Ok(())
+    });
+    match select(opening, probing).await {
+        Either::Left((session, probing)) => {
+            let session = session?;
+            if let Err(error) = probing.await {
+                session.close(Duration::ZERO).await;
+                return Err(error.into());
+            }
+            Ok(session)
+        }
+        Either::Right((reached, opening)) => {
+            reached?;
+            opening.await
+        }
+    }
 }
 
 /// Begins what is planned, if anything; where that fails the session is closed.

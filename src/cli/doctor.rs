@@ -13,8 +13,8 @@ Examples:
   kdev doctor -n shop        the same for another namespace
   kdev doctor --json | jq -r '.checks[] | select(.status == \"fail\") | .id'
 
-It changes nothing in the cluster. On this machine it starts one container of an image that is
-already here, and removes it.
+It changes nothing in the cluster. On this machine it starts a container on each of a few networks,
+of an image that is already here, and removes it.
 
 Exit code: 1 when something that kdev needs is missing, else 0.";
 

@@ -31,6 +31,9 @@ forward`; kdev says so when nothing came through it.
 Where a `kdev connect` with the same settings runs, a command uses its session and starts at once;
 --own-session prevents that. Containers always get a session of their own.
 
+Before a container starts, a short one on its network, of an image that is already here, tries the
+way to kdev. Where a firewall blocks it, kdev says what opens it and starts nothing.
+
 SIGTERM is passed on to the command. What does not end by it is killed: a container 10 s later,
 another command 30 s later.
 

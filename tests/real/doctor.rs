@@ -65,7 +65,7 @@ fn the_doctor_sees_a_container_reach_the_listener() {
     println!("{engine}; {reach}");
     assert!(with(&found, "ok").contains(&"container.reach"), "{found:#}");
     // Those of other scenarios go as well.
-    let all = ["ps", "--all", "--quiet", "--filter", "name=kdev-doctor-"];
+    let all = ["ps", "--all", "--quiet", "--filter", "name=kdev-probe-"];
     let begun = Instant::now();
     while lab::docker(&all).unwrap() != "" {
         assert!(begun.elapsed() < REMOVED, "it is not removed");

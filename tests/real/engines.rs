@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::lab::{self, TOOLS};
+use crate::done::Done;
+use crate::lab::{self, Firewall, TOOLS};
 use crate::program::{finish, kdev};
 
 /// The engines while they run; away again when dropped.
@@ -31,7 +32,7 @@ impl Engines {
     }
 
     /// A container of `engine` under `kdev run` that asks `web` who answers.
-    fn ask(&self, engine: &str, flags: &[&str]) -> String {
+    fn ask(&self, engine: &str, flags: &[&str]) -> Done {
         let url = "http://web.shop/";
         let curl = [TOOLS, "curl", "-sS", "--max-time", "20", url];
         let mut command: Command = kdev("dev");
@@ -40,7 +41,7 @@ impl Engines {
             .args(["run", "--", engine, "run", "--rm"])
             .args(flags)
             .args(curl);
-        finish(&mut command, b"").ok().trim().to_owned()
+        finish(&mut command, b"")
     }
 }
 
@@ -61,7 +62,19 @@ fn containers_of_debians_docker_and_of_podman_reach_services() {
         (&engines.podman, &["--pull", "never"]),
         (&engines.podman, &["--pull", "never", "--network", "host"]),
     ] {
-        let pod = engines.ask(engine, flags);
-        assert!(pods.contains(&pod), "{engine} {flags:?}: {pod}");
+        let pod = engines.ask(engine, flags).ok();
+        let known = pods.contains(&pod.trim().to_owned());
+        assert!(known, "{engine} {flags:?}: {pod}");
+    }
+    // A firewall is told by the names that these engines' networks have.
+    for (engine, interface) in [
+        (&engines.docker, "lab-docker"),
+        (&engines.podman, "podman0"),
+    ] {
+        let _firewall = Firewall::on(interface, "drop");
+        let done = engines.ask(engine, &["--pull", "never"]);
+        assert_eq!(done.code, 125, "{engine}: {done:?}");
+        let line = format!("sudo ufw allow in on {interface} from ");
+        assert!(done.err.contains(&line), "{engine}: {done:?}");
     }
 }

@@ -262,6 +262,12 @@ impl Network {
         docker(&["network", "create", &name]).unwrap();
         Self(name)
     }
+
+    /// Its bridge.
+    pub(crate) fn interface(&self) -> String {
+        let id = docker(&["network", "inspect", "--format", "{{.Id}}", &self.0]).unwrap();
+        format!("br-{}", &id[..12])
+    }
 }
 
 impl Drop for Network {
@@ -316,6 +322,31 @@ impl Drop for Blocked {
     fn drop(&mut self) {
         if let Err(error) = self.change("-D") {
             eprintln!("packets stay blocked: {error}");
+        }
+    }
+}
+
+/// A firewall of the laptop that lets nothing in from an interface, until this is dropped. In a table of
+/// its own, before the filters of others.
+pub(crate) struct Firewall(String);
+
+impl Firewall {
+    /// `verdict` is what becomes of the connections: `drop` or `reject`.
+    pub(crate) fn on(interface: &str, verdict: &str) -> Self {
+        // A name that `cluster/lab/leftovers` finds.
+        let table = format!("kdev-lab-{}", unique("firewall"));
+        let chain = "type filter hook input priority filter - 10;";
+        let rule = format!("iifname {interface} meta l4proto tcp ct state new {verdict}");
+        let script = format!("nft 'table inet {table} {{ chain input {{ {chain} {rule}; }}; }}'");
+        shell(&script).unwrap();
+        Self(table)
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        if let Err(error) = shell(&format!("nft delete table inet {}", self.0)) {
+            eprintln!("the firewall stays: {error}");
         }
     }
 }

@@ -15,6 +15,7 @@ mod done;
 mod engines;
 mod families;
 mod faults;
+mod firewall;
 mod forms;
 mod garbage;
 mod hostile;

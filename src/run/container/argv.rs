@@ -18,6 +18,7 @@ pub(super) struct RunFlags {
     pub(super) add_hosts: Vec<String>,
     pub(super) cidfile: Option<String>,
     pub(super) pod: Option<String>,
+    pub(super) no_hosts: bool,
 }
 
 /// What stands on the command line before the image.
@@ -132,6 +133,7 @@ fn parse_run(text: &[&str], flags_at: usize) -> Parsed {
             "add-host" => out.add_hosts.push(value),
             "cidfile" => out.cidfile = Some(value),
             "pod" => out.pod = Some(value),
+            "no-hosts" => out.no_hosts = flag.is_set(),
             _ => {}
         }
     }

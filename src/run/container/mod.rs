@@ -4,8 +4,9 @@
 //! 1. [`detect`] reads the command line and says whether it starts a container.
 //! 2. [`ContainerRun::plan`] asks the engine where it runs and how its containers reach this
 //!    machine, and refuses what cannot work.
-//! 3. The caller binds [`Plan::listen`], starts the proxy on it with a password, and
-//!    [`Plan::watch`]es for the containers' addresses, which need no password.
+//! 3. The caller binds [`Plan::listen`], has a container try the way ([`Plan::probe`]), starts the
+//!    proxy on it with a password, and [`Plan::watch`]es for the containers' addresses, which need
+//!    no password.
 //! 4. [`Plan::command`] is the user's command with three flags in front of its own: `--env-file`
 //!    on an inherited descriptor, a label, and `--cidfile`. Whatever the user says wins.
 //! 5. With `-d` the engine's command ends at once; [`Started::follow`] waits for the container.
@@ -19,9 +20,11 @@ mod detached;
 mod engine;
 mod error;
 mod events;
+mod firewall;
 mod listen;
 mod network;
 mod plan;
+mod probe;
 mod reach;
 pub mod trial;
 
@@ -30,8 +33,10 @@ use std::path::Path;
 
 pub use command::Started;
 pub use error::ContainerError;
+pub use firewall::Unreached;
 pub use listen::Listen;
 pub use plan::{Peers, Plan};
+pub use probe::Finding;
 
 use engine::{Engine, Kind};
 

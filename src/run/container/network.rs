@@ -21,6 +21,34 @@ pub(super) struct Place {
     pub(super) peers: Peers,
     /// Names of other containers on its network, which the proxy could not resolve.
     pub(super) neighbours: Vec<String>,
+    pub(super) link: Link,
+}
+
+/// The network of a container, as the engine and a firewall know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    /// What `--network` takes for it; `None` is the engine's default.
+    pub(super) network: Option<String>,
+    /// Its bridge, where that is an interface of this machine.
+    pub(super) interface: Option<String>,
+    /// The addresses of its containers.
+    pub(super) subnet: Option<String>,
+    /// Whether it is this machine's own network.
+    pub(super) shares_host: bool,
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.network {
+            Some(name) => write!(f, "the network {name:?}")?,
+            None => write!(f, "the default network")?,
+        }
+        match (&self.interface, &self.subnet) {
+            (Some(interface), Some(subnet)) => write!(f, " ({interface}, {subnet})"),
+            (Some(one), None) | (None, Some(one)) => write!(f, " ({one})"),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 /// Finds the place for `run`.
@@ -29,18 +57,24 @@ pub(super) async fn place(
     kind: Kind,
     reach: Reach,
 ) -> Result<Place, ContainerError> {
-    let mut modes: Vec<String> = run.flags.networks.iter().map(|n| mode(kind, n)).collect();
+    let networks = run.flags.networks.iter();
+    let mut modes: Vec<(String, String)> =
+        networks.map(|n| (mode(kind, n), flag(kind, n))).collect();
     if let Some(pod) = &run.flags.pod {
-        modes.extend(networks_of_pod(&run.engine, pod).await);
+        let networks = networks_of_pod(&run.engine, pod).await;
+        modes.extend(networks.into_iter().map(|name| (name.clone(), name)));
     }
     if modes.is_empty() {
-        modes.push(String::new());
+        modes.push((String::new(), String::new()));
     }
     // A container on several networks reaches this machine by any of them.
     let mut first_error = None;
-    for mode in modes {
+    for (mode, flag) in modes {
         match of_mode(&run.engine, kind, reach, &mode).await {
-            Ok(place) => return Ok(place),
+            Ok(mut place) => {
+                place.link.network = Some(flag).filter(|flag| !flag.is_empty());
+                return Ok(place);
+            }
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
@@ -65,6 +99,16 @@ fn mode(kind: Kind, written: &str) -> String {
     }
 }
 
+/// What another container's `--network` takes to get the same way out: without the address and
+/// the aliases, which are the user's container's own, and with the options of a network stack.
+fn flag(kind: Kind, written: &str) -> String {
+    let mode = mode(kind, written);
+    match mode.as_str() {
+        "pasta" | "slirp4netns" if kind == Kind::Podman => written.to_owned(),
+        _ => mode,
+    }
+}
+
 async fn of_mode(
     engine: &Engine,
     kind: Kind,
@@ -86,6 +130,7 @@ async fn of_mode(
             advertised: name.to_owned(),
             peers: Peers::Password,
             neighbours: neighbours(engine, &mode).await,
+            link: Link::default(),
         }),
         (
             Reach::Bridges
@@ -98,6 +143,10 @@ async fn of_mode(
             advertised: loopback.to_string(),
             peers: Peers::Password,
             neighbours: Vec::new(),
+            link: Link {
+                shares_host: true,
+                ..Link::default()
+            },
         }),
         (Reach::UserStack { name, .. }, _) => {
             let own = own_address().map_err(|e| ContainerError::NoAddress {
@@ -109,6 +158,7 @@ async fn of_mode(
                 advertised: name.map_or_else(|| own.to_string(), str::to_owned),
                 peers: Peers::ThisMachine(own),
                 neighbours: neighbours(engine, &mode).await,
+                link: Link::default(),
             })
         }
         (Reach::Bridges, name) => bridge(engine, kind, name).await,
@@ -165,6 +215,11 @@ async fn bridge(engine: &Engine, kind: Kind, name: &str) -> Result<Place, Contai
         advertised: ip.to_string(),
         peers: Peers::Containers,
         neighbours: neighbours(engine, name).await,
+        link: Link {
+            interface: interface(&network, kind, name),
+            subnet: subnet(&network, ip),
+            ..Link::default()
+        },
     })
 }
 
@@ -232,6 +287,37 @@ fn gateway(network: &Value, kind: Kind, engine: &Engine) -> Result<IpAddr, Conta
         .first()
         .copied()
         .ok_or_else(|| no_gateway("the engine names none (an internal network?)"))
+}
+
+/// The bridge of a network. Only podman names it; the others have a rule for it.
+fn interface(network: &Value, kind: Kind, name: &str) -> Option<String> {
+    let named = network["network_interface"].as_str();
+    let named = named.or_else(|| network["Options"]["com.docker.network.bridge.name"].as_str());
+    if let Some(named) = named.filter(|name| !name.is_empty()) {
+        return Some(named.to_owned());
+    }
+    match (kind, name) {
+        (Kind::Docker, "" | "bridge") => Some("docker0".to_owned()),
+        (Kind::Nerdctl, "" | "bridge") => Some("nerdctl0".to_owned()),
+        (Kind::Docker | Kind::Nerdctl, _) => {
+            let id = network["Id"].as_str()?;
+            Some(format!("br-{}", id.get(..12)?))
+        }
+        (Kind::Podman, _) => None,
+    }
+}
+
+/// The subnet that has `ip` as its gateway.
+fn subnet(network: &Value, ip: IpAddr) -> Option<String> {
+    let configs = network["IPAM"]["Config"].as_array();
+    let configs = configs.or_else(|| network["subnets"].as_array());
+    configs.into_iter().flatten().find_map(|c| {
+        let text = |upper: &str, lower: &str| c[upper].as_str().or_else(|| c[lower].as_str());
+        let subnet = text("Subnet", "subnet")?;
+        let gateway = text("Gateway", "gateway").and_then(address);
+        let is_its = gateway.or_else(|| first_host(subnet)) == Some(ip);
+        is_its.then(|| subnet.to_owned())
+    })
 }
 
 /// An address that may carry its prefix length.

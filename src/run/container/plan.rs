@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::engine::Kind;
-use super::network::{self, Place};
+use super::network::{self, Link, Place};
 use super::{ContainerError, ContainerRun, Listen, reach};
 use crate::run::environment::{self, Credentials, ProxyAddress, Settings, Variables};
 
@@ -43,6 +43,9 @@ pub struct Plan {
     /// What the user should know.
     pub notes: Vec<String>,
     pub(super) run: ContainerRun,
+    pub(super) link: Link,
+    /// Whether the image is on this machine already.
+    pub(super) image_here: bool,
     /// What the container reaches without the proxy.
     direct: Vec<String>,
     /// The image's `JAVA_TOOL_OPTIONS`.
@@ -60,8 +63,10 @@ impl ContainerRun {
         let (place, image_env) =
             tokio::join!(network::place(self, kind, reach), image_environment(&run));
         let place = place?;
+        let image_here = image_env.is_some();
         let image_java = image_env
             .iter()
+            .flatten()
             .find_map(|line| line.strip_prefix("JAVA_TOOL_OPTIONS="))
             .map(str::to_owned);
         let client_proxies = match kind {
@@ -73,6 +78,8 @@ impl ContainerRun {
             advertised_host: place.advertised.clone(),
             peers: place.peers,
             notes: notes(&place),
+            link: place.link.clone(),
+            image_here,
             direct: direct(&run, place),
             run,
             image_java,
@@ -155,11 +162,11 @@ fn direct(run: &ContainerRun, place: Place) -> Vec<String> {
 
 /// The variables of the image, where it is here already. One that must be pulled first is not
 /// worth waiting for.
-async fn image_environment(run: &ContainerRun) -> Vec<String> {
+async fn image_environment(run: &ContainerRun) -> Option<Vec<String>> {
     let format = "{{json .Config.Env}}";
     let args = ["image", "inspect", "--format", format, &run.image];
     let asked = run.engine.ask_json::<Option<Vec<String>>>(&args);
-    asked.await.ok().flatten().unwrap_or_default()
+    Some(asked.await.ok()?.unwrap_or_default())
 }
 
 /// The `noProxy` entry of Docker's client configuration, where that has `proxies`. The client adds

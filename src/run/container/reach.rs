@@ -25,7 +25,7 @@ pub(super) enum Reach {
 /// Docker Desktop, Colima, OrbStack, Rancher Desktop and Lima all have it.
 const DOCKER_HOST_NAME: &str = "host.docker.internal";
 /// podman's.
-const PODMAN_HOST_NAME: &str = "host.containers.internal";
+pub(super) const PODMAN_HOST_NAME: &str = "host.containers.internal";
 
 /// Asks the engine where it is.
 pub(super) async fn find(run: &ContainerRun) -> Result<(Kind, Reach), ContainerError> {
