@@ -1,6 +1,7 @@
 //! `kdev run`.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -27,6 +28,9 @@ The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, n
 KDEV_SOCKS_PROXY is the same port for SOCKS. Names that are not the cluster's are dialled from this
 laptop as always. Programs that read no proxy variables (psql, redis-cli) take a port of `kdev
 forward`; kdev says so when nothing came through it.
+
+HTTP requests to Services that you intercept with --mine get baggage kdev=YOU on their way, in plain
+HTTP/1; --mine-header off leaves them as they are.
 
 Beside a running `kdev connect` with the same settings a command uses its session and starts at
 once. Containers always get a session of their own; --own-session gives one to a command too.
@@ -109,6 +113,11 @@ impl app::run::Observer for Terminal {
         if !self.quiet {
             output::note(text);
         }
+    }
+
+    fn teller(&self) -> app::Note {
+        let this = Self { quiet: self.quiet };
+        Arc::new(move |text| this.remark(text))
     }
 
     async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
