@@ -22,7 +22,8 @@ use super::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, pages};
 use crate::addr::Target;
 use crate::dial::Dial;
 use crate::http::{
-    Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, Passing, Upstream, reclaim,
+    Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream,
+    reclaim,
 };
 use crate::io::{BoxIo, Io, Prefixed};
 
@@ -119,7 +120,12 @@ async fn speak<S: Io, D: Dial>(session: &Session<D>, app: S, requests: &Requests
         requests.begun.notify_one();
         Ok::<_, Infallible>(requests.answer(request).await)
     });
-    let mut connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    if requests.inside.is_some() {
+        // What the stream would have carried as it is.
+        builder.max_headers(MAX_HEADERS);
+    }
+    let mut connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
         .preserve_header_case(true)
