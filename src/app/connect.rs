@@ -6,9 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::Session;
 use super::registry::{Lends, Listening, Registration};
-use super::share;
+use super::{Note, Session, mine, share};
 use crate::config::Config;
 use crate::dial::{Routes, Rule};
 use crate::dns;
@@ -23,17 +22,18 @@ pub struct Connected {
 }
 
 impl Connected {
-    /// Opens a session and serves a proxy and the cluster's names for this machine's user.
+    /// Opens a session and serves a proxy and the cluster's names for this machine's user; `note`
+    /// hears what that user should know meanwhile.
     ///
     /// # Errors
     /// When the cluster cannot be reached or the address cannot be listened on.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config, note: Note) -> anyhow::Result<Self> {
         let listener = listen(config.proxy_listen).await?;
         let address = listener.local_addr()?;
         let sockets = listen_dns(config.dns_listen).await?;
         let dns = sockets.address();
         let session = Session::open_behind(config, Some(address)).await?;
-        serve_laptop(&session, listener, address);
+        serve_laptop(&session, config, listener, address, note);
         let (zone, source) = (session.catalog.clone(), dns::Source::system());
         dns::serve_inside(sockets, zone, source, session.inside(), &session.tasks);
         let listening = [("proxy", address), ("dns", dns)].map(|(purpose, address)| Listening {
@@ -108,7 +108,13 @@ async fn listen_dns(address: Option<SocketAddr>) -> anyhow::Result<dns::Sockets>
 }
 
 /// Serves the laptop's own programs on `listener`.
-pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: SocketAddr) {
+pub(super) fn serve_laptop(
+    session: &Session,
+    settings: &Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    note: Note,
+) {
     let mut config = proxy::Config::new(Access::SameUser { password: None });
     config.stats = session.stats.clone();
     let (catalog, domain) = (session.catalog.clone(), session.domain().clone());
@@ -120,9 +126,10 @@ pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: So
         let namespaces: BTreeSet<String> = services.map(|s| s.name.namespace).collect();
         pac(address, namespaces, &ips, domain.name(), &routes)
     }));
+    let marker = mine::marker(session, settings, note);
     let served = proxy::serve(
         listener,
-        session.dialer(true),
+        session.dialer(true).with_marker(marker),
         config,
         session.tasks.clone(),
     );
@@ -131,6 +138,8 @@ pub(super) fn serve_laptop(session: &Session, listener: TcpListener, address: So
 
 /// A PAC file that sends names of the cluster, addresses of its Services and what rules name here
 /// and leaves all else alone. Addresses of pods are left out: browsers keep the file longer than those last.
+/// Plain HTTP comes to the proxy as such: where a request goes, and whose it says that it is, is decided
+/// for each, and not for a connection that a browser keeps.
 fn pac(
     address: SocketAddr,
     namespaces: impl IntoIterator<Item = String>,
@@ -156,10 +165,11 @@ fn pac(
          function FindProxyForURL(url, host) {{\n\
          \x20 var suffixes = [{}];\n\
          \x20 var hosts = {{{}}};\n\
-         \x20 if (hosts[host.replace(/[\\[\\]]/g, \"\")] === 1) return \"SOCKS5 {address}; PROXY {address}\";\n\
-         \x20 if (isPlainHostName(host) && host !== \"localhost\" && host.indexOf(\":\") < 0) return \"SOCKS5 {address}; PROXY {address}; DIRECT\";\n\
+         \x20 var kdev = url.substring(0, 5) === \"http:\" ? \"PROXY {address}; SOCKS5 {address}\" : \"SOCKS5 {address}; PROXY {address}\";\n\
+         \x20 if (hosts[host.replace(/[\\[\\]]/g, \"\")] === 1) return kdev;\n\
+         \x20 if (isPlainHostName(host) && host !== \"localhost\" && host.indexOf(\":\") < 0) return kdev + \"; DIRECT\";\n\
          \x20 for (var i = 0; i < suffixes.length; i++)\n\
-         \x20   if (dnsDomainIs(host, suffixes[i])) return \"SOCKS5 {address}; PROXY {address}\";\n\
+         \x20   if (dnsDomainIs(host, suffixes[i])) return kdev;\n\
          \x20 return \"DIRECT\";\n\
          }}\n",
         suffixes.join(", "),
@@ -193,6 +203,8 @@ mod tests {
         assert!(text.contains(hosts), "{text}");
         // Some engines pass an IPv6 literal in brackets.
         assert!(text.contains(r#"host.replace(/[\[\]]/g, "")"#), "{text}");
-        assert!(text.contains("SOCKS5 127.0.0.1:1080"));
+        let own = "127.0.0.1:1080";
+        let way = format!(r#""http:" ? "PROXY {own}; SOCKS5 {own}" : "SOCKS5 {own}; PROXY {own}""#);
+        assert!(text.contains(&way), "{text}");
     }
 }

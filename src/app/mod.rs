@@ -10,6 +10,7 @@
 //! * [`install`]: the relay in a namespace: install, upgrade, uninstall
 //! * [`intercept`]: a Service's requests come to an app of this laptop
 //! * [`intercepts`]: those that others have, and what they left
+//! * [`mine`]: a browser's requests say whose they are
 //! * [`late`]: what late callers of ended intercepts need, until none comes
 //! * [`demo`]: the main jobs against a simulated cluster
 
@@ -25,6 +26,7 @@ pub mod install;
 pub mod intercept;
 pub mod intercepts;
 pub mod late;
+mod mine;
 pub mod registry;
 pub mod resolve;
 pub mod run;
@@ -33,4 +35,5 @@ pub mod session;
 pub mod share;
 pub(crate) mod signals;
 
+pub use mine::Note;
 pub use session::Session;

@@ -17,7 +17,7 @@ use super::connect::{listen, serve_laptop};
 use super::intercept::{Intercepts, Planned, Started};
 use super::registry::{self, Lease, Lends, Listening};
 use super::signals::{self, Ending};
-use super::{Session, share};
+use super::{Note, Session, mine, share};
 use crate::config::Config;
 use crate::proxy::{self, Access, AllowedPeers, Password};
 use crate::run::child::{Child, Command, SpawnError};
@@ -36,6 +36,9 @@ pub trait Observer {
 
     /// A line that helps, and that may be left out.
     fn remark(&self, text: &str);
+
+    /// Says lines that help while the command runs.
+    fn teller(&self) -> Note;
 
     /// Waits for `work`, and shows that `what` goes on when it takes long.
     fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> impl Future<Output = T>;
@@ -99,7 +102,7 @@ async fn run_command(
     let session = observer
         .during(CONNECTING, Session::open_behind(config, Some(address)))
         .await?;
-    serve_laptop(&session, listener, address);
+    serve_laptop(&session, config, listener, address, observer.teller());
     let registration = session.register("run", vec![listening(&address.to_string())], None);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
     let settings = settings(&session, config, proxy);
@@ -198,7 +201,8 @@ async fn run_container(
         &plan,
         &id,
         &secret,
-        config.host_loopback,
+        config,
+        observer.teller(),
     );
     let registration = session.register("run", vec![listening(&address.to_string())], None);
     let credentials = Credentials {
@@ -346,7 +350,8 @@ fn serve_container(
     plan: &Plan,
     id: &str,
     secret: &str,
-    host_loopback: bool,
+    settings: &Config,
+    note: Note,
 ) {
     let password = Password::new(secret);
     let access = match plan.peers {
@@ -363,7 +368,8 @@ fn serve_container(
     };
     let mut config = proxy::Config::new(access);
     config.stats = session.stats.clone();
-    let dialer = session.dialer(host_loopback);
+    let marker = mine::marker(session, settings, note);
+    let dialer = session.dialer(settings.host_loopback).with_marker(marker);
     session.tasks.spawn(proxy::serve(
         listener,
         dialer,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::connections::Connections;
@@ -156,6 +157,11 @@ impl Session {
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.routes
+    }
+
+    /// Where what is told of its connections is heard by the commands that use it.
+    pub(super) fn lines(&self) -> broadcast::Sender<String> {
+        self.connections.lines()
     }
 
     /// What serves the session's own needs, and goes last.

@@ -1,5 +1,7 @@
 //! `kdev connect`.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 
@@ -17,6 +19,10 @@ Examples:
 
 The port speaks SOCKS5 (UDP too), SOCKS4a and HTTP. It serves this user's own programs only. Names that
 do not belong to the cluster are dialled from this laptop as always. Browsers take the PAC file.
+
+HTTP requests to Services that you intercept with `kdev intercept --mine` get baggage kdev=YOU on their
+way, so that a browser needs no extension; nothing else is changed. TLS and HTTP/2 are not looked
+into, and --mine-header off leaves all as it is.
 
 The DNS server answers for the cluster (A, AAAA, SRV, PTR, CNAME, TXT), has the relay ask the
 cluster's DNS about domains of --resolve-in-cluster, and relays the rest to the resolvers of
@@ -52,7 +58,9 @@ impl ConnectArgs {
 }
 
 pub(super) async fn run(args: ConnectArgs, config: &Config) -> anyhow::Result<u8> {
-    let connected = output::progress("Connecting to the cluster", Connected::open(config)).await?;
+    let note = Arc::new(output::note);
+    let opening = Connected::open(config, note);
+    let connected = output::progress("Connecting to the cluster", opening).await?;
     let address = connected.address();
     let about = connected.session().client.about();
     let (socks, http) = (format!("socks5h://{address}"), format!("http://{address}"));

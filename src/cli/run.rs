@@ -1,6 +1,7 @@
 //! `kdev run`.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -27,6 +28,9 @@ The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, n
 KDEV_SOCKS_PROXY is the same port for SOCKS. Names that do not belong to the cluster are dialled from
 this laptop as always. Programs that ignore proxy variables (psql, redis-cli) need a port of `kdev
 forward`; kdev says so when nothing came through it.
+
+Plain HTTP/1 requests to Services that you intercept with --mine get baggage kdev=YOU on their way;
+--mine-header off leaves them as they are.
 
 Where a `kdev connect` with the same settings runs, a command uses its session and starts at once;
 --own-session prevents that. Containers always get a session of their own.
@@ -112,6 +116,11 @@ impl app::run::Observer for Terminal {
         if !self.quiet {
             output::note(text);
         }
+    }
+
+    fn teller(&self) -> app::Note {
+        let this = Self { quiet: self.quiet };
+        Arc::new(move |text| this.remark(text))
     }
 
     async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {

@@ -70,6 +70,8 @@ pub struct Config {
     pub routes: Routes,
     /// Whose intercepts these are; this machine's user where nobody says.
     pub owner: Option<String>,
+    /// Whether requests say that they are this user's, where a Service is intercepted with `--mine`.
+    pub mine_header: MineHeader,
     /// What is asked of the objects that kdev puts into the cluster.
     pub shape: shape::Asked,
     /// How long a credential plugin may take.
@@ -106,7 +108,8 @@ impl Config {
             host_loopback: _,
             proxy_auth_helper,
             own_session: _,
-            owner: _,
+            owner,
+            mine_header,
             shape: _,
             login_timeout: _,
             cluster_domain,
@@ -121,6 +124,8 @@ impl Config {
         let mut hash = DefaultHasher::new();
         let proxies = (ProxyVars::of_process(), proxy_auth_helper);
         format!("{via:?} {carrier:?} {proxies:?} {cluster_domain:?} {routes:?}").hash(&mut hash);
+        let whose = (*mine_header == MineHeader::On).then_some(owner);
+        whose.hash(&mut hash);
         hash.finish()
     }
 
@@ -131,6 +136,17 @@ impl Config {
         self.routes = routes.map_err(|e| e.to_string())?;
         Ok(())
     }
+}
+
+/// Whether requests that go through the proxy say that they are this user's, where a Service is
+/// intercepted with `--mine`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MineHeader {
+    /// They do.
+    #[default]
+    On,
+    /// They are as programs send them.
+    Off,
 }
 
 /// The form of the log on standard error.

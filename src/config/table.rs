@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Fallback, Kind, LogFormat, Project, Setting, Value, Via, objects};
+use super::{Fallback, Kind, LogFormat, MineHeader, Project, Setting, Value, Via, objects};
 use crate::addr;
 use crate::k8s::relay::Carrier;
 use crate::rule::LONGEST_OWNER;
@@ -328,7 +328,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Name that your intercepts show; --mine means the part before its @",
         fallback: Fallback::Means("USER@HOST"),
         project: Project::MayNot("it says who you are"),
-        on: on::RUN | on::INTERCEPT,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV,
         set: |config, value| {
             let text = value.text().trim();
             if text.is_empty() || text.len() > LONGEST_OWNER || text.contains(char::is_control) {
@@ -337,6 +337,29 @@ pub static SETTINGS: &[Setting] = &[
                 ));
             }
             config.owner = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "mine-header",
+        short: None,
+        value_name: "WHEN",
+        kind: Kind::Choice(&[
+            (
+                "on",
+                "they get baggage kdev=YOU, so that a browser needs no extension",
+            ),
+            ("off", "they are left as programs send them"),
+        ]),
+        help: "What the proxy does with HTTP requests to Services that you intercept with --mine",
+        fallback: Fallback::Is("on"),
+        project: Project::May,
+        on: on::RUN | on::INTERCEPT | on::CONNECT | on::ENV,
+        set: |config, value| {
+            config.mine_header = match value.text() {
+                "off" => MineHeader::Off,
+                _ => MineHeader::On,
+            };
             Ok(())
         },
     },

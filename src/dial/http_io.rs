@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Mark;
+
 /// A stream for plain HTTP requests.
 #[derive(Debug)]
 pub struct HttpIo<I> {
@@ -10,12 +12,18 @@ pub struct HttpIo<I> {
     pub io: I,
     /// Set where it leads to an HTTP proxy instead of the destination.
     pub via: Option<HttpProxy>,
+    /// What requests on it are marked with.
+    pub mark: Option<Mark>,
 }
 
 impl<I> HttpIo<I> {
     /// A stream to the destination itself.
     pub fn direct(io: I) -> Self {
-        Self { io, via: None }
+        Self {
+            io,
+            via: None,
+            mark: None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod error;
 mod flow;
 mod http_io;
 mod laptop;
+mod mark;
 mod notes;
 mod observe;
 mod relay;
@@ -24,6 +25,7 @@ pub use self::flow::{
 };
 pub use self::http_io::{HttpIo, HttpProxy, LoginRefused};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
+pub use self::mark::{Mark, Marker, Standing};
 pub use self::notes::Notes;
 pub use self::observe::{Ended, Observe, Path};
 pub use self::relay::{Answer, DialRelay, NAMESERVERS, NoRelay};
@@ -53,6 +55,12 @@ pub trait Dial: Clone + Send + Sync + 'static {
         target: &Target,
     ) -> impl Future<Output = Result<HttpIo<Self::Io>, DialError>> + Send {
         async { Ok(HttpIo::direct(self.dial(target).await?)) }
+    }
+
+    /// What HTTP requests to `target` are to be marked with now; never waits. A stream that was opened
+    /// before this came or went leads elsewhere.
+    fn mark(&self, _: &Target) -> Option<Mark> {
+        None
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod asked;
 mod decision;
+mod marked;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -11,10 +12,11 @@ use std::sync::atomic::AtomicUsize;
 
 pub use self::decision::{Alias, Decision, MAX_ALIASES, Way};
 use self::decision::{follow, no_relay, no_stream, unknown_there, was_answered};
+use self::marked::MarkedBy;
 use super::observe::Observer;
 use super::{
-    Answered, Dial, DialError, DialPods, DialRelay, Endpoints, Inside, NoRelay, Notes, Observe,
-    Resolution, Resolve, Routes, Rule, Side, Via, Wanted,
+    Answered, Dial, DialError, DialPods, DialRelay, Endpoints, Inside, Marker, NoRelay, Notes,
+    Observe, Resolution, Resolve, Routes, Rule, Side, Via, Wanted,
 };
 use crate::addr::{Host, Names, Protocol, Target};
 
@@ -34,6 +36,7 @@ pub struct Router<R, P, L, T = NoRelay> {
     routes: Routes,
     answered: Answered,
     observer: Observer,
+    marker: MarkedBy,
     /// Which of several equal destinations is next.
     turn: Arc<AtomicUsize>,
 }
@@ -50,6 +53,7 @@ impl<R: Resolve, P: DialPods, L: Dial> Router<R, P, L> {
             routes: Routes::default(),
             answered: Answered::default(),
             observer: Observer::default(),
+            marker: MarkedBy::default(),
             turn: Arc::default(),
         }
     }
@@ -75,6 +79,13 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
         Self { observer, ..self }
     }
 
+    /// The same, with who has requests say whose they are.
+    #[must_use]
+    pub fn with_marker(self, marker: Option<Arc<dyn Marker>>) -> Self {
+        let marker = MarkedBy(marker);
+        Self { marker, ..self }
+    }
+
     /// The same, with a relay where there may be one, and which way the user wants.
     #[must_use]
     pub fn with_relay<N: DialRelay>(self, relay: Option<N>, via: Via) -> Router<R, P, L, N> {
@@ -87,6 +98,7 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Router<R, P, L, T> {
             routes: self.routes,
             answered: self.answered,
             observer: self.observer,
+            marker: self.marker,
             turn: self.turn,
         }
     }

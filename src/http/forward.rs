@@ -21,7 +21,7 @@ use super::request::RequestBody;
 use super::shared::Shared;
 use super::sips::Sips;
 use super::turnover::Turnover;
-use super::{Body, Failure, MAX_ANSWER_HEAD, MAX_HEADERS, Upstream, via};
+use super::{Body, Failure, MAX_ANSWER_HEAD, MAX_HEADERS, Upstream, mark, via};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, HttpIo};
 use crate::io::BoxIo;
@@ -143,13 +143,16 @@ impl<D: Dial> Forwarder<D> {
         let mut pooled = if upgrade {
             None
         } else {
-            self.pool.take(target, may_be_sent_twice(&request))
+            let mark = self.dial.mark(target);
+            self.pool
+                .take(target, mark.as_ref(), may_be_sent_twice(&request))
         };
         loop {
             let reused = pooled.is_some();
             let replay = Replay::of(&request);
             let sent = match pooled.take() {
                 Some(mut sender) => {
+                    mark::put(&mut request, sender.mark.as_ref());
                     via::form(&mut request, sender.via.as_ref()).map_err(Unanswered::for_good)?;
                     let sent = sender.send.try_send_request(request).await;
                     sent.map(|response| (response, sender))
@@ -189,7 +192,7 @@ impl<D: Dial> Forwarder<D> {
         >,
         Unanswered,
     > {
-        let HttpIo { io, via } = match self.dial.dial_http(target).await {
+        let HttpIo { io, via, mark } = match self.dial.dial_http(target).await {
             Ok(dialled) => dialled,
             Err(error) => {
                 return Err(Unanswered {
@@ -198,6 +201,7 @@ impl<D: Dial> Forwarder<D> {
                 });
             }
         };
+        mark::put(&mut request, mark.as_ref());
         via::form(&mut request, via.as_ref()).map_err(Unanswered::for_good)?;
         let (mut sender, connection) = match handshake(Box::new(io)).await {
             Ok(both) => both,
@@ -226,6 +230,7 @@ impl<D: Dial> Forwarder<D> {
         let sender = Sender {
             send: sender,
             via,
+            mark,
             served: 0,
             born: Instant::now(),
         };

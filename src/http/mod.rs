@@ -14,12 +14,14 @@ mod copy;
 mod failure;
 mod forward;
 mod headers;
+mod mark;
 mod pass;
 mod pool;
 mod replay;
 mod request;
 mod shared;
 mod sips;
+mod spoken;
 #[cfg(test)]
 mod tests;
 mod turnover;
@@ -34,6 +36,7 @@ pub use failure::{ERROR_HEADER, Failure};
 pub use forward::{Forwarded, Forwarder};
 pub use pass::{Failed, Passing};
 pub use request::{BodyWatch, KEPT, RequestBody};
+pub use spoken::{Spoken, looks_like, spoken};
 pub use turnover::Turnover;
 pub use upgrade::{Upstream, reclaim};
 

@@ -22,7 +22,7 @@ use super::replay::{Replay, Unanswered};
 use super::request::{BodyWatch, RequestBody};
 use super::{Body, Failure};
 use crate::addr::Target;
-use crate::dial::Dial;
+use crate::dial::{Dial, HttpIo};
 use crate::io::BoxIo;
 use crate::task::Executor;
 
@@ -354,7 +354,8 @@ impl<D: Dial> Forwarder<D> {
 
     /// Takes a stream to `target` that is open already, for requests of HTTP/2 (`second`) or
     /// HTTP/1 that come.
-    pub async fn adopt(&self, target: &Target, io: BoxIo, second: bool) {
+    pub async fn adopt(&self, target: &Target, dialled: HttpIo<BoxIo>, second: bool) {
+        let HttpIo { io, via, mark } = dialled;
         if second {
             // One that breaks is as if it had never been there.
             let _ = self.adopt_second(target, io, 0).await;
@@ -370,7 +371,8 @@ impl<D: Dial> Forwarder<D> {
         });
         let sender = Sender {
             send,
-            via: None,
+            via,
+            mark,
             served: 0,
             born: tokio::time::Instant::now(),
         };

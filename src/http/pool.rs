@@ -22,7 +22,7 @@ use super::request::RequestBody;
 use super::turnover::{Rate, Turnover};
 use super::{IDLE_TIMEOUT, MAX_IDLE, MAX_IDLE_PER_AUTHORITY};
 use crate::addr::Target;
-use crate::dial::HttpProxy;
+use crate::dial::{HttpProxy, Mark};
 use crate::task::Tasks;
 
 /// How long a connection may have been idle for what must not be sent twice, where those of the
@@ -43,6 +43,8 @@ pub(super) struct Sender {
     pub(super) send: SendRequest<RequestBody>,
     /// Set where it leads to an HTTP proxy.
     pub(super) via: Option<HttpProxy>,
+    /// What requests on it are marked with.
+    pub(super) mark: Option<Mark>,
     /// Requests that it carried.
     pub(super) served: u32,
     /// When it was opened.
@@ -87,9 +89,10 @@ impl Pool {
         }
     }
 
-    /// The connection to `target` that was used last, if it is good for the request; `twice` is
-    /// whether that may be sent twice.
-    pub(super) fn take(&self, target: &Target, twice: bool) -> Option<Sender> {
+    /// The connection to `target` that was used last, if it is good for the request, which would have
+    /// this `mark` now; `twice` is whether that may be sent twice. What was opened when requests had
+    /// another mark, or none, leads to where they went then, and is closed.
+    pub(super) fn take(&self, target: &Target, mark: Option<&Mark>, twice: bool) -> Option<Sender> {
         let now = Instant::now();
         let mut idle = self.lock();
         if self.turnover.is_some() {
@@ -110,7 +113,8 @@ impl Pool {
             lasts |= proof && !closed;
             ends |= closed && !proof;
             let old = now.duration_since(entry.sender.born);
-            !closed && self.turnover.is_none_or(|turnover| old < turnover.age)
+            let leads_there = entry.sender.mark.as_ref() == mark;
+            !closed && leads_there && self.turnover.is_none_or(|turnover| old < turnover.age)
         });
         if ends {
             lasting.remove(target);

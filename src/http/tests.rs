@@ -29,6 +29,7 @@ async fn connection(tasks: &Tasks) -> (Sender, DuplexStream) {
     let sender = Sender {
         send: sender,
         via,
+        mark: None,
         served: 0,
         born: Instant::now(),
     };
@@ -54,8 +55,8 @@ async fn the_pool_is_bounded_for_each_authority_and_in_total() {
     }
     // The longest unused went first.
     assert_eq!(pool.len(), MAX_IDLE);
-    assert!(pool.take(&target("web.shop"), true).is_none());
-    assert!(pool.take(&target("web0"), true).is_some());
+    assert!(pool.take(&target("web.shop"), None, true).is_none());
+    assert!(pool.take(&target("web0"), None, true).is_some());
     assert_eq!(pool.len(), MAX_IDLE - 1);
     tasks.drain();
 }
@@ -68,7 +69,7 @@ async fn a_connection_grows_old() {
     let (sender, _origin) = connection(&tasks).await;
     Lease::new(sender, &pool, &web).give_back();
     tokio::time::sleep(IDLE_TIMEOUT / 2).await;
-    let sender = pool.take(&web, true).unwrap();
+    let sender = pool.take(&web, None, true).unwrap();
     Lease::new(sender, &pool, &web).give_back();
     // Nobody asks, and it goes all the same.
     tokio::time::sleep(IDLE_TIMEOUT * 2).await;
@@ -88,7 +89,7 @@ async fn a_connection_that_the_origin_closed_is_not_handed_out() {
     Lease::new(sender, &pool, &web).give_back();
     drop(origin);
     tokio::task::yield_now().await;
-    assert!(pool.take(&web, true).is_none());
+    assert!(pool.take(&web, None, true).is_none());
     assert_eq!(pool.len(), 0);
 }
 
@@ -99,7 +100,7 @@ async fn what_may_not_be_sent_twice_gets_no_idle_connection() {
     let web = target("web.shop");
     let (sender, mut origin) = connection(&tasks).await;
     Lease::new(sender, &pool, &web).give_back();
-    assert!(pool.take(&web, false).is_none());
+    assert!(pool.take(&web, None, false).is_none());
     // It makes room for the fresh one.
     assert_eq!(pool.len(), 0);
     let end = tokio::io::AsyncReadExt::read_u8(&mut origin).await;
@@ -118,24 +119,24 @@ async fn where_idle_connections_last_one_that_was_just_used_carries_anything() {
     give(witness);
     tick(2001).await;
     give(used);
-    let used = pool.take(&web, false).unwrap();
+    let used = pool.take(&web, None, false).unwrap();
     give(used);
     // Not after a pause, proof or not; the other one stays for the next proof.
     tick(20).await;
     for _ in 0..2 {
-        assert!(pool.take(&web, false).is_none());
+        assert!(pool.take(&web, None, false).is_none());
         assert_eq!(pool.len(), 1);
     }
     let (next, _next) = connection(&tasks).await;
     give(next);
-    let next = pool.take(&web, false).unwrap();
+    let next = pool.take(&web, None, false).unwrap();
     // Nor where one is found closed that was not idle for long.
     let (ended, origin) = connection(&tasks).await;
     give(ended);
     drop(origin);
     tick(1).await;
     give(next);
-    assert!(pool.take(&web, false).is_none());
+    assert!(pool.take(&web, None, false).is_none());
 }
 
 #[tokio::test]

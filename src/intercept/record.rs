@@ -9,6 +9,8 @@ use crate::rule;
 
 /// Where the number of the Service's port stands, beside what the relay gets of the claim.
 const PORT: &str = "port";
+/// Where the claim's conditions stand.
+const CONDITIONS: &str = "when";
 
 /// What is put on record of `claim` on the Service's port `port`.
 ///
@@ -45,6 +47,14 @@ pub fn recorded(claim: &Claim) -> Result<(u16, rule::Claim), String> {
     claim
         .map(|claim| (port, claim))
         .map_err(|error| error.to_string())
+}
+
+/// The Service's port and the value of `--mine` that are on record, where that is one of the claim's
+/// conditions. Cheap: patterns are not compiled.
+#[must_use]
+pub fn mine(claim: &Claim) -> Option<(u16, &str)> {
+    let port = u16::try_from(claim.rule.get(PORT)?.as_u64()?).ok()?;
+    Some((port, rule::mine_of(claim.rule.get(CONDITIONS)?)?))
 }
 
 /// How the kdev of a claim is doing.
@@ -216,6 +226,14 @@ mod tests {
         let text = serde_json::to_string(&record(8080, &one)).unwrap();
         let read: Claim = serde_json::from_str(&text).unwrap();
         assert_eq!(recorded(&read), Ok((8080, one)));
+    }
+
+    #[test]
+    fn whose_requests_it_is_about_is_seen_at_a_glance() {
+        let mut hers = claim("a", "ada", 7, &[]);
+        assert_eq!(mine(&record(8080, &hers)), None);
+        hers.conditions = Conditions::new(vec![Condition::mine("ada").unwrap()]).unwrap();
+        assert_eq!(mine(&record(8080, &hers)), Some((8080, "ada")));
     }
 
     #[test]

@@ -13,9 +13,9 @@ use tracing::{Span, debug, field};
 use super::access::Trust;
 use super::stats::{Counted, CountedDial};
 use super::udp::Ends;
-use super::{Config, HANDSHAKE_TIMEOUT, http, socks4, socks5};
+use super::{Config, HANDSHAKE_TIMEOUT, http, inside, socks4, socks5};
 use crate::addr::Target;
-use crate::dial::{Dial, DialError, DialUdp};
+use crate::dial::{Dial, DialError, DialUdp, Mark};
 use crate::http::Forwarder;
 use crate::io::{Io, Prefixed, splice};
 use crate::task::Tasks;
@@ -46,6 +46,13 @@ pub(super) type Handshake<T> = BufReader<Counted<T>>;
 
 /// An app's stream after that.
 pub(super) type App<T> = Prefixed<Counted<T>>;
+
+/// What was dialled for an app.
+pub(super) struct Dialled<I> {
+    io: I,
+    /// Where it leads, if requests there are to be marked.
+    marked: Option<Box<(Target, Mark)>>,
+}
 
 impl<D: Dial> Session<D> {
     pub(super) fn new(dial: D, config: Config, tasks: Tasks) -> Self {
@@ -128,7 +135,7 @@ impl<D: Dial> Session<D> {
         &self,
         stream: &mut Handshake<T>,
         target: &Target,
-    ) -> Option<Result<D::Io, DialError>> {
+    ) -> Option<Result<Dialled<D::Io>, DialError>> {
         tokio::select! {
             biased;
             result = self.dial(target) => Some(result),
@@ -140,7 +147,16 @@ impl<D: Dial> Session<D> {
     }
 
     /// Joins an app with what was dialled for it, until both have ended.
-    pub(super) async fn join<A: Io, B: Io>(&self, app: A, upstream: B) {
+    pub(super) async fn join<A: Io>(&self, app: A, Dialled { io, marked }: Dialled<D::Io>) {
+        match marked {
+            None => self.splice(app, io).await,
+            // Boxed, because few streams are so and it would make each larger.
+            Some(marked) => Box::pin(inside::serve(self, app, io, *marked)).await,
+        }
+    }
+
+    /// Joins two streams until both have ended.
+    pub(super) async fn splice<A: Io, B: Io>(&self, app: A, upstream: B) {
         let (moved, result) = splice(app, upstream).await;
         match result {
             Ok(()) => debug!(sent = moved.forth, received = moved.back, "ended"),
@@ -154,14 +170,19 @@ impl<D: Dial> Session<D> {
     }
 
     /// Dials for the connection whose span this is.
-    pub(super) async fn dial(&self, target: &Target) -> Result<D::Io, DialError> {
+    pub(super) async fn dial(&self, target: &Target) -> Result<Dialled<D::Io>, DialError> {
         Span::current().record("target", field::display(target));
+        let mark = self.dial.mark(target);
         // Boxed, as what a dial needs is large and a connection that stands keeps none of it.
         let result = Box::pin(self.dial.dial(target)).await;
         if let Err(error) = &result {
             debug!(%error, "dial failed");
         }
-        result
+        let io = result?;
+        // What came or went meanwhile may not be so where this stream leads.
+        let mark = mark.filter(|mark| self.dial.mark(target).as_ref() == Some(mark));
+        let marked = mark.map(|mark| Box::new((target.clone(), mark)));
+        Ok(Dialled { io, marked })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderMap, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -17,12 +17,15 @@ use tokio::sync::Notify;
 use tracing::{Span, debug, field};
 
 use super::access::{Access, Trust};
-use super::conn::{App, Session, linger};
+use super::conn::{App, Dialled, Session, linger};
 use super::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, pages};
 use crate::addr::Target;
 use crate::dial::Dial;
-use crate::http::{Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, Upstream, reclaim};
-use crate::io::Io;
+use crate::http::{
+    Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream,
+    reclaim,
+};
+use crate::io::{BoxIo, Io, Prefixed};
 
 /// What becomes of the connection after an answer that ends HTTP on it.
 struct Switch<I> {
@@ -32,7 +35,7 @@ struct Switch<I> {
 
 enum To<I> {
     /// CONNECT.
-    Dialled(I),
+    Dialled(Dialled<I>),
     /// An upgrade that the origin agreed to.
     Upgraded(Upstream),
 }
@@ -41,39 +44,66 @@ enum To<I> {
 struct Requests<'a, D: Dial> {
     session: &'a Session<D>,
     trust: Trust,
+    /// Where all of them go, inside a stream.
+    inside: Option<Target>,
     begun: Notify,
     switch: Mutex<Option<Switch<D::Io>>>,
 }
 
 /// Serves HTTP on an app's connection, and the stream that it may turn into.
 pub(super) async fn serve<T: Io, D: Dial>(session: &Session<D>, app: App<T>, trust: Trust) {
+    match switched(session, app, trust, None).await {
+        Some((app, To::Dialled(dialled))) => session.join(app, dialled).await,
+        Some((app, To::Upgraded(upstream))) => upgraded(session, app, upstream).await,
+        None => {}
+    }
+}
+
+/// Serves HTTP inside an app's stream to `target`, and what it may turn into.
+pub(super) async fn serve_inside<D: Dial>(session: &Session<D>, app: BoxIo, target: Target) {
+    // No other switch is made there.
+    if let Some((app, To::Upgraded(upstream))) =
+        switched(session, app, Trust::Full, Some(target)).await
+    {
+        upgraded(session, app, upstream).await;
+    }
+}
+
+async fn upgraded<S: Io, D: Dial>(session: &Session<D>, app: S, upstream: Upstream) {
+    match upstream.stream().await {
+        Some(upstream) => session.splice(app, upstream).await,
+        None => debug!("the origin left before its upgraded stream began"),
+    }
+}
+
+/// Serves HTTP until that ends, and gives what the connection turns into, if anything.
+async fn switched<S: Io, D: Dial>(
+    session: &Session<D>,
+    app: S,
+    trust: Trust,
+    inside: Option<Target>,
+) -> Option<(Prefixed<S>, To<D::Io>)> {
     let requests = Requests {
         session,
         trust,
+        inside,
         begun: Notify::new(),
         switch: Mutex::new(None),
     };
     if !speak(session, app, &requests).await {
-        return;
+        return None;
     }
     let switch = requests
         .switch
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
-    let Some(Switch { app, to }) = switch else {
-        return;
+    let Switch { app, to } = switch?;
+    let Some(app) = app.await.ok().and_then(reclaim::<S>) else {
+        debug!("the app left before its stream began");
+        return None;
     };
-    let Some(app) = app.await.ok().and_then(reclaim::<App<T>>) else {
-        return debug!("the app left before its stream began");
-    };
-    match to {
-        To::Dialled(upstream) => session.join(app, upstream).await,
-        To::Upgraded(upstream) => match upstream.stream().await {
-            Some(upstream) => session.join(app, upstream).await,
-            None => debug!("the origin left before its upgraded stream began"),
-        },
-    }
+    Some((app, to))
 }
 
 /// What a connection that speaks HTTP waits for.
@@ -85,16 +115,17 @@ enum Event {
 }
 
 /// Speaks HTTP until that ends. Returns whether it ended well.
-async fn speak<T: Io, D: Dial>(
-    session: &Session<D>,
-    app: App<T>,
-    requests: &Requests<'_, D>,
-) -> bool {
+async fn speak<S: Io, D: Dial>(session: &Session<D>, app: S, requests: &Requests<'_, D>) -> bool {
     let service = service_fn(|request| async {
         requests.begun.notify_one();
         Ok::<_, Infallible>(requests.answer(request).await)
     });
-    let mut connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    if requests.inside.is_some() {
+        // What the stream would have carried as it is.
+        builder.max_headers(MAX_HEADERS);
+    }
+    let mut connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
         .preserve_header_case(true)
@@ -151,6 +182,9 @@ async fn speak<T: Io, D: Dial>(
 
 impl<D: Dial> Requests<'_, D> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if let Some(target) = &self.inside {
+            return self.pass(target, request).await;
+        }
         let through = request.method() == Method::CONNECT || request.uri().scheme().is_some();
         if !through {
             return pages::answer(&self.session.config, &request, self.trust);
@@ -198,6 +232,30 @@ impl<D: Dial> Requests<'_, D> {
             self.switch_to(app, To::Upgraded(upstream));
         }
         Ok(response)
+    }
+
+    /// Sends on a request that came inside a stream to `target`.
+    async fn pass(&self, target: &Target, mut request: Request<Incoming>) -> Response<Body> {
+        let app = hyper::upgrade::on(&mut request);
+        let passing = match Passing::new(request) {
+            Ok(passing) => passing,
+            Err(failure) => {
+                let mut response = failure.response();
+                // Where it ends is what nobody can be sure of.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+                return response;
+            }
+        };
+        match self.session.forwarder.pass(target, passing).await {
+            Ok(Forwarded { response, upstream }) => {
+                if let Some(upstream) = upstream {
+                    self.switch_to(app, To::Upgraded(upstream));
+                }
+                response
+            }
+            Err(failed) => failed.failure.response(),
+        }
     }
 
     fn switch_to(&self, app: OnUpgrade, to: To<D::Io>) {

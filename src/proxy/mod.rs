@@ -12,6 +12,7 @@ mod conn;
 mod datagrams;
 mod flows;
 mod http;
+mod inside;
 mod pages;
 mod reply;
 mod socks4;

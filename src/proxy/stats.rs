@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::addr::Target;
-use crate::dial::{Dial, DialError, DialUdp, Flow, HttpIo};
+use crate::dial::{Dial, DialError, DialUdp, Flow, HttpIo, Mark};
 use crate::io::{Io, pass_writes};
 
 /// Counters of one proxy, each exact on its own; together they are no snapshot of one moment.
@@ -184,6 +184,10 @@ impl<D: Dial> Dial for CountedDial<D> {
         let result = self.inner.dial_http(target).await;
         self.count(&result);
         result
+    }
+
+    fn mark(&self, target: &Target) -> Option<Mark> {
+        self.inner.mark(target)
     }
 }
 

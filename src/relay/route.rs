@@ -22,7 +22,9 @@ use super::ports::Entry;
 use super::seat::Served as Charged;
 use super::served::Served;
 use super::web::{Switched, Web};
+use crate::dial::HttpIo;
 use crate::http::{Body, Failed, Failure, Forwarded, Passing, Upstream};
+use crate::io::BoxIo;
 use crate::rule::{Claim, Head};
 
 /// What a caller is told whose request must not go to the original pods: a strict claim's, or one
@@ -94,14 +96,15 @@ impl Web {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some((global, io)) = spare.filter(|_| !passing.is_upgrade()) {
+            let io = HttpIo::direct(Box::new(io) as BoxIo);
             match (entry.as_ref().filter(|_| fallback.is_none()), global) {
                 (None, None) => {
                     let pods = &self.inbound.pods;
-                    pods.adopt(&self.target, Box::new(io), self.second).await;
+                    pods.adopt(&self.target, io, self.second).await;
                 }
                 (Some(entry), Some(global)) if Arc::ptr_eq(entry, &global) => {
                     let line = entry.lines(&self.inbound.tasks).of(self.second);
-                    line.adopt(&self.target, Box::new(io), self.second).await;
+                    line.adopt(&self.target, io, self.second).await;
                 }
                 _ => {}
             }

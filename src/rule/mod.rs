@@ -16,6 +16,7 @@ pub mod control;
 mod form;
 mod head;
 mod index;
+mod mine;
 mod pattern;
 mod relation;
 mod room;
@@ -29,6 +30,7 @@ pub use self::condition::Condition;
 pub use self::conditions::Conditions;
 pub use self::head::Head;
 pub use self::index::RuleSet;
+pub use self::mine::{mark, mine_of};
 pub use self::relation::{Relation, Verdict};
 pub use self::room::room;
 

@@ -110,6 +110,7 @@ async fn absolute(proxy: &Arc<Proxy>, target: &Target) -> Result<HttpIo<BoxIo>, 
     let io = proxy.connect().await?;
     let (sent, refused) = (authorization.clone(), Arc::clone(proxy));
     Ok(HttpIo {
+        mark: None,
         io,
         via: Some(HttpProxy {
             proxy: proxy.url().to_string(),

@@ -12,6 +12,7 @@ mod ending;
 #[path = "../common/finish.rs"]
 mod finish;
 mod life;
+mod mine;
 mod policies;
 #[path = "../common/relays.rs"]
 mod relays;

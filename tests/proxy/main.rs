@@ -9,6 +9,7 @@ mod bodies;
 mod connect;
 mod curl;
 mod garbage;
+mod mine;
 mod pool;
 mod refusals;
 mod socks;

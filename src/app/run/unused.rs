@@ -107,6 +107,10 @@ mod tests {
             self.0.borrow_mut().push(text.to_owned());
         }
 
+        fn teller(&self) -> crate::app::Note {
+            unreachable!("nothing runs")
+        }
+
         async fn during<T>(&self, _: &str, work: impl Future<Output = T>) -> T {
             work.await
         }

@@ -34,7 +34,8 @@ pub(in crate::cli) struct TermFlags {
     /// Requests with this member of the W3C header `baggage`
     #[arg(long, value_name = "NAME=VALUE", value_parser = read(Condition::baggage))]
     baggage: Vec<Condition>,
-    /// Your own requests: header `x-kdev: YOU` or baggage `kdev=YOU` (see --owner)
+    /// Your own requests: header `x-kdev: YOU` or baggage `kdev=YOU` (see --owner), which the proxy
+    /// of `kdev connect` adds to those of a browser
     #[arg(long)]
     mine: bool,
     /// Send copies: callers get the original pods' answers, the app's are dropped

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::super::{
-    Answer, Dial, DialError, DialPods, DialRelay, DialUdp, Flow, HttpIo, Inside, Notes, Path,
+    Answer, Dial, DialError, DialPods, DialRelay, DialUdp, Flow, HttpIo, Inside, Mark, Notes, Path,
     Resolve, Room, Router,
 };
 use super::asked::asked as told_of;
@@ -33,21 +33,37 @@ impl<R: Resolve, P: DialPods, L: Dial, T: DialRelay> Dial for Router<R, P, L, T>
             // An HTTP proxy goes by the name in the request, which is none outside of the cluster.
             Way::Laptop if decision.aliases.is_empty() => {
                 match self.laptop.dial_http(&decision.target).await {
-                    Ok(HttpIo { io, via }) => {
+                    Ok(HttpIo { io, via, mark }) => {
                         let io: BoxIo = Box::new(io);
-                        Ok((Path::Laptop(decision.target), HttpIo { io, via }))
+                        Ok((Path::Laptop(decision.target), HttpIo { io, via, mark }))
                     }
                     Err(error) => Err(self.outside(error, &decision).await),
                 }
             }
             _ => {
+                // As it is before the stream is opened: what has changed by then may not yet be so
+                // where it leads.
+                let mark = self.marker.of(&decision);
                 let opened = self.stream(target, decision).await;
-                opened.map(|(path, io)| (path, HttpIo::direct(io)))
+                opened.map(|(path, io)| {
+                    (
+                        path,
+                        HttpIo {
+                            io,
+                            via: None,
+                            mark,
+                        },
+                    )
+                })
             }
         };
-        let (path, HttpIo { io, via }) = self.told(target, opened)?;
+        let (path, HttpIo { io, via, mark }) = self.told(target, opened)?;
         let io = self.observer.watch(target, path, began, io);
-        Ok(HttpIo { io, via })
+        Ok(HttpIo { io, via, mark })
+    }
+
+    fn mark(&self, target: &Target) -> Option<Mark> {
+        self.marked(target)
     }
 }
 

@@ -16,6 +16,7 @@ mod hint;
 mod learn;
 mod lookup;
 mod members;
+mod mine;
 mod missing;
 mod name;
 mod object;

@@ -22,6 +22,18 @@ pub(super) struct Meta {
     pub(super) deletion_timestamp: Option<IgnoredAny>,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) labels: HashMap<String, String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) annotations: Annotations,
+}
+
+/// Of all annotations the one that matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Annotations {
+    /// [`CLAIMS`](crate::k8s::redirect::marks::CLAIMS), of the Service that leads to the original pods
+    /// of an intercepted one.
+    #[serde(rename = "kdev.dev/claims")]
+    pub(super) claims: String,
 }
 
 /// Anything with `metadata`.

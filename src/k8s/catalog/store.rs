@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::family::Families;
+use super::mine::{Intercepts, Values};
 use super::object::{IntOrString, RawPod, RawService, addresses};
 use super::pod::Pod;
 use super::texts::{Index, Texts, add, take};
@@ -27,6 +28,7 @@ pub(super) struct Service {
     pub(super) ips: Box<[IpAddr]>,
     /// Which of its pods' addresses are endpoints.
     pub(super) families: Families,
+    pub(super) intercepts: Intercepts,
 }
 
 /// How a Service gets its traffic.
@@ -125,6 +127,8 @@ pub(super) struct Store {
     by_ip: HashMap<IpAddr, Owner>,
     /// The pods on the network of the node that has an address.
     by_node: HashMap<IpAddr, HashSet<Key>>,
+    /// What is intercepted with `--mine`.
+    pub(super) mine: Values,
     texts: Texts,
 }
 
@@ -167,8 +171,11 @@ impl Store {
         let texts = &mut self.texts;
         let namespace = texts.get(&raw.metadata.namespace);
         let name = texts.get(&raw.metadata.name);
-        let service = Service::new(raw, texts);
-        self.remove_service(&namespace, &name);
+        let mut service = Service::new(raw, texts);
+        if let Some(before) = self.remove_service(&namespace, &name) {
+            service.intercepts.follow(&before.intercepts);
+        }
+        self.mine.add(&service);
         for ip in &service.ips {
             let owner = Owner::Service(namespace.clone(), name.clone());
             self.by_ip.insert(*ip, owner);
@@ -182,24 +189,22 @@ impl Store {
         key
     }
 
-    /// Forgets a Service.
-    pub(super) fn remove_service(&mut self, namespace: &str, name: &str) {
-        let Some(entry) = self.namespaces.get_mut(namespace) else {
-            return;
-        };
-        if let Some((name, old)) = entry.services.remove_entry(name) {
-            if let Some(label) = old.indexed_by() {
-                take(&mut entry.selecting, label, &name);
-            }
-            for ip in &old.ips {
-                let by_ip = &mut self.by_ip;
-                let owner = by_ip.get(ip);
-                if matches!(owner, Some(Owner::Service(ns, n)) if **ns == *namespace && *n == name)
-                {
-                    by_ip.remove(ip);
-                }
+    /// Forgets a Service, and gives what was known of it.
+    pub(super) fn remove_service(&mut self, namespace: &str, name: &str) -> Option<Service> {
+        let entry = self.namespaces.get_mut(namespace)?;
+        let (name, old) = entry.services.remove_entry(name)?;
+        if let Some(label) = old.indexed_by() {
+            take(&mut entry.selecting, label, &name);
+        }
+        for ip in &old.ips {
+            let by_ip = &mut self.by_ip;
+            let owner = by_ip.get(ip);
+            if matches!(owner, Some(Owner::Service(ns, n)) if **ns == *namespace && *n == name) {
+                by_ip.remove(ip);
             }
         }
+        self.mine.take(&old);
+        Some(old)
     }
 
     /// Takes a pod in its new form.
@@ -318,6 +323,7 @@ impl Service {
             selector: texts.labels(&spec.selector),
             publish_not_ready: spec.publish_not_ready_addresses,
             families: Families::new(&spec.ip_families, &ips),
+            intercepts: Intercepts::new(raw, texts),
             ips,
         }
     }

@@ -20,6 +20,7 @@ mod joined;
 mod kinds;
 mod losses;
 mod many;
+mod mine;
 mod mirror;
 mod mixed;
 mod node;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use tokio::io::DuplexStream;
 
+mod marked;
 mod relay;
 
 use super::*;
