@@ -26,7 +26,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 const MAX_REQUEST: u64 = 2 << 10;
 
 const ENGINE: (&str, &str) = ("container.engine", "container engine");
-const REACH: (&str, &str) = ("container.reach", "containers reach kdev");
+pub(super) const REACH: (&str, &str) = ("container.reach", "containers reach kdev");
 
 /// The command that shows the same by hand.
 fn by_hand(engine: &str, image: &str) -> String {

@@ -46,9 +46,14 @@ type Answer = Result<Verdict, ClientError>;
 /// What was found about rights.
 pub(super) struct Found {
     pub(super) checks: Vec<Check>,
-    /// The Role to ask for, where one that is needed is missing.
+    /// What is needed and missing.
+    pub(super) missing: Vec<Permission>,
+    /// The Role to ask for, where something is.
     pub(super) role: Option<String>,
 }
+
+/// What the ids of checks of single rights begin with.
+pub(super) const PREFIX: &str = "permission.";
 
 pub(super) fn skipped(why: &str) -> Check {
     Check::skipped("permissions", "permissions", why).needed()
@@ -94,22 +99,29 @@ impl Asked {
             let check = Check::warn("permissions", "permissions", why).needed();
             return Found {
                 checks: vec![check.fix("try again; the other checks say how slow the way is")],
+                missing: Vec::new(),
                 role: None,
             };
         };
         let mut checks: Vec<Check> = unanswered(&answers.rights).into_iter().collect();
         let known = answers.rights.iter();
+        let mut missing = Vec::new();
         checks.extend(known.filter_map(|(right, answer)| {
             let verdict = answer.as_ref().ok()?;
             let made_up = answers.made_up(right, minor, forwards);
-            Some(judge(right, verdict, made_up, &answers.pods))
+            let check = judge(right, verdict, made_up, &answers.pods);
+            if check.is_fatal() {
+                missing.push(right.permission.clone());
+            }
+            Some(check)
         }));
         checks.extend(judge_everywhere(&answers.cluster_wide));
-        let missing = checks.iter().any(Check::is_fatal);
         let subject = subject(identity, &client.about().user);
+        let role = (!missing.is_empty()).then(|| role(client.namespace(), &subject));
         Found {
             checks,
-            role: missing.then(|| role(client.namespace(), &subject)),
+            missing,
+            role,
         }
     }
 }
@@ -270,7 +282,7 @@ fn judge(right: &Right, verdict: &Verdict, made_up: bool, pods: &BTreeSet<String
     } = &right.permission;
     let resource = named(&right.permission);
     let bare = right.permission.full_resource();
-    let id = format!("permission.{verb}.{bare}");
+    let id = format!("{PREFIX}{verb}.{bare}");
     let title = format!("{verb} {resource} in {namespace}");
     if verdict.allowed {
         let check = Check::ok(&id, &title, "allowed");
@@ -336,9 +348,9 @@ fn subject(identity: Option<&Identity>, in_kubeconfig: &str) -> String {
     let account = name.strip_prefix("system:serviceaccount:");
     match account.and_then(|rest| rest.split_once(':')) {
         Some((namespace, name)) => {
-            format!("{{kind: ServiceAccount, namespace: {namespace:?}, name: {name:?}}}")
+            format!("kind: ServiceAccount\n  namespace: {namespace:?}\n  name: {name:?}")
         }
-        None => format!("{{kind: User, apiGroup: rbac.authorization.k8s.io, name: {name:?}}}"),
+        None => format!("kind: User\n  apiGroup: rbac.authorization.k8s.io\n  name: {name:?}"),
     }
 }
 
@@ -357,7 +369,8 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {{name: kdev, namespace: {namespace}}}
-subjects: [{subject}]
+subjects:
+- {subject}
 roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: kdev}}
 "
     )
@@ -376,7 +389,7 @@ mod tests {
         let bound = subject(Some(&identity("system:serviceaccount:shop:dev")), "x");
         assert_eq!(
             bound,
-            r#"{kind: ServiceAccount, namespace: "shop", name: "dev"}"#
+            "kind: ServiceAccount\n  namespace: \"shop\"\n  name: \"dev\""
         );
         let me = subject(Some(&identity("me@example.com")), "x");
         assert!(
