@@ -25,6 +25,7 @@ mod settings;
 mod status;
 mod terminal;
 mod uninstall;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -215,7 +216,7 @@ pub fn main() -> ExitCode {
             Command::Env(args) => env::run(args, !given.is_empty(), &config).await,
             Command::Resolve(args) => resolve::run(args, &config).await,
             Command::Status(args) => status::run(args).await,
-            Command::Doctor(args) => doctor::run(args, &config).await,
+            Command::Doctor(args) => doctor::run(args, cli.global.verbose > 0, &config).await,
             Command::Install(args) => install::install(args, &given, &config).await,
             Command::Upgrade(args) => install::upgrade(args, &given, &config).await,
             Command::Uninstall(args) => uninstall::run(args, &config).await,

@@ -15,7 +15,12 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
 
 /// As [`line`], for a text that has colours.
 pub(super) fn show(text: Text) -> anyhow::Result<()> {
-    written(terminal::print(&text.say("\n")))
+    lines(&text.say("\n"))
+}
+
+/// As [`show`], for whole lines.
+pub(super) fn lines(text: &Text) -> anyhow::Result<()> {
+    written(terminal::print(text))
 }
 
 /// Prints what a program is to read, such as a script: exactly as it is, unless somebody looks at it.

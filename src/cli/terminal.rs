@@ -14,6 +14,10 @@ use crate::io::text::{escaped, is_harmful, lines};
 const LONGEST_WORD: usize = 500;
 /// Longest message, in characters: a policy engine's answer about several objects.
 const LONGEST_MESSAGE: usize = 8000;
+/// Characters of a line where nobody says how many there are.
+const USUAL_WIDTH: usize = 80;
+/// Characters of a line that texts are laid out for at least.
+const NARROWEST: usize = 40;
 
 fn cut(text: String, longest: usize) -> String {
     match text.char_indices().nth(longest) {
@@ -85,6 +89,17 @@ impl Text {
             self.0 += &text;
         }
         self
+    }
+}
+
+/// How many characters a line on standard output takes: as many as its terminal, or as is usual.
+pub(super) fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout());
+    // A terminal that does not know says 0.
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    match columns {
+        0 => USUAL_WIDTH,
+        columns => columns.max(NARROWEST),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Permission {
     pub subresource: String,
     /// The namespace; empty for all of them.
     pub namespace: String,
+    /// The only object that it is about; empty for all of them.
+    pub name: String,
 }
 
 impl Permission {
@@ -38,7 +40,15 @@ impl Permission {
             resource: resource.to_owned(),
             subresource: subresource.to_owned(),
             namespace: namespace.to_owned(),
+            name: String::new(),
         }
+    }
+
+    /// The same, about one object.
+    #[must_use]
+    pub fn of(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
     }
 
     /// Resource and subresource, as RBAC writes them.
@@ -50,6 +60,40 @@ impl Permission {
             format!("{}/{}", self.resource, self.subresource)
         }
     }
+}
+
+/// Permissions as the end of "not allowed to": verbs on the same thing stand together.
+#[must_use]
+pub fn phrase<'a>(permissions: impl IntoIterator<Item = &'a Permission>) -> String {
+    let mut all: Vec<(String, Vec<&str>)> = Vec::new();
+    for permission in permissions {
+        let Permission {
+            verb, group, name, ..
+        } = permission;
+        let mut thing = permission.full_resource();
+        if !group.is_empty() {
+            thing = format!("{thing}.{group}");
+        }
+        if !name.is_empty() {
+            thing = format!("{thing}/{name}");
+        }
+        match all.iter_mut().find(|(of, _)| *of == thing) {
+            Some((_, verbs)) => verbs.push(verb),
+            None => all.push((thing, vec![verb])),
+        }
+    }
+    let texts = all
+        .iter()
+        .map(|(thing, verbs)| format!("{} {thing}", verbs.join(", ")));
+    texts.collect::<Vec<_>>().join(" and to ")
+}
+
+/// Those of `permissions` that the user lacks. One that the API server does not answer for is none of
+/// them: it says so to the request itself.
+pub async fn missing(client: &Client, permissions: Vec<Permission>) -> Vec<Permission> {
+    let answers = review(client, permissions).await.into_iter().flatten();
+    let denied = answers.filter(|verdict| !verdict.allowed);
+    denied.map(|verdict| verdict.permission).collect()
 }
 
 /// The API server's verdict.
@@ -84,6 +128,8 @@ struct Attributes {
     resource: String,
     subresource: String,
     namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +169,7 @@ async fn review_one(client: &Client, permission: Permission) -> Result<Verdict, 
                 resource: permission.resource,
                 subresource: permission.subresource,
                 namespace: permission.namespace,
+                name: permission.name,
             },
         },
     };
@@ -232,6 +279,22 @@ fn parse(message: &str) -> Option<(String, String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn verbs_on_the_same_thing_stand_together() {
+        let core = |verb, resource| Permission::core(verb, resource, "shop");
+        let mut deployment = core("get", "deployments").of("kdev-relay");
+        "apps".clone_into(&mut deployment.group);
+        let all = [
+            core("get", "pods/portforward"),
+            deployment,
+            core("create", "pods/portforward"),
+        ];
+        assert_eq!(
+            phrase(&all),
+            "get, create pods/portforward and to get deployments.apps/kdev-relay"
+        );
+    }
 
     #[test]
     fn refusals_name_the_missing_verb() {

@@ -47,8 +47,19 @@ impl Drop for Folder {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Document {
     pub(crate) ok: bool,
+    pub(crate) answers: Vec<Answer>,
     pub(crate) checks: Vec<Check>,
     pub(crate) role: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Answer {
+    pub(crate) command: String,
+    pub(crate) can: Option<bool>,
+    pub(crate) reason: Option<String>,
+    pub(crate) fix: Option<String>,
+    pub(crate) checks: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,6 +78,22 @@ impl Document {
         let mut checks = self.checks.iter();
         let found = checks.find(|c| c.id == id);
         found.unwrap_or_else(|| panic!("no check {id} in {self:#?}"))
+    }
+
+    /// The answer for a command.
+    pub(crate) fn answer(&self, command: &str) -> &Answer {
+        let mut answers = self.answers.iter();
+        let found = answers.find(|answer| answer.command == command);
+        found.unwrap_or_else(|| panic!("no answer for {command} in {self:#?}"))
+    }
+
+    /// The commands that work.
+    pub(crate) fn can(&self) -> Vec<&str> {
+        let can = self
+            .answers
+            .iter()
+            .filter(|answer| answer.can == Some(true));
+        can.map(|answer| answer.command.as_str()).collect()
     }
 
     /// Ids of the checks with this status.
@@ -114,10 +141,10 @@ impl Doctor {
         self
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// Another command of the same user.
+    pub(crate) fn kdev(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kdev"));
         command
-            .arg("doctor")
             .args(args)
             .env_clear()
             .env("KUBECONFIG", &self.kubeconfig)
@@ -131,7 +158,7 @@ impl Doctor {
 
     /// Its text and exit code.
     pub(crate) async fn text(&self, args: &[&str]) -> (String, i32) {
-        let output = tokio::time::timeout(LIMIT, self.command(args).output())
+        let output = tokio::time::timeout(LIMIT, self.kdev(&[&["doctor"], args].concat()).output())
             .await
             .expect("the doctor's time is bounded")
             .unwrap();
@@ -149,6 +176,11 @@ impl Doctor {
         assert_eq!(document.ok, code == 0, "{text}");
         document
     }
+}
+
+/// Words with one space between them, wherever their lines are broken.
+pub(crate) fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A furnished cluster.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::installed::Relay;
 use crate::lab;
+use crate::program::{finish_within, run};
 
 /// How long containers of a look may be there.
 const REMOVED: Duration = Duration::from_secs(10);
@@ -28,6 +30,14 @@ fn with<'a>(document: &'a Value, status: &str) -> Vec<&'a str> {
         .filter(|c| c["status"] == status)
         .map(|c| c["id"].as_str().unwrap())
         .collect()
+}
+
+/// The answer for a command: whether it works, the reason, and what mends it.
+fn answer(document: &Value, command: &str) -> (Option<bool>, String, String) {
+    let mut answers = document["answers"].as_array().unwrap().iter();
+    let found = answers.find(|a| a["command"] == command).unwrap();
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    (found["can"].as_bool(), text("reason"), text("fix"))
 }
 
 fn detail<'a>(document: &'a Value, id: &str) -> &'a str {
@@ -110,4 +120,99 @@ fn the_doctor_names_the_missing_right() {
     let found = doctor("nobody");
     assert_eq!(with(&found, "fail").len(), 6, "{found:#}");
     assert!(with(&found, "skipped").contains(&"port-forward"));
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn the_doctor_says_what_an_account_can_do() {
+    for (account, uses, installs) in [
+        ("admin", true, true),
+        ("edit", true, true),
+        ("dev", true, false),
+        ("nobody", false, false),
+    ] {
+        let found = doctor(account);
+        for command in ["run", "forward", "connect"] {
+            let (can, reason, fix) = answer(&found, command);
+            assert_eq!(can, Some(uses), "{account}: {found:#}");
+            assert!(
+                uses || reason.starts_with("you may not ") && fix.contains("`kdev-use`"),
+                "{account}: {reason}; {fix}"
+            );
+        }
+        let (can, reason, fix) = answer(&found, "install");
+        assert_eq!(can, Some(installs), "{account}: {found:#}");
+        assert!(
+            installs || reason.contains("create, patch deployments.apps") && fix.contains("`edit`"),
+            "{account}: {reason}; {fix}"
+        );
+        let rights = with(&found, "ok").contains(&"permission.intercept");
+        assert_eq!(rights, installs, "{account}: {found:#}");
+        println!("{account}: {}", detail(&found, "install"));
+    }
+    let said = run("nobody", &["doctor"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.out.starts_with("you cannot: run, "), "{said:?}");
+    for line in said.out.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+/// A Service with a pod that answers.
+const APP: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: app, labels: {app: app}}
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsNonRoot: true, runAsUser: 33, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: app
+      image: kdev-lab/server:1
+      imagePullPolicy: Never
+      command: [nginx, -c, /etc/nginx-lab.conf]
+      readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: app}
+spec: {selector: {app: app}, ports: [{port: 80, targetPort: 8080}]}
+"#;
+/// How long a doctor may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+#[ignore = "needs the lab"]
+fn the_doctor_says_what_the_relay_reaches() {
+    let relay = Relay::install("reaches");
+    relay.site.apply(APP);
+    let ready = ["wait", "--for=condition=Ready", "pod/app", "--timeout=60s"];
+    relay.site.kubectl(&ready).unwrap();
+    let look = || -> Value {
+        let done = finish_within(LIMIT, relay.kdev().args(["doctor", "--json"]), b"");
+        serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("{e}: {done:?}"))
+    };
+    let found = look();
+    let reach = detail(&found, "relay.reach");
+    println!("{reach}");
+    assert!(
+        reach.contains(" reaches app:80 in ") && reach.contains("kubernetes.default.svc:443 in "),
+        "{reach}"
+    );
+    for command in ["run", "forward", "connect", "intercept", "install"] {
+        assert_eq!(answer(&found, command).0, Some(true), "{found:#}");
+    }
+    // As an enforcer of policies that drops.
+    let blocked = lab::Blocked::from(&relay.site.relay_addresses(), "--dport 8080");
+    let found = look();
+    drop(blocked);
+    assert!(with(&found, "warn").contains(&"relay.reach"), "{found:#}");
+    let (can, reason, fix) = answer(&found, "intercept");
+    println!("{reason}; {fix}");
+    assert_eq!(can, Some(false), "{found:#}");
+    assert!(reason.contains("app:80 did not answer within"), "{reason}");
+    assert!(fix.contains("NetworkPolicy"), "{fix}");
+    assert_eq!(found["ok"], true, "{found:#}");
 }

@@ -79,11 +79,28 @@ impl Check {
     }
 }
 
+/// Whether a command works here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The command, for example `intercept`.
+    pub command: String,
+    /// Whether it works; `None` where that could not be found out.
+    pub can: Option<bool>,
+    /// Why not, why that is not known, or what else there is to know.
+    pub reason: Option<String>,
+    /// What mends it, where something can be done.
+    pub fix: Option<String>,
+    /// Ids of the checks that the answer rests on, where it is no.
+    pub checks: Vec<String>,
+}
+
 /// All that was looked at, in an order that does not depend on what ended first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Whether kdev has all that it needs here.
     pub ok: bool,
+    /// What the user can do, one answer for each command that was asked about.
+    pub answers: Vec<Answer>,
     /// The checks.
     pub checks: Vec<Check>,
     /// Where a permission is missing that kdev needs: a Role and its binding, as YAML, that whoever runs the

@@ -17,7 +17,7 @@ const ASK_LIMIT: Duration = Duration::from_secs(7);
 const NETWORKS: usize = 4;
 
 const ENGINE: (&str, &str) = ("container.engine", "container engine");
-const REACH: (&str, &str) = ("container.reach", "containers reach kdev");
+pub(super) const REACH: (&str, &str) = ("container.reach", "containers reach kdev");
 
 /// The command that shows the same by hand.
 fn by_hand(engine: &str, image: &str) -> String {

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(6);
 /// Pods that are tried where something fails: the first may be on a node that is gone.
 const PODS: usize = 2;
 
-const ID: &str = "port-forward";
+pub(super) const ID: &str = "port-forward";
 const TITLE: &str = "port-forward";
 
 pub(super) fn skipped(why: &str) -> Check {

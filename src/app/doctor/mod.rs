@@ -1,18 +1,21 @@
 //! `kdev doctor`: what this machine, this kubeconfig and this cluster allow kdev to do, and what
 //! to do about the rest.
 //!
-//! Checks are data ([`Check`]). Sections run at the same time where they do not disturb each
+//! Checks are data ([`Check`]), and what the user can do ([`Answer`]) follows from them. Sections run at the same time where they do not disturb each
 //! other; what depends on something that failed is skipped and names it.
 //!
 //! * `kubeconfig`: which cluster, user and namespace, from which files
 //! * `server`: names, TCP, TLS, HTTP and login
-//! * `permissions`: each right by verb and resource
+//! * `permissions`: each right by verb and resource; `rights`: those for intercepts and installs
 //! * `forms`: which wire forms of port-forward work, on a pod
-//! * `relay`: whether there is one in the namespace, and which tunnels to it work
+//! * `relay`: whether there is one in the namespace, which tunnels to it work, and what it reaches
+//!   (`reach`)
+//! * `rehearsal`: whether the cluster would take one
 //! * `speed`: round trip and throughput
 //! * `containers`: the engine, and a container that asks a listener of ours
 //! * `local`: proxies of the environment, other sessions, the runtime folder
 
+mod answers;
 mod board;
 mod check;
 mod containers;
@@ -21,7 +24,11 @@ mod kubeconfig;
 mod local;
 mod permissions;
 mod proxies;
+mod reach;
+mod rehearsal;
 mod relay;
+mod rights;
+mod role;
 mod server;
 mod speed;
 
@@ -29,9 +36,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use board::Say;
-pub use check::{Check, Report, Status};
+pub use check::{Answer, Check, Report, Status};
 
+use self::answers::Facts;
 use self::board::{Board, Section};
 use self::server::Reached;
 use crate::config::Config;
@@ -53,14 +60,14 @@ const MAX_REASON: usize = 300;
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// Looks at everything, calling `say` with each check as soon as it and all before it are done.
-pub async fn run(config: &Config, say: Say<'_>) -> Report {
+/// Looks at everything.
+pub async fn run(config: &Config) -> Report {
     let tasks = Tasks::new();
-    let board = Board::new(say);
+    let board = Board::default();
     let environment = config.environment();
     let (loaded, check) = kubeconfig::check(&config.kube, &environment).await;
     board.put(Section::Kubeconfig, vec![check]);
-    let (role, (), ()) = tokio::join!(
+    let (facts, (), ()) = tokio::join!(
         cluster(config, &environment, loaded.as_ref(), &board, &tasks),
         async { board.put(Section::Containers, containers::checks().await) },
         async {
@@ -73,19 +80,20 @@ pub async fn run(config: &Config, say: Say<'_>) -> Report {
     let checks = board.finish();
     Report {
         ok: !checks.iter().any(Check::is_fatal),
+        answers: answers::of(&checks, facts.as_ref()),
         checks,
-        role,
+        role: facts.and_then(|facts| facts.role),
     }
 }
 
-/// The sections that talk to the cluster. Gives the Role to ask for where a right is missing.
+/// The sections that talk to the cluster. Gives what is known of it, where it was reached.
 async fn cluster(
     config: &Config,
     environment: &Environment,
     loaded: Option<&Loaded>,
-    board: &Board<'_>,
+    board: &Board,
     tasks: &Tasks,
-) -> Option<String> {
+) -> Option<Facts> {
     let reached = match loaded {
         Some(loaded) => server::reach(&config.kube, environment, loaded, board, tasks).await,
         None => {
@@ -103,8 +111,10 @@ async fn cluster(
                 board.put(Section::Login, vec![server::skipped_login(why)]);
             }
             board.put(Section::Permissions, vec![permissions::skipped(why)]);
+            board.put(Section::Rights, rights::skipped(why));
             board.put(Section::PortForward, vec![forms::skipped(why)]);
             board.put(Section::Relay, vec![relay::skipped(why)]);
+            board.put(Section::Install, vec![rehearsal::skipped(why)]);
             board.put(Section::Speed, vec![speed::skipped(why)]);
             return None;
         }
@@ -119,19 +129,32 @@ async fn cluster(
     let round_trip = speed::round_trip(&client, until).await;
     let permissions = permissions::ask(&client, until);
     let forms = forms::checks(&client, until, tasks);
-    let relay = async {
-        board.put(Section::Relay, relay::checks(&client, until).await);
+    let relay = relay::checks(&client, until);
+    let install = async {
+        let rights = rights::ask(&client, until).await;
+        let rehearsal = rehearsal::check(&client, config, &rights.install, until).await;
+        (rights, rehearsal)
     };
-    let (asked, forms, ()) = tokio::join!(permissions, forms, relay);
+    let (asked, forms, relay, (rights, rehearsal)) =
+        tokio::join!(permissions, forms, relay, install);
     // What was tried says more about a right than its name does.
     let found = asked.judge(&client, identity.as_ref(), minor, forms.works);
     board.put(Section::Permissions, found.checks);
+    board.put(Section::Rights, rights.checks(client.namespace()));
     board.put(Section::PortForward, forms.checks);
+    board.put(Section::Relay, relay.checks);
+    board.put(Section::Install, vec![rehearsal]);
     board.put(
         Section::Speed,
         vec![speed::check(&client, round_trip, until).await],
     );
-    found.role
+    Some(Facts {
+        namespace: client.namespace().to_owned(),
+        missing: found.missing,
+        rights,
+        relay: relay.state,
+        role: found.role,
+    })
 }
 
 /// Waits for `work` until its own `limit` or the end of it all, whichever comes first.

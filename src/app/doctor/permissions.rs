@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::check::Check;
+use super::role::{role, subject};
 use super::within;
 use crate::k8s::access::{self, Permission, Verdict};
 use crate::k8s::discovery::{self, refuses_impersonation};
@@ -46,9 +47,14 @@ type Answer = Result<Verdict, ClientError>;
 /// What was found about rights.
 pub(super) struct Found {
     pub(super) checks: Vec<Check>,
-    /// The Role to ask for, where one that is needed is missing.
+    /// What is needed and missing.
+    pub(super) missing: Vec<Permission>,
+    /// The Role to ask for, where something is.
     pub(super) role: Option<String>,
 }
+
+/// What the ids of checks of single rights begin with.
+pub(super) const PREFIX: &str = "permission.";
 
 pub(super) fn skipped(why: &str) -> Check {
     Check::skipped("permissions", "permissions", why).needed()
@@ -94,22 +100,29 @@ impl Asked {
             let check = Check::warn("permissions", "permissions", why).needed();
             return Found {
                 checks: vec![check.fix("try again; the other checks say how slow the way is")],
+                missing: Vec::new(),
                 role: None,
             };
         };
         let mut checks: Vec<Check> = unanswered(&answers.rights).into_iter().collect();
         let known = answers.rights.iter();
+        let mut missing = Vec::new();
         checks.extend(known.filter_map(|(right, answer)| {
             let verdict = answer.as_ref().ok()?;
             let made_up = answers.made_up(right, minor, forwards);
-            Some(judge(right, verdict, made_up, &answers.pods))
+            let check = judge(right, verdict, made_up, &answers.pods);
+            if check.is_fatal() {
+                missing.push(right.permission.clone());
+            }
+            Some(check)
         }));
         checks.extend(judge_everywhere(&answers.cluster_wide));
-        let missing = checks.iter().any(Check::is_fatal);
         let subject = subject(identity, &client.about().user);
+        let role = (!missing.is_empty()).then(|| role(client.namespace(), &subject));
         Found {
             checks,
-            role: missing.then(|| role(client.namespace(), &subject)),
+            missing,
+            role,
         }
     }
 }
@@ -270,7 +283,7 @@ fn judge(right: &Right, verdict: &Verdict, made_up: bool, pods: &BTreeSet<String
     } = &right.permission;
     let resource = named(&right.permission);
     let bare = right.permission.full_resource();
-    let id = format!("permission.{verb}.{bare}");
+    let id = format!("{PREFIX}{verb}.{bare}");
     let title = format!("{verb} {resource} in {namespace}");
     if verdict.allowed {
         let check = Check::ok(&id, &title, "allowed");
@@ -329,62 +342,9 @@ fn judge_everywhere(answers: &[Answer]) -> Option<Check> {
     Some(Check::ok("permission.cluster-wide", title, detail))
 }
 
-/// Who the Role is bound to, as YAML. A server that does not tell leaves the kubeconfig's name for
-/// the user, which is the cluster's more often than not.
-fn subject(identity: Option<&Identity>, in_kubeconfig: &str) -> String {
-    let name = identity.map_or(in_kubeconfig, |i| &i.username);
-    let account = name.strip_prefix("system:serviceaccount:");
-    match account.and_then(|rest| rest.split_once(':')) {
-        Some((namespace, name)) => {
-            format!("{{kind: ServiceAccount, namespace: {namespace:?}, name: {name:?}}}")
-        }
-        None => format!("{{kind: User, apiGroup: rbac.authorization.k8s.io, name: {name:?}}}"),
-    }
-}
-
-/// All that kdev needs or makes use of, in one namespace.
-fn role(namespace: &str, subject: &str) -> String {
-    format!(
-        "apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: kdev, namespace: {namespace}}}
-rules:
-- {{apiGroups: [\"\"], resources: [pods, services], verbs: [get, list, watch]}}
-- {{apiGroups: [\"\"], resources: [pods/portforward], verbs: [get, create]}}
-- {{apiGroups: [\"\"], resources: [endpoints], verbs: [get]}}
-- {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: kdev, namespace: {namespace}}}
-subjects: [{subject}]
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: kdev}}
-"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_service_account_is_bound_as_one() {
-        let identity = |name: &str| Identity {
-            username: name.to_owned(),
-            groups: Vec::new(),
-        };
-        let bound = subject(Some(&identity("system:serviceaccount:shop:dev")), "x");
-        assert_eq!(
-            bound,
-            r#"{kind: ServiceAccount, namespace: "shop", name: "dev"}"#
-        );
-        let me = subject(Some(&identity("me@example.com")), "x");
-        assert!(
-            me.contains("kind: User") && me.contains("me@example.com"),
-            "{me}"
-        );
-        assert!(subject(None, "ada").contains(r#"name: "ada""#));
-    }
 
     #[test]
     fn old_servers_are_asked_for_endpoints() {

@@ -1,11 +1,11 @@
-//! Whether there is a relay in the namespace, and which tunnels to it work.
+//! Whether there is a relay in the namespace, which tunnels to it work, and what it reaches.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::check::Check;
-use super::{millis, shorten, within};
+use super::{millis, reach, shorten, within};
 use crate::dial::DialError;
 use crate::k8s::install::NAME;
 use crate::k8s::portforward::{KnownForm, PortForward};
@@ -20,7 +20,7 @@ const TRY_LIMIT: Duration = Duration::from_secs(6);
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-const RELAY: (&str, &str) = ("relay", "relay");
+pub(super) const RELAY: (&str, &str) = ("relay", "relay");
 const SECRET: (&str, &str) = ("relay.secret", "secret of the relay");
 const TUNNEL: (&str, &str) = ("relay.tunnel", "tunnel to the relay");
 
@@ -28,18 +28,48 @@ pub(super) fn skipped(why: &str) -> Check {
     Check::skipped(RELAY.0, RELAY.1, why)
 }
 
-/// Looks for a relay, and tries each carrier to one of its pods.
-pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
+/// What was found about the relay.
+pub(super) struct Found {
+    pub(super) checks: Vec<Check>,
+    pub(super) state: State,
+}
+
+/// Whether intercepts have a relay to go through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// They have.
+    Usable,
+    /// None is installed.
+    Absent,
+    /// The check of this id says why not.
+    Unusable(&'static str),
+    /// Why that is not known.
+    Unknown(String),
+}
+
+impl Found {
+    fn only(check: Check, state: State) -> Self {
+        Self {
+            checks: vec![check],
+            state,
+        }
+    }
+
+    fn unknown(why: &str) -> Self {
+        Self::only(skipped(why), State::Unknown(why.to_owned()))
+    }
+}
+
+/// Looks for a relay, tries each carrier to one of its pods, and has that one dial.
+pub(super) async fn checks(client: &Client, until: Instant) -> Found {
     let namespace = client.namespace();
     let pods = match within(ASK_LIMIT, until, relay::pods(client)).await {
         Ok(Ok(pods)) => pods,
         Ok(Err(ClientError::Status { code: 403, .. })) => {
-            return vec![skipped(&format!(
-                "without list pods in {namespace} none is found"
-            ))];
+            return Found::unknown(&format!("without list pods in {namespace} none is found"));
         }
-        Ok(Err(error)) => return vec![skipped(&error.to_string())],
-        Err(_) => return vec![skipped("the API server is too slow")],
+        Ok(Err(error)) => return Found::unknown(&error.to_string()),
+        Err(_) => return Found::unknown("the API server is too slow"),
     };
     let ready: Vec<_> = pods.iter().filter(|pod| pod.ready).collect();
     let short = pods.is_empty() || ready.len() < pods.len();
@@ -54,14 +84,15 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
         && let Some(standing) = &standing
     {
         let detail = format!("in namespace {namespace} it is {standing}");
-        return vec![Check::warn(RELAY.0, RELAY.1, detail).fix(relay::again(namespace))];
+        let check = Check::warn(RELAY.0, RELAY.1, detail).fix(relay::again(namespace));
+        return Found::only(check, State::Unusable(RELAY.0));
     }
     if pods.is_empty() {
         let detail = format!(
             "none in namespace {namespace}, and none needed: kdev forwards ports of pods; \
              `kdev install` adds Services without pods, UDP, and what else pods reach"
         );
-        return vec![Check::ok(RELAY.0, RELAY.1, detail)];
+        return Found::only(Check::ok(RELAY.0, RELAY.1, detail), State::Absent);
     }
     let mut detail = format!(
         "{} of {} pods ready in {namespace}",
@@ -83,12 +114,36 @@ pub(super) async fn checks(client: &Client, until: Instant) -> Vec<Check> {
     };
     let usable = secret.status == super::Status::Ok;
     checks.push(secret);
-    checks.push(match ready.first() {
-        Some(pod) if usable => tunnel(client, &pod.name, until).await,
-        Some(_) => Check::skipped(TUNNEL.0, TUNNEL.1, "the secret cannot be read"),
-        None => Check::skipped(TUNNEL.0, TUNNEL.1, "no pod is ready"),
-    });
-    checks
+    let (tried, state) = match ready.first() {
+        Some(pod) if usable => through(client, &pod.name, until).await,
+        Some(_) => untried("the secret cannot be read", State::Unusable(SECRET.0)),
+        None => untried("no pod is ready", State::Unusable(RELAY.0)),
+    };
+    checks.extend(tried);
+    Found { checks, state }
+}
+
+fn untried(why: &str, state: State) -> (Vec<Check>, State) {
+    let tunnel = Check::skipped(TUNNEL.0, TUNNEL.1, why);
+    (vec![tunnel, reach::skipped(why)], state)
+}
+
+/// The tunnels to a pod, and what it reaches.
+async fn through(client: &Client, pod: &str, until: Instant) -> (Vec<Check>, State) {
+    let forward = PortForward::new(client.clone(), KnownForm::default());
+    let (tunnel, works) = tunnel(client, &forward, pod, until).await;
+    let (reach, state) = match works {
+        true => match reach::check(client, &forward, pod, until).await {
+            (reach, Some(false)) => (reach, State::Unusable(reach::ID)),
+            (reach, _) => (reach, State::Usable),
+        },
+        false => (
+            reach::skipped("no tunnel to it works"),
+            State::Unusable(TUNNEL.0),
+        ),
+    };
+    forward.close(GOODBYE).await;
+    (vec![tunnel, reach], state)
 }
 
 fn unreadable(error: &DialError, namespace: &str) -> Check {
@@ -105,12 +160,16 @@ fn unreadable(error: &DialError, namespace: &str) -> Check {
 
 type Tried = (Carrier, Result<Probe, Trouble>);
 
-/// Tries all carriers, one after the other, since each is measured.
-async fn tunnel(client: &Client, pod: &str, until: Instant) -> Check {
-    let forward = PortForward::new(client.clone(), KnownForm::default());
+/// Tries all carriers, one after the other, since each is measured. Gives as well whether any works.
+async fn tunnel(
+    client: &Client,
+    forward: &PortForward,
+    pod: &str,
+    until: Instant,
+) -> (Check, bool) {
     let mut tried: Vec<Tried> = Vec::new();
     for carrier in Carrier::ALL {
-        let probe = relay::probe(client, &forward, pod, carrier);
+        let probe = relay::probe(client, forward, pod, carrier);
         let result = within(TRY_LIMIT, until, probe).await.unwrap_or_else(|_| {
             Err(Trouble::passing(DialError::TimedOut {
                 target: format!("relay {pod}"),
@@ -119,8 +178,8 @@ async fn tunnel(client: &Client, pod: &str, until: Instant) -> Check {
         });
         tried.push((carrier, result));
     }
-    forward.close(GOODBYE).await;
-    judge(pod, &tried)
+    let works = tried.iter().any(|(_, result)| result.is_ok());
+    (judge(pod, &tried), works)
 }
 
 fn judge(pod: &str, tried: &[Tried]) -> Check {

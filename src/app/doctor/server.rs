@@ -53,7 +53,7 @@ pub(super) async fn reach(
     options: &KubeOptions,
     environment: &Environment,
     loaded: &Loaded,
-    board: &Board<'_>,
+    board: &Board,
     tasks: &Tasks,
 ) -> Result<Reached, &'static str> {
     let show = |server: Check, login: Check| {

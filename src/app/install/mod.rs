@@ -3,6 +3,7 @@
 mod after;
 mod binaries;
 mod build;
+mod foresee;
 mod remove;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use self::binaries::Provided;
 use crate::app::signals::Ending;
 use crate::config::Config;
+use crate::k8s::install::binary::Binary;
 use crate::k8s::install::change::{self, Action, Done, Put};
 use crate::k8s::install::manifest::Manifest;
 use crate::k8s::install::marks;
@@ -30,10 +32,11 @@ use crate::k8s::netpolicy::advice::let_callers_in;
 use crate::k8s::{Client, discovery};
 use crate::task::Tasks;
 
+pub use self::foresee::{Foreseen, foresee};
 pub use self::remove::{Removal, Removed};
 
 /// What the command line asks for; what is not given stays as an earlier install had it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Where the program comes from.
     pub source: Option<Source>,
@@ -155,6 +158,17 @@ impl Plan {
                 site.namespace
             );
         }
+        Self::of((site, tasks), found, settings, version, binaries).await
+    }
+
+    /// The plan for what was chosen, in a namespace that was looked at.
+    async fn of(
+        (site, tasks): (Site, Tasks),
+        found: Found,
+        settings: Settings,
+        version: String,
+        binaries: Vec<Binary>,
+    ) -> anyhow::Result<Self> {
         if let Some(why) = settings.shape.contradiction() {
             bail!("{why}");
         }

@@ -85,6 +85,7 @@ impl Kind {
             resource: self.plural.to_owned(),
             subresource: String::new(),
             namespace: namespace.to_owned(),
+            name: String::new(),
         }
     }
 }
@@ -135,31 +136,12 @@ impl Site {
     /// # Errors
     /// What is missing.
     pub async fn permit(&self, permissions: Vec<Permission>) -> Result<(), InstallError> {
-        let mut missing: Vec<(String, Vec<String>)> = Vec::new();
-        for answer in access::review(&self.client, permissions).await {
-            // A server that does not answer here says so to the request itself.
-            let Ok(verdict) = answer else { continue };
-            if verdict.allowed {
-                continue;
-            }
-            let Permission { verb, group, .. } = &verdict.permission;
-            let mut resource = verdict.permission.full_resource();
-            if !group.is_empty() {
-                resource = format!("{resource}.{group}");
-            }
-            match missing.iter_mut().find(|(of, _)| *of == resource) {
-                Some((_, verbs)) => verbs.push(verb.clone()),
-                None => missing.push((resource, vec![verb.clone()])),
-            }
-        }
+        let missing = access::missing(&self.client, permissions).await;
         if missing.is_empty() {
             return Ok(());
         }
-        let texts = missing
-            .iter()
-            .map(|(resource, verbs)| format!("{} {resource}", verbs.join(", ")));
         Err(InstallError::Denied {
-            what: texts.collect::<Vec<_>>().join(" and to "),
+            what: access::phrase(&missing),
             namespace: self.namespace.clone(),
         })
     }

@@ -6,10 +6,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::keys::is_ready;
-use super::object::{name, port_name, ports, selector, text};
+use super::marks::{INTERCEPTED, ORIGIN_OF};
+use super::object::{label, name, port_name, port_number, ports, selector, text};
 use super::site::Site;
 use crate::intercept::redirect::RedirectError;
+use crate::k8s::Client;
 use crate::k8s::netpolicy::party::{Party, Place};
+
+/// Services that are looked at until one is found behind which a pod is ready.
+const LOOKED_AT: usize = 5;
 
 /// A pod behind a Service that is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,39 @@ pub(super) async fn behind(
         Some(slices) => Ok(of_slices(&slices)),
         None => Ok(of_pods(&site.pods_of(spec).await?, spec)),
     }
+}
+
+/// A TCP port of a Service of `namespace` that leads to a pod which is ready: of the first few Services by
+/// name, none that leads to the relay.
+///
+/// # Errors
+/// When the Services, or who is behind them, may not be seen.
+pub async fn served(
+    client: &Client,
+    namespace: &str,
+) -> Result<Option<(String, u16)>, RedirectError> {
+    let site = Site {
+        client: client.clone(),
+        namespace: namespace.to_owned(),
+    };
+    let all = site.list(&site.services(""), "list services").await?;
+    let leads_elsewhere = |service: &&Value| {
+        let spec = &service["spec"];
+        let ours = [INTERCEPTED, ORIGIN_OF].map(|key| label(service, key));
+        ours == ["", ""]
+            && selector(spec).next().is_some()
+            && spec["type"] != "ExternalName"
+            && spec["clusterIP"] != "None"
+    };
+    for service in all.iter().filter(leads_elsewhere).take(LOOKED_AT) {
+        let ready = behind(&site, name(service), &service["spec"]).await?;
+        let mut tcp =
+            ports(&service["spec"]).filter(|port| matches!(text(port, &["protocol"]), "" | "TCP"));
+        if let Some(port) = tcp.find(|port| serves(&ready, port_name(port))) {
+            return Ok(Some((name(service).to_owned(), port_number(port))));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether one of them is ready for the Service's port of this name.

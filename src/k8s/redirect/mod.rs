@@ -42,8 +42,10 @@ mod ways;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+pub use self::behind::served;
 pub use self::drain::drain;
 pub use self::guard::Guard;
+pub use self::rights::permissions;
 use self::site::Site;
 use self::watch::Following;
 pub use self::ways::{Doing, Replica, Ways, through_tunnels};

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::app::App;
 use super::session::{Intercept, command};
@@ -76,6 +76,15 @@ metadata: {name: relay-alone}
 spec:
   podSelector: {matchLabels: {app.kubernetes.io/name: kdev-relay}}
   policyTypes: [Ingress]
+"#;
+/// The relay gets out nowhere.
+const KEPT_IN: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: relay-kept-in}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/name: kdev-relay}}
+  policyTypes: [Egress]
 "#;
 /// How long enforcers take to know of a policy.
 const ENFORCED: Duration = Duration::from_secs(4);
@@ -252,6 +261,41 @@ fn install_brings_a_policy_where_there_are_any() {
     std::thread::sleep(Duration::from_secs(2));
     live.end();
     calls.end_whole("intercepted");
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn the_doctor_sees_a_relay_that_no_policy_lets_out() {
+    let Some((_enforcer, team)) = set_up("kept-in") else {
+        return;
+    };
+    let look = || -> (Value, Value) {
+        let done = team.place.kdev(&["doctor", "--json"]);
+        let found: Value = serde_json::from_str(&done.out).unwrap();
+        assert_eq!(found["ok"], true, "{found:#}");
+        let one = |list: &str, key: &str, name: &str| {
+            let mut all = found[list].as_array().unwrap().iter();
+            all.find(|one| one[key] == name).unwrap().clone()
+        };
+        (
+            one("answers", "command", "intercept"),
+            one("checks", "id", "relay.reach"),
+        )
+    };
+    let (answer, reach) = look();
+    assert_eq!(answer["can"], true, "{answer:#}");
+    assert_eq!(reach["status"], "ok", "{reach:#}");
+    team.place.site.apply(KEPT_IN);
+    std::thread::sleep(ENFORCED);
+    let (answer, reach) = look();
+    println!("{}", reach["detail"]);
+    assert_eq!(reach["status"], "warn", "{reach:#}");
+    assert_eq!(answer["can"], false, "{answer:#}");
+    let fix = answer["fix"].as_str().unwrap();
+    assert!(
+        fix.contains("NetworkPolicy") && fix.contains("egress"),
+        "{fix}"
+    );
 }
 
 #[test]
