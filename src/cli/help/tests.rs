@@ -29,7 +29,11 @@ fn helps(command: &Command) -> [(String, String); 2] {
     let mut command = command.clone();
     let text = |text: Option<&StyledStr>| text.map(ToString::to_string).unwrap_or_default();
     let short = text(command.get_after_help());
-    let long = text(command.get_after_long_help().or(command.get_after_help()));
+    let long = text(
+        command
+            .get_after_long_help()
+            .or_else(|| command.get_after_help()),
+    );
     [
         (command.render_help().to_string(), short),
         (command.render_long_help().to_string(), long),
@@ -111,7 +115,7 @@ fn options_are_shown_where_they_mean_something_and_taken_everywhere() {
                 );
                 !shown
             });
-        if hidden.count() > 0 && name != "" {
+        if hidden.count() > 0 && !name.is_empty() {
             assert!(help.trim_end().ends_with(ELSEWHERE), "{path:?}:\n{help}");
         }
     }
