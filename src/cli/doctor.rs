@@ -13,7 +13,7 @@ Examples:
   kdev doctor                what you can do with this kubeconfig, and what mends the rest
   kdev doctor -n shop        the same for another namespace
   kdev doctor -v             all that was looked at, not only what is wrong
-  kdev doctor --json | jq -r '.answers[] | select(.can == false) | .command, .fix'
+  kdev doctor --json | jq -r '.answers[] | select(.can != true) | .fix'
 
 It changes nothing in the cluster. Whether `install` would go through is asked in a dry run of the
 API server. Where there is a relay, one of its pods connects to a Service beside it, and hangs up.

@@ -38,6 +38,7 @@ const SESSION: Group = Group {
         "own-session",
         "all-proxy",
         "host-loopback",
+        "mine-header",
         "owner",
     ],
 };

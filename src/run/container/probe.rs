@@ -9,6 +9,9 @@
 //! being opened, which takes as long. Nothing is remembered from one run to the next: a firewall
 //! that is switched on in between is what the probe is there to find.
 
+mod heard;
+mod said;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,13 +19,12 @@ use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::heard::heard;
+use self::said::{Said, read};
 use super::engine::Engine;
 use super::{ContainerError, Peers, Plan, Unreached};
 
@@ -45,37 +47,10 @@ const UNHEARD: Duration = Duration::from_millis(1500);
 /// How long to listen on after the container has ended: its connection may be there already, and
 /// not be read yet.
 const LATE: Duration = Duration::from_millis(100);
-/// How long one connection to the listener may take to ask.
-const REQUEST_LIMIT: Duration = Duration::from_secs(2);
-/// Connections that are read at once. Others than the container's are few: nobody knows the port.
-const MAX_REQUESTS: usize = 16;
-/// Longest request that is looked at; what the container sends has 200 bytes at most.
-const MAX_REQUEST: u64 = 2 << 10;
-/// How much of what the container prints is read; it prints a line or two.
-const MAX_PRINTED: u64 = 8 << 10;
-
-/// What the container prints before it asks. One that never printed it did not even try, whatever
-/// its exit code: there is no shell in the image, or its program is for another processor.
-const ASKING: &str = "asking";
 /// The exit code of [`SCRIPT`] when its time is over: the signal that ends what asks.
 const OUT_OF_TIME: i32 = 128 + 15;
 /// What is said of a container that asked and was not heard.
 const NO_ANSWER: &str = "no answer to its connection";
-/// Parts of what programs say, in lower case, when a connection or the look-up of a name fails. What
-/// fails with other words may have failed for a reason of its own.
-const FAILURES: [&str; 11] = [
-    "connect to",
-    "refused",
-    "timed out",
-    "timeout",
-    "unreachable",
-    "no route",
-    "prohibited",
-    "resolve",
-    "resolution",
-    "bad address",
-    "not known",
-];
 /// Asks `http://$1:$2/$3` with whatever the image has (`$4` is the host as a URL has it), and never
 /// through a proxy that somebody's configuration puts into containers. A program that crashes gives
 /// way to the next: those that are linked statically do it at the first look-up of a name.
@@ -340,61 +315,6 @@ struct Ended {
     said: Said,
 }
 
-/// What a container printed.
-struct Said {
-    /// Whether it came to ask.
-    asked: bool,
-    /// The last line that tells of a connection or a look-up that failed.
-    failure: Option<String>,
-    /// The last line of its errors.
-    last: String,
-}
-
-/// Reads what the container prints to its end, and tells `asks` once it is about to ask.
-async fn read(
-    out: Option<ChildStdout>,
-    err: Option<ChildStderr>,
-    asks: oneshot::Sender<()>,
-) -> Said {
-    let out = async {
-        let mut asks = Some(asks);
-        let mut lines = BufReader::new(out?.take(MAX_PRINTED)).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            if line == ASKING
-                && let Some(asks) = asks.take()
-            {
-                // Nobody listens where the container was heard already.
-                let _ = asks.send(());
-            }
-        }
-        asks.is_none().then_some(())
-    };
-    let err = async {
-        let mut said = Vec::new();
-        if let Some(err) = err
-            && let Err(error) = err.take(MAX_PRINTED).read_to_end(&mut said).await
-        {
-            tracing::debug!(%error, "what the container says is lost");
-        }
-        said
-    };
-    let (asked, said) = tokio::join!(out, err);
-    let said = String::from_utf8_lossy(&said);
-    let mut lines = said.lines().rev().map(str::trim);
-    let tells = |line: &&str| {
-        let line = line.to_ascii_lowercase();
-        FAILURES.iter().any(|part| line.contains(part))
-    };
-    Said {
-        asked: asked.is_some(),
-        failure: lines.clone().find(tells).map(str::to_owned),
-        last: lines
-            .find(|line| !line.is_empty())
-            .unwrap_or_default()
-            .to_owned(),
-    }
-}
-
 /// Completes when a container that asks should have been heard long ago. Never, where it does not
 /// come to ask.
 async fn too_late(asks: oneshot::Receiver<()>) {
@@ -413,51 +333,4 @@ async fn remove(engine: &Engine, name: &str) {
         Ok(Err(error)) => tracing::debug!(%error, name, "the container is left to --rm"),
         Err(_) => tracing::debug!(name, "the container is left to --rm"),
     }
-}
-
-/// Reads whoever comes until somebody asks for `token`; gives their address. Notes in `anybody` that
-/// there was a connection at all.
-async fn heard(listener: &TcpListener, token: &str, anybody: &AtomicBool) -> SocketAddr {
-    let mut requests = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept(), if requests.len() < MAX_REQUESTS => match accepted {
-                Ok((stream, peer)) => {
-                    anybody.store(true, Ordering::Relaxed);
-                    let token = token.to_owned();
-                    let answered = async move { answer(stream, &token).await.map(|ours| (ours, peer)) };
-                    requests.spawn(timeout(REQUEST_LIMIT, answered));
-                }
-                // Out of descriptors, say: the container's own limit ends this.
-                Err(_) => tokio::time::sleep(REQUEST_LIMIT / 10).await,
-            },
-            Some(request) = requests.join_next() => match request {
-                Ok(Ok(Ok((true, peer)))) => return peer,
-                other => tracing::debug!(?other, "not the container"),
-            },
-        }
-    }
-}
-
-/// Answers a request for `token`, and nothing else.
-async fn answer(mut stream: TcpStream, token: &str) -> std::io::Result<bool> {
-    let mut request = Vec::new();
-    let mut some = [0; 512];
-    let (mut read, mut write) = stream.split();
-    let mut read = (&mut read).take(MAX_REQUEST);
-    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
-        match read.read(&mut some).await? {
-            0 => break,
-            n => request.extend_from_slice(&some[..n]),
-        }
-    }
-    let text = String::from_utf8_lossy(&request);
-    if !text.starts_with(&format!("GET /{token} ")) {
-        return Ok(false);
-    }
-    write
-        .write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
-        .await?;
-    write.shutdown().await?;
-    Ok(true)
 }
