@@ -246,7 +246,7 @@ struct Callers {
 struct Search {
     /// Room is wanted of what requests to a kdev may hold.
     matched: bool,
-    /// The address of whoever wants it holds its share already.
+    /// The address of whoever wants it holds its share already, or it is for nobody new.
     over: bool,
 }
 
@@ -417,7 +417,7 @@ impl Memory {
                     (true, Why::Share) => 1,
                     (true, _) => 0,
                     (false, Why::Share) => return None,
-                    (false, _) if search.over && host.is_some() && !unused() => return None,
+                    (false, _) if search.over && !unused() => return None,
                     (false, _) => 2,
                 };
                 Some((rank, why, since))
