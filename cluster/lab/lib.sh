@@ -223,8 +223,9 @@ start() { # NAME
   local pid
   alive "$1" && return 0
   [ -x "$STATE/cmd/$1" ] || die "no component $1 here: is the lab up? (known: $(ls "$STATE/cmd" 2>/dev/null | tr '\n' ' '))"
-  # The variable marks the process as the lab's: `leftovers` looks for it.
-  (join_node; unlocked env -u KDEV_LAB_RUN KDEV_LAB_OWNED="$STATE" setsid "$STATE/cmd/$1") </dev/null >>"$STATE/log/$1.log" 2>&1 &
+  # The variable marks the process as the lab's: `leftovers` looks for it. A folder of whoever restarts it may be gone
+  # before it ends, and runc would not start anything there.
+  (join_node; unlocked env -u KDEV_LAB_RUN -u XDG_RUNTIME_DIR KDEV_LAB_OWNED="$STATE" setsid "$STATE/cmd/$1") </dev/null >>"$STATE/log/$1.log" 2>&1 &
   pid=$!
   disown "$pid"
   echo "$pid $(started_at "$pid")" >"$STATE/pid/$1"
