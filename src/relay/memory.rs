@@ -8,8 +8,8 @@
 //! refused.
 //!
 //! Nobody loses a connection to somebody who holds more. Each address that calls has an equal share of
-//! what there is. Addresses that hold more than theirs make room first, and for those that hold less,
-//! even with callers who are served.
+//! what all callers hold. Addresses that hold more than theirs make room first, and for those that hold
+//! less than half as much, even with callers who are served.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -377,23 +377,17 @@ impl Memory {
         searched.is_some_and(|at| at.elapsed() < SHORT_PAUSE)
     }
 
-    /// Bytes that each of so many addresses may hold: what streams of tunnels do not.
-    fn share(&self, matched: bool, hosts: usize) -> usize {
-        let callers = self.all().most().saturating_sub(self.forward().used());
-        let most = match matched {
-            true => callers.min(self.matched().most()),
-            false => callers,
-        };
-        most / hosts.max(1)
-    }
-
     /// Closes callers for `bytes` at least, which are for a caller of `host` if for any. Returns what
     /// leaves with all who were closed and are still there, and whether that host has its share.
     fn relieve(&self, bytes: usize, matched: bool, host: Option<&Host>) -> (usize, bool) {
         let now = Instant::now();
         let mut callers = self.lock();
-        let share = self.share(matched, callers.hosts.len());
+        // What they hold, not what they may: streams, and the ways to pods, are of no address.
+        let held: usize = callers.hosts.values().map(|host| host.holds(matched)).sum();
+        let share = held / callers.hosts.len().max(1);
         let over = |host: &Host| host.holds(matched) >= share;
+        // Where two hold about the same, neither cuts off what the other one is served.
+        let enough = host.map_or(usize::MAX, |host| 2 * (host.holds(matched) + bytes));
         let search = Search {
             matched,
             over: host.is_none_or(over),
@@ -405,7 +399,8 @@ impl Memory {
         callers.searched = Some(now);
         // Not dropped before the lock is free again: the last handle of one asks for it.
         let seats: Vec<Arc<Seat>> = callers.seats.values().filter_map(Weak::upgrade).collect();
-        let wanted = bytes.max(self.all().most() / BATCH);
+        let beyond = self.all().used().saturating_sub(self.all().most());
+        let wanted = (bytes + beyond).max(self.all().most() / BATCH);
         let mut leaving: usize = seats.iter().map(|seat| seat.leaving()).sum();
         if leaving < wanted {
             let rank = |seat: &Seat| {
@@ -414,6 +409,7 @@ impl Memory {
                 let unused = || why == Why::Idle && now.duration_since(since) >= SILENT;
                 let rank = match (over(seat.host()), why) {
                     (true, Why::Share) if search.over => return None,
+                    (true, Why::Share) if seat.host().holds(matched) <= enough => return None,
                     (true, Why::Share) => 1,
                     (true, _) => 0,
                     (false, Why::Share) => return None,

@@ -4,6 +4,8 @@ import asyncio, sys
 
 name, port = sys.argv[1], int(sys.argv[2])
 MUCH = bytes(10 << 20)
+# What waits for a caller who does not read.
+PIECE = 64 << 10
 
 
 async def serve(reader, writer):
@@ -18,8 +20,10 @@ async def serve(reader, writer):
                 await reader.read()
                 return
             body = MUCH if path == b"/much" else name.encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            await writer.drain()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+            for at in range(0, len(body), PIECE):
+                writer.write(body[at : at + PIECE])
+                await writer.drain()
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError, ValueError):
         pass
     finally:
