@@ -63,24 +63,13 @@ const LOG: Group = Group {
     options: &["verbose", "log-format"],
 };
 
-/// What `-h` leaves to `--help`, since few ever need it.
-const SELDOM: [&str; 16] = [
+/// What `-h` leaves to `--help`, since few ever need it; and all of [`OBJECTS`].
+const SELDOM: [&str; 5] = [
     "carrier",
     "cluster-domain",
     "resolve-in-cluster",
     "all-proxy",
     "owner",
-    "label",
-    "annotation",
-    "cpu-request",
-    "cpu-limit",
-    "memory-request",
-    "memory-limit",
-    "node-selector",
-    "toleration",
-    "priority-class",
-    "runtime-class",
-    "image-pull-secret",
 ];
 
 /// Every option that is a setting, or that every command takes, is in one of these.
@@ -99,7 +88,8 @@ pub(super) fn is_seldom(command: &str, option: &str, heading: Option<&str>) -> b
     let of_intercept = heading.is_some_and(|heading| HEADINGS.contains(&heading));
     // `kdev list --owner` is another one than the setting.
     let in_group = heading.is_some() && heading == group(option).map(|group| group.heading);
-    (in_group && SELDOM.contains(&option)) || (command == "run" && of_intercept)
+    let seldom = SELDOM.contains(&option) || OBJECTS.options.contains(&option);
+    (in_group && seldom) || (command == "run" && of_intercept)
 }
 
 /// Whether an option says which cluster, and who asks it.

@@ -51,7 +51,8 @@ pub(super) fn command() -> Command {
         shaped(command, &name, &global)
     });
     let overview = overview(&root);
-    let after = root.get_after_help().map(laid_out).unwrap_or_default();
+    let mut after = root.get_after_help().map(laid_out).unwrap_or_default();
+    after.push(ELSEWHERE.to_owned());
     root.mut_args(|arg| match arg.is_global_set() {
         true => arg.hide(true),
         false => arg,
@@ -115,8 +116,9 @@ fn overview(root: &Command) -> String {
     text + "\nOptions:\n{options}{after-help}"
 }
 
-/// Lays out what stands behind the options, as blocks between blank lines. The lines of a paragraph are one, which clap wraps at the
-/// terminal's width; indented lines stay as they are; examples are laid out anew.
+/// Lays out what stands behind the options, as blocks between blank lines. The lines of a paragraph are
+/// one, which clap wraps at the terminal's width; indented lines stay as they are; examples are laid out
+/// anew.
 fn laid_out(text: &StyledStr) -> Vec<String> {
     let text = text.to_string();
     let blocks = text.split("\n\n").map(|block| {

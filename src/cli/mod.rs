@@ -41,9 +41,7 @@ Examples:
   kdev intercept orders --to 8080 --mine  get your own requests of a Service
   kdev demo                               try it all without a cluster
 
-Run `kdev COMMAND --help` for the options and examples of a command.
-
-Run `kdev help options` for the options that every command takes.";
+Run `kdev COMMAND --help` for the options and examples of a command.";
 
 /// Run programs on your laptop as if they were inside a Kubernetes cluster
 #[derive(Debug, Parser)]

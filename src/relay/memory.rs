@@ -13,14 +13,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
-use super::seat::{Seat, Why};
+use super::part::{Charge, Part};
+use super::seat::Seat;
+use super::share::{Host, Search, Shares};
 
 /// What a container may use unless its control group says otherwise: what `kdev install` asks for.
 pub const LIMIT: usize = 128 << 20;
@@ -98,117 +100,6 @@ impl Plan {
     }
 }
 
-/// A part of the budget. Cloning is shallow.
-#[derive(Clone, Debug)]
-pub(super) struct Part(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    most: usize,
-    used: AtomicUsize,
-    above: Option<Part>,
-}
-
-impl Part {
-    fn new(most: usize, above: Option<Self>) -> Self {
-        Self(Arc::new(Inner {
-            most,
-            used: AtomicUsize::new(0),
-            above,
-        }))
-    }
-
-    /// A part of this part.
-    pub(super) fn within(&self, most: usize) -> Self {
-        Self::new(most, Some(self.clone()))
-    }
-
-    /// Bytes that may be charged to it.
-    pub(super) fn most(&self) -> usize {
-        self.0.most
-    }
-
-    /// Bytes that are charged to it.
-    pub(super) fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
-    }
-
-    /// Charges what is there already, whether there is room for it or not.
-    pub(super) fn pin(&self, bytes: usize) -> Charge {
-        self.add(bytes);
-        Charge {
-            part: self.clone(),
-            bytes,
-        }
-    }
-
-    /// Charges `bytes` where there is room, in this part and those that it is of; so many more as
-    /// `spare` are as good as free.
-    fn take(&self, bytes: usize, spare: usize) -> Option<Charge> {
-        // First charged, then looked at: of two at a time, none goes unseen.
-        let charge = self.pin(bytes);
-        let over = |part: &Self| part.used() > part.most() + spare;
-        (!self.any(over)).then_some(charge)
-    }
-
-    /// Whether `bytes` more would be too many.
-    fn is_full(&self, bytes: usize) -> bool {
-        self.used() + bytes > self.most()
-    }
-
-    /// Whether something is so of this part or one that it is of.
-    fn any(&self, so: impl Fn(&Self) -> bool) -> bool {
-        let mut part = Some(self);
-        while let Some(one) = part {
-            if so(one) {
-                return true;
-            }
-            part = one.0.above.as_ref();
-        }
-        false
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    fn add(&self, bytes: usize) {
-        let mut part = Some(self);
-        while let Some(Self(inner)) = part {
-            inner.used.fetch_add(bytes, Ordering::Relaxed);
-            part = inner.above.as_ref();
-        }
-    }
-
-    fn free(&self, bytes: usize) {
-        let mut part = Some(self);
-        while let Some(Self(inner)) = part {
-            inner.used.fetch_sub(bytes, Ordering::Relaxed);
-            part = inner.above.as_ref();
-        }
-    }
-}
-
-/// Bytes that are charged until this is dropped.
-#[derive(Debug)]
-pub(super) struct Charge {
-    part: Part,
-    bytes: usize,
-}
-
-impl Charge {
-    /// How many there are.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.part.free(self.bytes);
-    }
-}
-
 /// Where a caller stands among others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -239,46 +130,6 @@ struct Callers {
     searched: Option<Instant>,
     /// When a search found nobody, for whom it was.
     fruitless: HashMap<Search, Instant>,
-}
-
-/// Whom a search is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Search {
-    /// Room is wanted of what requests to a kdev may hold.
-    matched: bool,
-    /// The address of whoever wants it holds its share already, or it is for nobody new.
-    over: bool,
-}
-
-/// An address that calls, while it does.
-#[derive(Debug, Default)]
-pub(super) struct Host {
-    /// Its callers.
-    seats: AtomicUsize,
-    /// Bytes that they hold, and those of them that requests to a kdev do.
-    all: AtomicUsize,
-    matched: AtomicUsize,
-}
-
-impl Host {
-    pub(super) fn add(&self, bytes: usize, matched: bool) {
-        self.all.fetch_add(bytes, Ordering::Relaxed);
-        if matched {
-            self.matched.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn free(&self, bytes: usize, matched: bool) {
-        self.all.fetch_sub(bytes, Ordering::Relaxed);
-        if matched {
-            self.matched.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn holds(&self, matched: bool) -> usize {
-        let bytes = if matched { &self.matched } else { &self.all };
-        bytes.load(Ordering::Relaxed)
-    }
 }
 
 impl Memory {
@@ -382,16 +233,9 @@ impl Memory {
     fn relieve(&self, bytes: usize, matched: bool, host: Option<&Host>) -> (usize, bool) {
         let now = Instant::now();
         let mut callers = self.lock();
-        // What they hold, not what they may: streams, and the ways to pods, are of no address.
-        let held: usize = callers.hosts.values().map(|host| host.holds(matched)).sum();
-        let share = held / callers.hosts.len().max(1);
-        let over = |host: &Host| host.holds(matched) >= share;
-        // Where two hold about the same, neither cuts off what the other one is served.
-        let enough = host.map_or(usize::MAX, |host| 2 * (host.holds(matched) + bytes));
-        let search = Search {
-            matched,
-            over: host.is_none_or(over),
-        };
+        let hosts = callers.hosts.values().map(Arc::as_ref);
+        let shares = Shares::of(hosts, matched, host, bytes);
+        let search = shares.search;
         let fruitless = callers.fruitless.get(&search);
         if fruitless.is_some_and(|at| now.duration_since(*at) < PAUSE) {
             return (0, search.over);
@@ -403,25 +247,9 @@ impl Memory {
         let wanted = (bytes + beyond).max(self.all().most() / BATCH);
         let mut leaving: usize = seats.iter().map(|seat| seat.leaving()).sum();
         if leaving < wanted {
-            let rank = |seat: &Seat| {
-                let (why, since) = seat.may_go(now)?;
-                // Who holds too much costs others only what they have not used for long.
-                let unused = || why == Why::Idle && now.duration_since(since) >= SILENT;
-                let rank = match (over(seat.host()), why) {
-                    (true, Why::Share) if search.over => return None,
-                    (true, Why::Share) if seat.host().holds(matched) <= enough => return None,
-                    (true, Why::Share) => 1,
-                    (true, _) => 0,
-                    (false, Why::Share) => return None,
-                    (false, _) if search.over && !unused() => return None,
-                    (false, _) => 2,
-                };
-                Some((rank, why, since))
-            };
             let mut going: Vec<_> = seats
                 .iter()
-                .filter(|seat| !matched || seat.is_matched())
-                .filter_map(|seat| Some((rank(seat)?, seat)))
+                .filter_map(|seat| Some((shares.rank(seat, now)?, seat)))
                 .collect();
             going.sort_by_key(|(rank, _)| *rank);
             for ((_, why, _), seat) in going {
@@ -463,6 +291,17 @@ mod tests {
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
+    fn memory(connections: usize, forward: usize, session: usize) -> Memory {
+        let plan = Plan {
+            tunnels: 0,
+            connections,
+            forward,
+            session,
+            matched: connections / 2,
+        };
+        Memory::new(plan, Metrics::default())
+    }
+
     #[test]
     fn the_parts_fit_into_the_limit() {
         for limit in [LEAST, LIMIT, 1 << 30] {
@@ -476,14 +315,7 @@ mod tests {
 
     #[test]
     fn a_share_is_charged_to_all_that_it_is_of_and_given_back() {
-        let plan = Plan {
-            tunnels: 0,
-            connections: 1000,
-            forward: 500,
-            session: 300,
-            matched: 500,
-        };
-        let memory = Memory::new(plan, Metrics::default());
+        let memory = memory(1000, 500, 300);
         let (one, other) = (memory.session(), memory.session());
         let first = memory.take(&one, 300, None).unwrap();
         assert!(memory.take(&one, 1, None).is_none(), "the session's share");
@@ -509,14 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_goes_first_and_whoever_is_served_last() {
-        let plan = Plan {
-            tunnels: 0,
-            connections: 4000,
-            forward: 1000,
-            session: 1000,
-            matched: 2000,
-        };
-        let memory = Memory::new(plan, Metrics::default());
+        let memory = memory(4000, 1000, 1000);
         let mut seats = Vec::new();
         for _ in 0..4 {
             seats.push(memory.seat(ONE, 1000).unwrap());
@@ -548,14 +373,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_holds_more_than_its_share_makes_room_even_where_it_is_served() {
-        let plan = Plan {
-            tunnels: 0,
-            connections: 4000,
-            forward: 1000,
-            session: 1000,
-            matched: 2000,
-        };
-        let memory = Memory::new(plan, Metrics::default());
+        let memory = memory(4000, 1000, 1000);
         let taken: Vec<_> = (0..4).map(|_| memory.seat(ONE, 900).unwrap()).collect();
         let served: Vec<_> = taken
             .iter()
@@ -580,23 +398,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn streams_of_tunnels_are_no_reason_to_hold_more() {
-        let plan = Plan {
-            tunnels: 0,
-            connections: 4000,
-            forward: 2000,
-            session: 2000,
-            matched: 2000,
-        };
-        let memory = Memory::new(plan, Metrics::default());
+    async fn what_is_of_no_address_is_nobodys_share() {
+        let memory = memory(4000, 2000, 2000);
+        // Streams of tunnels, and ways to pods.
         let streams = memory.take(&memory.session(), 2000, None).unwrap();
-        let taken = memory.seat(ONE, 1950).unwrap();
+        let ways = memory.pin(memory.all(), 1000);
+        let taken = memory.seat(ONE, 950).unwrap();
         let served = taken.request(false, 0).unwrap();
         assert!(memory.seat(OTHER, 100).is_some());
-        assert!(
-            taken.leaving() > 0,
-            "it has more than half of what callers have"
-        );
-        drop((streams, served));
+        assert!(taken.leaving() > 0, "callers hold hardly anything else");
+        drop((streams, ways, served));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_hold_about_the_same_none_is_cut_off_while_it_is_served() {
+        let memory = memory(4000, 1000, 1000);
+        let mut seats = vec![memory.seat(ONE, 1100).unwrap()];
+        seats.push(memory.seat(ONE, 1100).unwrap());
+        seats.extend((0..2).map(|_| memory.seat(OTHER, 900).unwrap()));
+        let served: Vec<_> = seats
+            .iter()
+            .map(|seat| seat.request(false, 0).unwrap())
+            .collect();
+        for address in [ONE, OTHER] {
+            assert!(memory.seat(address, 100).is_none(), "{address}");
+        }
+        assert!(seats.iter().all(|seat| seat.leaving() == 0));
+        drop(served);
+        tokio::time::advance(PAUSE).await;
+        // What is between two requests goes, of the one that holds more.
+        assert!(memory.seat(OTHER, 100).is_some());
+        assert!(seats[..2].iter().any(|seat| seat.leaving() > 0));
+        assert!(seats[2..].iter().all(|seat| seat.leaving() == 0));
     }
 }

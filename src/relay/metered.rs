@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::memory::{Charge, Memory, Part};
+use super::memory::Memory;
+use super::part::{Charge, Part};
 use crate::io::Io;
 
 /// What a socket's bytes are charged to.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::memory::Part;
+use super::part::Part;
 use super::seat::Why;
 use crate::io::Transferred;
 use crate::tunnel::{HandshakeError, RefusalCode};

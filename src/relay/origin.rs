@@ -14,9 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::claims::Claims;
-use super::memory::{Charge, Memory, Part};
+use super::memory::Memory;
 use super::metered::{Cost, Metered};
 use super::names::Names;
+use super::part::{Charge, Part};
 use super::settings::BLOCK;
 use super::sockets::{Place, Sockets, held};
 use crate::addr::{Host, Target};

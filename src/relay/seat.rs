@@ -9,8 +9,10 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::memory::{Charge, Host, IDLE, Memory, Place, SILENT, STUCK};
+use super::memory::{IDLE, Memory, Place, SILENT, STUCK};
 use super::metered::{Metered, Purse};
+use super::part::Charge;
+use super::share::Host;
 
 /// How long one that is closed between two requests has to go, where its protocol says goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);

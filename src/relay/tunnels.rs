@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::claims::{Claims, Joined};
-use super::memory::{Charge, Memory, Part};
+use super::memory::Memory;
 use super::metrics::{Metrics, Refused};
 use super::outbound::Outbound;
+use super::part::{Charge, Part};
 use super::strangers::Strangers;
 use super::upgrade;
 use crate::dial::DialError;

@@ -9,9 +9,6 @@ use crate::installed::Relay;
 use crate::lab;
 use crate::program::{finish, finish_within, kdev};
 
-/// How long containers of a look may be there.
-const REMOVED: Duration = Duration::from_secs(10);
-
 /// The document for `account`; its `ok` is what the exit code says.
 fn doctor(account: &str) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_kdev"))
@@ -75,12 +72,7 @@ fn the_doctor_sees_a_container_reach_the_listener() {
     println!("{engine}; {reach}");
     assert!(with(&found, "ok").contains(&"container.reach"), "{found:#}");
     // Those of other scenarios go as well.
-    let all = ["ps", "--all", "--quiet", "--filter", "name=kdev-probe-"];
-    let begun = Instant::now();
-    while lab::docker(&all).unwrap() != "" {
-        assert!(begun.elapsed() < REMOVED, "it is not removed");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    lab::await_no_container(&["name=kdev-probe-"]);
 }
 
 #[test]

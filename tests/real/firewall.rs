@@ -11,8 +11,6 @@ use crate::program::{finish, kdev, run};
 
 /// How long a refusal may take: 3 s, and what the machine is slower by while others use it.
 const REFUSAL: Duration = Duration::from_secs(6);
-/// How long a container that tried the way may still be there.
-const REMOVED: Duration = Duration::from_secs(10);
 
 /// `kdev run` with a container that asks `web` who answers.
 fn ask(flags: &[&str]) -> Done {
@@ -40,14 +38,7 @@ fn refused(flags: &[&str]) -> String {
 
 /// What tried the way for `network` goes by itself.
 fn nothing_stays(network: &str) {
-    let network = format!("network={network}");
-    let named = ["--filter", "name=kdev-probe-", "--filter", &network];
-    let all = [&["ps", "--all", "--quiet"], &named[..]].concat();
-    let begun = Instant::now();
-    while lab::docker(&all).unwrap() != "" {
-        assert!(begun.elapsed() < REMOVED, "it is not removed");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    lab::await_no_container(&["name=kdev-probe-", &format!("network={network}")]);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use serde_json::Value;
 /// The name of the pods' image in Docker: curl, psql, redis-cli, socat, python3, busybox.
 pub(crate) const TOOLS: &str = "kdev-lab/tools:1";
 
+/// How long a container may still be there that removes itself.
+const REMOVED: Duration = Duration::from_secs(10);
 /// How long the shop may take to be as it was.
 const SETTLE: Duration = Duration::from_secs(120);
 
@@ -137,6 +139,20 @@ pub(crate) fn shell(script: &str) -> Result<String, String> {
 /// `docker`, with the engine that `DOCKER_HOST` names.
 pub(crate) fn docker(args: &[&str]) -> Result<String, String> {
     run(Command::new("docker").args(args))
+}
+
+/// Waits until no container is left that all of these filters mean; each removes itself soon.
+pub(crate) fn await_no_container(filters: &[&str]) {
+    let filters = filters.iter().flat_map(|filter| ["--filter", filter]);
+    let all: Vec<&str> = ["ps", "--all", "--quiet"]
+        .into_iter()
+        .chain(filters)
+        .collect();
+    let begun = Instant::now();
+    while docker(&all).unwrap() != "" {
+        assert!(begun.elapsed() < REMOVED, "it is not removed");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A script of `cluster/lab`.

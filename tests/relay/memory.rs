@@ -178,6 +178,10 @@ async fn an_address_that_holds_less_than_its_share_is_always_served() {
             assert_eq!(ask(&mut fresh, "/", "eve").await, 200, "after {number}");
         }
     }
+    // What was freed for the other address is soon taken again, and then there is nothing more.
+    for _ in 0..30 {
+        waiting.push(deaf(&stage, "/never", "eve").await);
+    }
     let mut answer = vec![0; 4096];
     let read = timeout(LONG, waiting.last_mut().unwrap().read(&mut answer));
     let read = read.await.unwrap().unwrap();

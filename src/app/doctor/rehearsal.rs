@@ -51,13 +51,31 @@ pub(super) async fn check(
 }
 
 fn refused(error: &anyhow::Error) -> Check {
-    if let Some(InstallError::Foreseen { what, fix }) = error.downcast_ref() {
-        let detail = format!("the cluster would refuse it:{what}");
-        return Check::warn(ID, TITLE, detail).fix(fix);
+    let known = error.downcast_ref().and_then(InstallError::foreseen);
+    match known {
+        Some((what, fix)) => Check::warn(ID, TITLE, what).fix(fix),
+        None => Check::warn(ID, TITLE, error.to_string()),
     }
-    let text = error.to_string();
-    let (what, fix) = text.rsplit_once("; ").unwrap_or((&text, ""));
-    // Nothing would have been, here.
-    let what = what.replace(", so nothing was changed", "");
-    Check::warn(ID, TITLE, what).fix(fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_that_nothing_was_changed_who_only_asks() {
+        let refused = refused(
+            &InstallError::Foreign {
+                what: "Secret kdev-relay".to_owned(),
+                namespace: "shop".to_owned(),
+                by: "is helm's".to_owned(),
+            }
+            .into(),
+        );
+        assert_eq!(
+            refused.detail,
+            "Secret kdev-relay in namespace shop is helm's"
+        );
+        assert!(refused.fix.unwrap().starts_with("choose another namespace"));
+    }
 }

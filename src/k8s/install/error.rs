@@ -2,6 +2,9 @@
 
 use crate::k8s::ClientError;
 
+/// What to do where objects are somebody else's.
+const ANOTHER_PLACE: &str = "choose another namespace with -n, or remove what is there";
+
 /// Why the relay could not be put there, or taken away.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -19,9 +22,7 @@ pub enum InstallError {
         namespace: String,
     },
     /// Objects of these names are somebody else's; nothing was changed.
-    #[error(
-        "{what} in namespace {namespace} {by}, so nothing was changed; choose another namespace with -n, or remove what is there"
-    )]
+    #[error("{what} in namespace {namespace} {by}, so nothing was changed; {ANOTHER_PLACE}")]
     Foreign {
         /// Which objects.
         what: String,
@@ -80,4 +81,24 @@ pub enum InstallError {
     /// The system has no randomness for a secret.
     #[error("no random bytes for a secret: {0}")]
     Random(#[from] getrandom::Error),
+}
+
+impl InstallError {
+    /// What is in the way and what to do about it, for who only asks whether an install would go
+    /// through; `None` where that was not found out.
+    #[must_use]
+    pub fn foreseen(&self) -> Option<(String, &str)> {
+        Some(match self {
+            Self::Foreign {
+                what,
+                namespace,
+                by,
+            } => (
+                format!("{what} in namespace {namespace} {by}"),
+                ANOTHER_PLACE,
+            ),
+            Self::Foreseen { what, fix } => (format!("the cluster would refuse it:{what}"), fix),
+            _ => return None,
+        })
+    }
 }
