@@ -337,3 +337,28 @@ async fn a_port_that_a_service_does_not_declare_is_said_at_the_start() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_whose_connections_will_be_refused_is_said_at_the_start() {
+    let stage = Stage::set_up().await;
+    let sees = Rule::new(
+        &["get", "list", "watch"],
+        &["pods", "services", "endpointslices"],
+    );
+    let verbs: [&[&str]; 3] = [&[], &["create"], &["get", "create"]];
+    for (who, verbs) in ["looks", "creates", "both"].into_iter().zip(verbs) {
+        let forwards = Rule::new(verbs, &["pods/portforward"]).namespace("shop");
+        let rules = [sees.clone().namespace("shop"), forwards];
+        stage.cluster.add_user(User::new(who).rules(rules));
+        let mut running = stage.forward(who, "web:8080=0").await;
+        if verbs.is_empty() {
+            let said = running.said().await;
+            let which = "not allowed to get and create pods/portforward in namespace shop";
+            assert!(said.contains(which), "{said}");
+        }
+        running.child.start_kill().unwrap();
+        let output = running.child.wait_with_output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.is_empty(), "{who}: {said}");
+    }
+}

@@ -206,7 +206,7 @@ async fn exit_codes_are_the_childs_or_say_who_failed() {
         .output("dev", &["run", "--namespce", "x", "--", "true"])
         .await;
     let shown = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{shown}");
+    assert_eq!(output.status.code(), Some(125), "{shown}");
     assert!(shown.contains("'--namespace'"), "{shown}");
     assert_eq!(
         stage
@@ -214,7 +214,7 @@ async fn exit_codes_are_the_childs_or_say_who_failed() {
             .await
             .status
             .code(),
-        Some(2)
+        Some(125)
     );
 }
 

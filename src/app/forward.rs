@@ -1,9 +1,11 @@
 //! `kdev forward`: plain local ports for programs that know no proxy. Each connection is dialled
 //! anew, so a port outlives the pods behind it.
 
+mod allowed;
 mod place;
 mod spec;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -76,6 +78,7 @@ impl Forwarding {
             ports: Vec::new(),
             serving: Vec::new(),
             notes: Vec::new(),
+            direct: BTreeSet::new(),
         };
         for spec in specs {
             opening.open(spec).await?;
@@ -83,9 +86,11 @@ impl Forwarding {
         let Opening {
             ports,
             serving,
-            notes,
+            mut notes,
+            direct,
             ..
         } = opening;
+        notes.extend(allowed::remarks(&session.client, &direct).await);
         for served in serving {
             session.tasks.spawn(served);
         }
@@ -139,6 +144,8 @@ struct Opening<'a> {
     ports: Vec<Forwarded>,
     serving: Vec<Serving>,
     notes: Vec<String>,
+    /// Namespaces of pods that are forwarded to.
+    direct: BTreeSet<String>,
 }
 
 impl Opening<'_> {
@@ -185,7 +192,12 @@ impl Opening<'_> {
         // Datagrams have no other way, and one that may not come is nothing to wait for.
         let no_relay = relay.is_none_or(|relay| relay.hopeless().is_some());
         let declared = match decision.way {
-            Way::Cluster(endpoints) | Way::Relay(_, Some(endpoints)) => {
+            Way::Cluster(endpoints) => {
+                let pods = endpoints.pods.iter().map(|it| it.pod.namespace.clone());
+                self.direct.extend(pods);
+                endpoints.declared || endpoints.service.is_none()
+            }
+            Way::Relay(_, Some(endpoints)) => {
                 endpoints.declared || endpoints.service.is_none()
             }
             Way::Relay(_, None) => true,

@@ -107,7 +107,7 @@ pub struct Leave {
     pub all: bool,
     /// Also those of others, who are told.
     pub force: bool,
-    /// Whose, where it is not the user's own name that they have.
+    /// Only those of this owner; whoever is not them needs `force`.
     pub owner: Option<String>,
 }
 
@@ -121,7 +121,7 @@ pub async fn leave(
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> anyhow::Result<Vec<Put>> {
     let place = Place::open(config).await?;
-    let by = what.owner.clone().unwrap_or_else(|| owner(config));
+    let by = owner(config);
     let found = place.find(false).await?;
     let chosen = choose(&found, what, &by, place.client.namespace());
     let ids: BTreeSet<String> = match chosen {
@@ -187,6 +187,12 @@ fn choose(
             .collect(),
         None => all.collect(),
     };
+    let whose = what.owner.as_deref();
+    let is_meant = |claim: &Claim| whose.is_none_or(|whose| whose == claim.owner);
+    let meant: Vec<(&Found, &Claim)> = meant
+        .into_iter()
+        .filter(|(_, claim)| is_meant(claim))
+        .collect();
     let is_own = |claim: &Claim| claim.owner == by;
     let ids: BTreeSet<String> = meant
         .iter()
@@ -194,18 +200,24 @@ fn choose(
         .map(|(_, claim)| claim.id.clone())
         .collect();
     // Whoever has none has left all of theirs, whatever others have.
-    if !ids.is_empty() || (what.all && what.what.is_none()) {
+    if !ids.is_empty() || (what.all && what.what.is_none() && whose.is_none()) {
         return Ok(ids);
     }
-    match meant.first() {
-        Some((one, claim)) => Err(format!(
-            "intercept {} of {} is {}'s; `kdev leave {} --force` ends it and tells them",
+    match (meant.first(), whose) {
+        (Some((one, claim)), _) => Err(format!(
+            "intercept {} of {} is {}'s, and you are {by}; `kdev leave {} --force` ends it and \
+             tells them",
             claim.id, one.on_record.service, claim.owner, claim.id
         )),
-        None => Err(format!(
-            "there is no intercept {} in namespace {namespace}; `kdev list -A` shows all",
-            what.what.as_deref().unwrap_or("of yours")
-        )),
+        (None, whose) => {
+            let what = what.what.as_deref().map(|what| format!(" {what}"));
+            let whose = whose.map(|whose| format!(" of {whose}"));
+            Err(format!(
+                "there is no intercept{}{} in namespace {namespace}; `kdev list -A` shows all",
+                what.unwrap_or_default(),
+                whose.unwrap_or_default()
+            ))
+        }
     }
 }
 
@@ -218,7 +230,7 @@ pub struct Restore {
     pub all: bool,
     /// Also what somebody still claims.
     pub force: bool,
-    /// Whose, where it is not the user's own name that they have: others' stay, also by `force`.
+    /// Only those of this owner: others' stay, also by `force`.
     pub owner: Option<String>,
 }
 
@@ -234,7 +246,7 @@ pub async fn restore(
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> anyhow::Result<Vec<Put>> {
     let place = Place::open(config).await?;
-    let by = what.owner.clone().unwrap_or_else(|| owner(config));
+    let by = owner(config);
     let is_theirs = |claim: &Claim| what.owner.as_ref().is_none_or(|own| *own == claim.owner);
     let meant = |found: &Intercepted| {
         what.service.as_ref().is_none_or(|s| *s == found.service)
@@ -529,6 +541,17 @@ mod tests {
         );
         let none = leave(Some("x"), false, false).unwrap_err();
         assert!(none.contains("no intercept x"), "{none}");
+        let of_bob = |force| {
+            let what = Leave {
+                all: true,
+                force,
+                owner: Some("bob".to_owned()),
+                ..Leave::default()
+            };
+            choose(&all, &what, "ada", "shop").map(|ids| ids.into_iter().collect::<Vec<_>>())
+        };
+        assert!(of_bob(false).unwrap_err().contains("--force"));
+        assert_eq!(of_bob(true).unwrap(), ["b", "c"]);
         let every = Leave {
             all: true,
             ..Leave::default()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use super::terminal::word;
 use super::{SettingFlags, output, signalled};
 use crate::app::connect::Connected;
 use crate::config::{Config, Given, on};
@@ -80,7 +81,9 @@ pub(super) async fn run(args: ConnectArgs, config: &Config) -> anyhow::Result<u8
         });
         output::json(&ready, false)?;
     } else {
-        let (context, server, namespace) = (&about.context, &about.server, &about.namespace);
+        // A kubeconfig may come from anybody.
+        let (context, server) = (word(&about.context), word(&about.server));
+        let namespace = &about.namespace;
         let (ip, port, domain) = (dns.ip(), dns.port(), connected.session().domain());
         output::line(&format!(
             "Connected to {context} ({server}), namespace {namespace}\n\

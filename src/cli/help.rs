@@ -190,6 +190,13 @@ fn examples_of(command: &Command) -> Vec<String> {
         .collect()
 }
 
+/// The command that the command line `words` names, however wrong the rest of it is.
+pub(super) fn meant(words: &[String]) -> Option<String> {
+    let all = command().ignore_errors(true);
+    let matches = all.try_get_matches_from(words).ok()?;
+    matches.subcommand_name().map(str::to_owned)
+}
+
 /// What is wrong with the command line `words`. Where an argument is missing it ends with an example
 /// that has it.
 pub(super) fn refusal(error: &clap::Error, words: &[String]) -> String {

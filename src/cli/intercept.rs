@@ -37,9 +37,9 @@ Once kdev has been silent for 6 s (it was killed, its laptop sleeps or has no ne
 pods answer its requests, marked with `x-kdev-fallback: owner silent`, until it is back; with
 --strict callers get a 503. A personal intercept adds `no-store` to the Cache-Control of its answers.
 
-Exit code: 0 after Ctrl-C or when the time of --for is over, 130 when Ctrl-C came before it was live
-or a second one cut its end short, 143 after SIGTERM, 1 when it failed or others ended it; with
-COMMAND, the command's own. What --for ends gets SIGTERM, and is killed where that does not end it.";
+Exit code: 0 after Ctrl-C, your own `kdev leave` or when the time of --for is over, 130 when Ctrl-C
+came before it was live or a second one cut its end short, 143 after SIGTERM, 1 when it failed or
+others ended it; with COMMAND, the command's own. What --for ends gets SIGTERM, and is killed where that does not end it.";
 
 /// Send a Service's requests to an app on this laptop until Ctrl-C
 #[derive(Debug, Args)]
@@ -132,6 +132,12 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
         app::intercept::End::Signal(number) if in_order => Ok(signalled(number)),
         app::intercept::End::Signal(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),
+        app::intercept::End::Left(how) => {
+            if !args.json {
+                output::note(&how);
+            }
+            Ok(0)
+        }
         app::intercept::End::Broken(reason) => anyhow::bail!("{reason}"),
     }
 }

@@ -16,8 +16,8 @@ Examples:
   kdev leave orders             your intercepts of this Service
   kdev leave k7f3qa             one, by the id that `kdev list` shows
   kdev leave --all              all of yours in the namespace
-  kdev leave --all --owner ci   those that were made with `--owner ci`
   kdev leave k7f3qa --force     somebody else's, who is told that it was you
+  kdev leave --all --owner ci --force   all that belong to `ci`
 
 Ctrl-C in its own terminal ends an intercept as well.";
 
@@ -34,7 +34,7 @@ pub(super) struct LeaveArgs {
     /// End those of others, too; their owners are told
     #[arg(long)]
     force: bool,
-    /// End those of this owner, as `kdev list` shows it [default: you]
+    /// End only those of this owner, as `kdev list` shows it; others' need --force
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
     /// Print one JSON document at the end

@@ -150,7 +150,7 @@ pub fn main() -> ExitCode {
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect();
             output::usage(&help::refusal(&error, &words));
-            return ExitCode::from(2);
+            return ExitCode::from(misused(&words));
         }
         Err(help) => help.exit(),
     };
@@ -191,7 +191,7 @@ pub fn main() -> ExitCode {
     let quiet = matches!(&cli.command, Command::Run(args) if args.quiet);
     if let Err(error) = logging::start(cli.global.verbose, quiet, config.log_format) {
         output::error(&error);
-        return ExitCode::from(2);
+        return ExitCode::from(failure);
     }
     descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -240,6 +240,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The exit code for the command line `words`, which is wrong: 2, unless the command passes on that of
+/// another program, whose own 2 it would look like.
+fn misused(words: &[String]) -> u8 {
+    let runs = words.iter().any(|word| word == "--");
+    match help::meant(words).as_deref() {
+        Some("run") => run::EXIT_KDEV_FAILED,
+        Some("intercept") if runs => run::EXIT_KDEV_FAILED,
+        _ => 2,
+    }
+}
+
 /// The exit code of a command that a signal ended: 128 and the signal, as shells count. Ctrl-C is
 /// the ordinary end of `connect`, `forward` and `intercept`, as of `kubectl port-forward`.
 fn signalled(number: u8) -> u8 {
@@ -254,6 +265,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         help::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_not_taken_for_a_programs_own_failure() {
+        for (line, code) in [
+            ("kdev run --namespce x -- true", 125),
+            ("kdev -n run run --via pigeon true", 125),
+            ("kdev run", 125),
+            ("kdev intercept orders --header -- npm start", 125),
+            ("kdev intercept orders", 2),
+            ("kdev -n run list --nosuch", 2),
+            ("kdev nosuch", 2),
+            ("kdev --nosuch run", 125),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert!(help::command().try_get_matches_from(&words).is_err(), "{line}");
+            assert_eq!(misused(&words), code, "{line}");
+        }
     }
 
     #[test]

@@ -41,7 +41,8 @@ way to kdev. Where a firewall blocks it, kdev says what opens it and starts noth
 SIGTERM is passed on to the command. What does not end by it is killed: a container 10 s later,
 another command 30 s later.
 
-Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed.";
+Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed or was
+used wrongly.";
 
 /// Run a command or a container that sees the cluster
 #[derive(Debug, Args)]

@@ -51,12 +51,14 @@ fn describe(report: &Report) -> String {
         .unwrap_or_default()
         .as_secs();
     let age = span(Duration::from_secs(now.saturating_sub(report.since)));
+    // A kubeconfig may come from anybody.
+    let (context, server) = (word(&report.context), word(&report.server));
     if let Some(lender) = report.uses {
         return format!(
             "kdev {} (pid {}), for {age}\n\
              \x20 cluster    {} ({}), namespace {}\n\
              \x20 session    that of kdev connect (pid {lender})\n",
-            report.command, report.pid, report.context, report.server, report.namespace
+            report.command, report.pid, context, server, report.namespace
         );
     }
     let transport = transport(report);
@@ -64,7 +66,7 @@ fn describe(report: &Report) -> String {
         "kdev {} (pid {}), for {age}\n\
          \x20 cluster    {} ({}), namespace {}\n\
          \x20 transport  {transport}\n",
-        report.command, report.pid, report.context, report.server, report.namespace
+        report.command, report.pid, context, server, report.namespace
     );
     for tunnel in report.relay.iter().flat_map(|relay| &relay.tunnels) {
         text += &describe_tunnel(tunnel, now);

@@ -62,7 +62,7 @@ impl Permission {
     }
 }
 
-/// Permissions as the end of "not allowed to": verbs on the same thing stand together.
+/// Permissions as the end of "not allowed to": verbs on one thing stand together.
 #[must_use]
 pub fn phrase<'a>(permissions: impl IntoIterator<Item = &'a Permission>) -> String {
     let mut all: Vec<(String, Vec<&str>)> = Vec::new();
@@ -84,8 +84,17 @@ pub fn phrase<'a>(permissions: impl IntoIterator<Item = &'a Permission>) -> Stri
     }
     let texts = all
         .iter()
-        .map(|(thing, verbs)| format!("{} {thing}", verbs.join(", ")));
-    texts.collect::<Vec<_>>().join(" and to ")
+        .map(|(thing, verbs)| format!("{} {thing}", listed(verbs)));
+    texts.collect::<Vec<_>>().join("; ")
+}
+
+/// `get`, `get and list`, `get, list and watch`.
+fn listed(verbs: &[&str]) -> String {
+    match verbs.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, before)) => format!("{} and {last}", before.join(", ")),
+        None => String::new(),
+    }
 }
 
 /// Those of `permissions` that the user lacks. One that the API server does not answer for is none of
@@ -292,7 +301,7 @@ mod tests {
         ];
         assert_eq!(
             phrase(&all),
-            "get, create pods/portforward and to get deployments.apps/kdev-relay"
+            "get and create pods/portforward; get deployments.apps/kdev-relay"
         );
     }
 

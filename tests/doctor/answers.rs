@@ -101,7 +101,7 @@ async fn who_may_only_look_is_told_which_rights_are_missing() {
     let doctor = Doctor::of(&cluster, "viewer");
     let found = doctor.json().await;
     assert_eq!(found.can(), [""; 0]);
-    let lacks = "you may not get, create pods/portforward in namespace shop";
+    let lacks = "you may not get and create pods/portforward in namespace shop";
     for command in ["run", "forward", "connect", "intercept"] {
         let (reason, fix) = no(&found, command);
         assert_eq!(reason, lacks);
@@ -111,8 +111,8 @@ async fn who_may_only_look_is_told_which_rights_are_missing() {
         );
     }
     let (reason, fix) = no(&found, "install");
-    let lacks_to_install = "you may not get, create secrets and to create, delete configmaps and to \
-                            get, create, patch deployments.apps and to get, create, patch \
+    let lacks_to_install = "you may not get and create secrets; create and delete configmaps; get, \
+                            create and patch deployments.apps; get, create and patch \
                             poddisruptionbudgets.policy in namespace shop";
     assert_eq!(reason, lacks_to_install);
     assert!(fix.contains("role `edit` in namespace shop"), "{fix}");
@@ -143,9 +143,8 @@ async fn rights_for_intercepts_are_those_that_an_intercept_uses() {
     let (reason, fix) = no(&found, "intercept");
     assert_eq!(
         reason,
-        "you may not create, patch, delete services and to get secrets/kdev-relay-intercept and to \
-         get deployments.apps/kdev-relay and to get, patch configmaps/kdev-relay-ports in namespace \
-         shop"
+        "you may not create, patch and delete services; get secrets/kdev-relay-intercept; get \
+         deployments.apps/kdev-relay; get and patch configmaps/kdev-relay-ports in namespace shop"
     );
     assert!(
         fix.contains("`kdev-intercept`") && fix.contains("`edit`"),

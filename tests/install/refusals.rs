@@ -19,7 +19,7 @@ async fn missing_permissions_are_named_and_nothing_is_changed() {
     let before = stage.all();
     let refused = stage.install(&[]).await.failed();
     for text in [
-        "not allowed to create secrets and to create, patch deployments.apps and to create, patch \
+        "not allowed to create secrets; create and patch deployments.apps; create and patch \
          poddisruptionbudgets.policy in namespace shop",
         "the built-in role `edit`",
     ] {
@@ -27,7 +27,7 @@ async fn missing_permissions_are_named_and_nothing_is_changed() {
     }
     assert_eq!(stage.all(), before);
     let refused = stage.kdev(&["uninstall", "--yes"]).await.failed();
-    assert!(refused.contains("list, delete"), "{refused}");
+    assert!(refused.contains("list and delete"), "{refused}");
 }
 
 #[tokio::test]

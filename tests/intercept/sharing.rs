@@ -64,8 +64,16 @@ async fn a_global_one_is_alone_and_ends_by_force_of_others() {
     assert!(refused.contains("ada@laptop"), "{refused}");
 
     let id = adas.id.clone();
-    let refused = team.kdev("bob", &["leave", &id]).await.failed();
-    assert!(refused.contains("--force"), "{refused}");
+    for args in [
+        &["leave", &id][..],
+        // That it names her makes bob nobody else.
+        &["leave", &id, "--owner", "ada@laptop"],
+        &["leave", "--all", "--owner", "ada@laptop"],
+    ] {
+        let refused = team.kdev("bob", args).await.failed();
+        let names = refused.contains("ada@laptop") && refused.contains("bob@laptop");
+        assert!(names && refused.contains("--force"), "{args:?}: {refused}");
+    }
     assert_eq!(team.get("").await.1, "ada's");
     team.kdev("bob", &["leave", &id, "--force"]).await.ok();
     let over = adas.event("ended").await;
@@ -73,5 +81,32 @@ async fn a_global_one_is_alone_and_ends_by_force_of_others() {
     assert!(reason.contains("bob@laptop"), "{reason}");
     assert!(team.is_at_the_pods("").await);
     assert_eq!(adas.ended().await, Some(1));
+    assert_eq!(team.service(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ones_own_leave_is_a_wanted_end() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let adas = team
+        .intercept("ada", app("ada's").await, &["--header", "x-user: ada"])
+        .await;
+    let bobs = team
+        .intercept("bob", app("bob's").await, &["--header", "x-user: bob"])
+        .await;
+    let left = team.kdev("ada", &["leave", "cart"]).await.ok();
+    assert!(left.contains(&adas.id), "{left}");
+    assert!(left.contains("1 of others"), "{left}");
+    let (told, code) = adas.rest().await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("you ended it with `kdev leave`"), "{told}");
+    assert!(team.is_at_the_pods("x-user: ada").await);
+    assert_eq!(team.get("x-user: bob").await.1, "bob's");
+    // `--force` ends those of the owner that is named, and nobody else's.
+    let args = ["leave", "--all", "--owner", "ada@laptop", "--force"];
+    let none = team.kdev("carol", &args).await.failed();
+    assert!(none.contains("no intercept of ada@laptop"), "{none}");
+    assert_eq!(team.get("x-user: bob").await.1, "bob's");
+    bobs.end().await;
     assert_eq!(team.service(), before);
 }

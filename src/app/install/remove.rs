@@ -6,6 +6,7 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::connect;
+use crate::app::intercept::owner;
 use crate::config::Config;
 use crate::k8s::install::change::{self, Done};
 use crate::k8s::install::site::{Kind, Site};
@@ -18,6 +19,7 @@ pub struct Removal {
     site: Site,
     objects: Vec<(&'static Kind, String)>,
     intercepted: Vec<Intercepted>,
+    owner: String,
     _tasks: Tasks,
 }
 
@@ -59,6 +61,7 @@ impl Removal {
             site,
             objects,
             intercepted,
+            owner: owner(config),
             _tasks: tasks,
         })
     }
@@ -97,7 +100,7 @@ impl Removal {
         };
         let (client, all) = (&self.site.client, |_: &_, _: &_| true);
         let scope = Scope::Namespace(self.site.namespace.clone());
-        let by = &client.about().user;
+        let by = &self.owner;
         let given_back = put_back(client, &scope, by, &|_| true, &all, &mut |_| {}).await?;
         // While its pods end they pass on who still comes, by what is deleted after them.
         self.site.remove(&self.objects, timeout, &mut done).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Intercepts, Planned, Started};
+use super::{Intercepts, Over, Planned, Started};
 use crate::app::Session;
 use crate::app::registry::Registration;
 use crate::app::signals::Ending;
@@ -34,6 +34,8 @@ pub enum End {
     Signal(u8),
     /// Its time was over.
     Elapsed,
+    /// Its owner ended it from another terminal, which this says.
+    Left(String),
     /// Others ended it, or the cluster did.
     Broken(String),
 }
@@ -85,7 +87,8 @@ impl Alone {
             reason = intercepts.ended() => {
                 self.over = true;
                 match reason {
-                    Some(reason) => End::Broken(reason),
+                    Some(Over::Left(how)) => End::Left(how),
+                    Some(Over::Broken(reason)) => End::Broken(reason),
                     None if self.elapses => End::Elapsed,
                     None => End::Broken("it was broken off".to_owned()),
                 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::begin::Site;
 use super::live::{Fate, Live};
-use super::{Asked, Event};
+use super::{Asked, Event, Over};
 use crate::app::said::Said;
 use crate::intercept::{Change, reverse};
 use crate::k8s::ClientError;
@@ -35,7 +35,7 @@ pub(super) struct Driver {
     again: Interval,
     starting: Interval,
     said: Said,
-    last: Option<String>,
+    last: Option<Over>,
 }
 
 fn every(pause: Duration) -> Interval {
@@ -97,11 +97,12 @@ impl Driver {
         mut self,
         stop: oneshot::Receiver<()>,
         ends: &OnceLock<Instant>,
-    ) -> Option<String> {
+    ) -> Option<Over> {
         let mut stop = stop.fuse();
         let reason = loop {
             if self.lives.is_empty() && self.waiting.is_empty() {
-                break self.last.take().or_else(|| Some("it has ended".to_owned()));
+                let last = self.last.take();
+                break last.or_else(|| Some(Over::Broken("it has ended".to_owned())));
             }
             match self.next(&mut stop).await {
                 Next::Stop => break None,
@@ -168,7 +169,7 @@ impl Driver {
     }
 
     fn decide(&mut self, place: usize, fate: Fate) {
-        let reason = match fate {
+        let (is_own, reason) = match fate {
             Fate::Lives => return,
             Fate::Waits(why) => {
                 let live = self.lives.swap_remove(place);
@@ -176,7 +177,8 @@ impl Driver {
                 self.site.note(why);
                 return;
             }
-            Fate::Over(reason) => reason,
+            Fate::Left => (true, "you ended it with `kdev leave`".to_owned()),
+            Fate::Over(reason) => (false, reason),
         };
         let live = self.lives.swap_remove(place);
         (self.site.tell)(Event::Ended {
@@ -184,10 +186,11 @@ impl Driver {
             service: live.service().to_owned(),
             reason: reason.clone(),
         });
-        self.last = Some(format!(
-            "the intercept of {} is over: {reason}",
-            live.service()
-        ));
+        let what = format!("the intercept of {} is over: {reason}", live.service());
+        self.last = Some(match is_own {
+            true => Over::Left(what),
+            false => Over::Broken(what),
+        });
     }
 
     async fn hear(&mut self, event: reverse::Event) {
@@ -222,7 +225,10 @@ impl Driver {
                 if let Some(place) = place(&id) {
                     // Where it was the last one, the Service is nobody's now.
                     self.lives[place].give_back_quickly(&self.site).await;
-                    let fate = Fate::Over(format!("{by} ended it"));
+                    let fate = match by == self.site.owner {
+                        true => Fate::Left,
+                        false => Fate::Over(format!("{by} ended it")),
+                    };
                     self.decide(place, fate);
                 }
             }
@@ -272,7 +278,7 @@ impl Driver {
         join_all(ending).await;
         let why = format!("the login of this session is lost: {error}");
         self.waiting.clear();
-        self.last = Some(why.clone());
+        self.last = Some(Over::Broken(why.clone()));
         while !self.lives.is_empty() {
             self.decide(0, Fate::Over(why.clone()));
         }

@@ -28,6 +28,8 @@ pub(super) struct Live {
 pub(super) enum Fate {
     /// It goes on.
     Lives,
+    /// Its owner ended it from elsewhere.
+    Left,
     /// It is over, because of this, and its requests go to the original pods.
     Over(String),
     /// It begins again once the relay is back.
@@ -84,9 +86,12 @@ impl Live {
         match change {
             Change::Drifted(how) => self.drifted(site, &how).await,
             Change::ClaimGone(by) => {
-                let by = by.map_or_else(String::new, |by| format!(" by {by}"));
                 self.lost(site).await;
-                Fate::Over(format!("it was ended{by}"))
+                match by {
+                    Some(by) if by == site.owner => Fate::Left,
+                    Some(by) => Fate::Over(format!("{by} ended it")),
+                    None => Fate::Over("somebody ended it".to_owned()),
+                }
             }
             Change::ServiceGone => {
                 self.lost(site).await;

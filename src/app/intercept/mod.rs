@@ -114,10 +114,19 @@ pub struct Planned {
     pub port: Option<u16>,
 }
 
+/// Why all are over though nobody stopped this kdev.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::app) enum Over {
+    /// Their owner ended the last one from elsewhere, which this says.
+    Left(String),
+    /// Somebody else or the cluster did.
+    Broken(String),
+}
+
 /// Intercepts that are live.
 pub struct Intercepts {
     stop: Option<oneshot::Sender<()>>,
-    done: oneshot::Receiver<Option<String>>,
+    done: oneshot::Receiver<Option<Over>>,
     /// When giving them back began, whatever the reason.
     ends: Arc<OnceLock<Instant>>,
     tasks: Tasks,
@@ -235,10 +244,10 @@ impl Intercepts {
 
     /// Completes when all have ended, and were given back where they had to be; with the reason
     /// where they were not stopped. Dropping the future loses nothing.
-    pub async fn ended(&mut self) -> Option<String> {
+    pub(in crate::app) async fn ended(&mut self) -> Option<Over> {
         match (&mut self.done).await {
             Ok(reason) => reason,
-            Err(_) => Some("it was broken off".to_owned()),
+            Err(_) => Some(Over::Broken("it was broken off".to_owned())),
         }
     }
 

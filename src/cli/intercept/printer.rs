@@ -67,6 +67,8 @@ impl Printer {
             } => self.line(&request(service, *copy, served)),
             Event::Note(text) => output::note(text),
             Event::Step(_) => {}
+            // It ends the command, whose last words say it.
+            Event::Ended { .. } if self.out == Out::Lines => {}
             Event::Ended {
                 service, reason, ..
             } => output::note(&format!("the intercept of {service} is over: {reason}")),

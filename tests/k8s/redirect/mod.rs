@@ -480,7 +480,7 @@ async fn what_is_missing_is_named() {
         .unwrap_err();
     let text = denied.to_string();
     assert!(
-        text.contains("create, patch, delete services") && text.contains("edit"),
+        text.contains("create, patch and delete services") && text.contains("edit"),
         "{text}"
     );
     stage.client.delete(RELAY, &json!({})).await.unwrap();

@@ -45,6 +45,7 @@ fn who_ends_somebody_elses_must_say_so_and_is_named() {
         &["leave", "orders"][..],
         &["leave", &id],
         &["leave", "orders", "--all"],
+        &["leave", "--all", "--owner", "ann"],
     ] {
         let said = by(&team, "bob", args).failed();
         println!("{args:?}: {said}");
@@ -91,7 +92,7 @@ fn who_ends_somebody_elses_must_say_so_and_is_named() {
     let over = live.over();
     println!("uninstalled: {over:?}");
     assert_eq!(over.0, Some(1));
-    assert!(over.1.contains("ended by"), "{over:?}");
+    assert!(over.1.contains("bob"), "{over:?}");
     assert_eq!(selector(&team), r#"{"app":"orders"}"#);
     assert!(from_a_pod(&call(&orders, &["-H", ANNS])));
     std::thread::sleep(LAG);

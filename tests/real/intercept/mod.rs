@@ -161,7 +161,8 @@ fn who_was_killed_or_told_to_leave_leaves_no_trace_either() {
     assert!(from_a_pod(&hears("x-kdev: bob")));
     let mut leave = team.place.command(&["leave", "orders"]);
     finish(leave.env("KDEV_OWNER", "ann@home"), b"").ok();
-    println!("told to leave: {:?}", running.over());
+    let over = running.over();
+    assert_eq!(over.0, Some(0), "{over:?}");
     assert!(from_a_pod(&hears("x-kdev: ann")));
     assert_as_before(&team, &before);
 
