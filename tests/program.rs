@@ -1,7 +1,7 @@
 //! The program as a whole against the simulated cluster.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use kdev_sim::{Options, Rule, SimCluster, TurnAway, User, shop};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
 /// Longer than any of these commands takes on a busy machine.
@@ -105,6 +105,22 @@ async fn the_demo_shows_the_main_jobs_and_ends() {
     println!("the demo took {:?}", began.elapsed());
 }
 
+/// The port of an app that answers all requests in the same way.
+async fn app_of_mine() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It ends with the test's runtime.
+    #[allow(clippy::disallowed_methods)]
+    tokio::spawn(async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            let _ = caller.read(&mut [0; 4096]).await;
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmine";
+            let _ = caller.write_all(answer).await;
+        }
+    });
+    port
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_demo_that_stays_says_to_try_works() {
     let kdev = env!("CARGO_BIN_EXE_kdev");
@@ -133,21 +149,46 @@ async fn what_a_demo_that_stays_says_to_try_works() {
         .await
         .expect("the demo hangs");
     assert!(!variables.is_empty());
-    for url in ["http://web.shop/", "http://cart:8080/"] {
+    let fetched = |url: &'static str| {
         let tried = Command::new(kdev)
             .args(["run", "--", kdev, "demo", "--fetch", url])
             .envs(variables.iter().cloned())
             .output();
-        let tried = tokio::time::timeout(PATIENCE, tried)
-            .await
-            .unwrap()
-            .unwrap();
-        let shown = text(&tried.stdout);
-        assert!(
-            shown.starts_with("hello from "),
-            "{url}: {shown}{}",
-            text(&tried.stderr)
-        );
+        async move {
+            let tried = tokio::time::timeout(PATIENCE, tried).await;
+            let tried = tried.unwrap().unwrap();
+            format!("{}{}", text(&tried.stdout), text(&tried.stderr))
+        }
+    };
+    for url in ["http://web.shop/", "http://cart:8080/"] {
+        let shown = fetched(url).await;
+        assert!(shown.starts_with("hello from "), "{url}: {shown}");
+    }
+    // Its pods take loopback addresses that only Linux has.
+    if cfg!(target_os = "linux") {
+        let before = fetched("http://orders/").await;
+        let to = app_of_mine().await.to_string();
+        let mut command = Command::new(kdev);
+        command
+            .args(["intercept", "orders", "--to", &to])
+            .envs(variables.iter().cloned())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut live = command.spawn().unwrap();
+        let mut told = BufReader::new(live.stdout.take().unwrap()).lines();
+        loop {
+            let line = tokio::time::timeout(PATIENCE, told.next_line()).await;
+            let line = line.expect("it hangs").unwrap();
+            if line.expect("it ended").starts_with("Ctrl-C") {
+                break;
+            }
+        }
+        assert_eq!(fetched("http://orders/").await, "mine");
+        let pid = Pid::from_raw(live.id().unwrap().try_into().unwrap());
+        kill(pid, Signal::SIGINT).unwrap();
+        let ended = tokio::time::timeout(PATIENCE, live.wait()).await;
+        assert!(ended.expect("it does not end").unwrap().success());
+        assert_eq!(fetched("http://orders/").await, before);
     }
     let pid = Pid::from_raw(demo.id().unwrap().try_into().unwrap());
     kill(pid, Signal::SIGINT).unwrap();

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::intercept::{DEAD, Seen, owner, seen};
 use super::late::{self, ByRelay, Helper};
+use crate::addr::is_label;
 use crate::config::Config;
 use crate::intercept::record::{Life, recorded};
 use crate::intercept::reverse::Reverse;
@@ -239,12 +240,17 @@ pub struct Restore {
 /// `tell` after each.
 ///
 /// # Errors
-/// When the cluster cannot be asked or refuses. What was done stays.
+/// When the cluster cannot be asked or refuses, or there is no such Service. What was done stays.
 pub async fn restore(
     config: &Config,
     what: &Restore,
     tell: &mut (dyn FnMut(&Put) + Send),
 ) -> anyhow::Result<Vec<Put>> {
+    if let Some(service) = &what.service
+        && !is_label(service)
+    {
+        bail!("{service:?} is no name of a Service; `kdev list` shows what is intercepted");
+    }
     let place = Place::open(config).await?;
     let by = owner(config);
     let is_theirs = |claim: &Claim| what.owner.as_ref().is_none_or(|own| *own == claim.owner);
@@ -253,6 +259,13 @@ pub async fn restore(
             && (what.owner.is_none() || found.claims.iter().any(is_theirs))
     };
     let mut found = place.find(what.all).await?;
+    if let Some(service) = &what.service
+        && !found.iter().any(|one| one.on_record.service == *service)
+        && let Err(missing) = list::exists(&place.client, service).await
+    {
+        place.close().await;
+        return Err(missing.into());
+    }
     let began = Instant::now();
     let is_own = |claim: &Claim| claim.owner == by;
     let unsure = |one: &Found| {

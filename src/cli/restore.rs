@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output;
+use super::terminal::word;
 use crate::app::intercepts::{self, Restore};
 use crate::app::signals::unless_told;
 use crate::config::Config;
@@ -51,6 +52,7 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
             let _ = output::line(&describe(put));
         }
     };
+    let nothing = nothing(what.service.as_deref(), what.owner.as_deref());
     let restoring = intercepts::restore(config, &what, &mut tell);
     let done = match unless_told(output::progress(
         "Waiting until nobody needs what is left",
@@ -68,9 +70,19 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
         let all: Vec<Value> = done.iter().map(document).collect();
         output::json(&all, true)?;
     } else if done.is_empty() {
-        output::line("Nothing to restore.")?;
+        output::line(&nothing)?;
     }
     Ok(0)
+}
+
+/// What to say where there was nothing to do.
+fn nothing(service: Option<&str>, owner: Option<&str>) -> String {
+    match (service, owner) {
+        (Some(service), None) => {
+            format!("Nothing to restore: {} is not intercepted.", word(service))
+        }
+        _ => "Nothing to restore.".to_owned(),
+    }
 }
 
 fn describe(put: &Put) -> String {
@@ -78,6 +90,9 @@ fn describe(put: &Put) -> String {
     match &put.left {
         Left::Others(count) => format!(
             "{service}: {count} still intercept it; `kdev list` shows who, --force ends that too"
+        ),
+        Left::Last | Left::Nothing if put.was_back => format!(
+            "{service} had its own pods already; clearing away what was left for late callers"
         ),
         Left::Last | Left::Nothing => format!("{service} has its own pods again"),
     }
@@ -93,5 +108,6 @@ pub(super) fn document(put: &Put) -> Value {
         "service": put.service,
         "ended": put.ended,
         "claims_left": others,
+        "was_back": put.was_back,
     })
 }

@@ -161,16 +161,20 @@ impl Outbound {
 
     /// The addresses that may be reached; at least one.
     async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, DialError> {
+        let mut port = target.port;
         let ips = match &target.host {
             Host::Ip(ip) => vec![*ip],
             // Whoever may have names looked up here may do so himself. They may be link-local,
             // where the nodes have a cache.
             Host::Name(name) if name == NAMESERVERS => return Ok(self.names.servers().to_vec()),
-            Host::Name(name) => self.names.lookup(name, target).await?,
+            Host::Name(name) => {
+                port = self.names.port(port);
+                self.names.lookup(name, target).await?
+            }
         };
         let (mut addresses, mut refused) = (Vec::new(), String::new());
         for ip in ips {
-            let address = SocketAddr::new(ip, target.port);
+            let address = SocketAddr::new(ip, port);
             match self.policy.check(address) {
                 Ok(()) => addresses.push(address),
                 Err(reason) => refused = reason,

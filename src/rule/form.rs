@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Condition, Kind};
-use super::{Conditions, Invalid, MINE_HEADER, baggage};
+use super::{Conditions, Invalid};
 
 /// The JSON of a condition. A kind that a version does not know is an error there, never
 /// "matches everything".
@@ -100,44 +99,8 @@ impl fmt::Display for Conditions {
     }
 }
 
-impl Conditions {
-    /// Arguments of curl for a request to `origin` that fulfils them, as a shell takes them, as far
-    /// as they say what it looks like: a regular expression is left to whoever knows one that it
-    /// matches.
-    #[must_use]
-    pub fn as_curl(&self, origin: &str) -> String {
-        let (mut flags, mut path) = (String::new(), "/");
-        let header = |text: String| format!("-H {} ", quoted(&text));
-        for condition in self.iter() {
-            match &condition.0 {
-                Kind::Header(name, value) => flags += &header(format!("{name}: {value}")),
-                Kind::HeaderMatches(name, pattern) => {
-                    flags += &header(format!("{name}: <{}>", pattern.as_str()));
-                }
-                Kind::Mine(value) => flags += &header(format!("{MINE_HEADER}: {value}")),
-                Kind::Baggage(key, value) => {
-                    flags += &header(format!("baggage: {key}={}", baggage::encode(value)));
-                }
-                Kind::Path(exact) => path = exact,
-                Kind::PathPrefix(prefix) if prefix.len() > path.len() => path = prefix,
-                Kind::PathPrefix(_) | Kind::PathMatches(_) => {}
-                // Of another curl would wait for a body.
-                Kind::Method(method) if *method == Method::HEAD => flags += "-I ",
-                Kind::Method(method) => flags += &format!("-X {} ", quoted(method.as_str())),
-            }
-        }
-        if path.contains(['[', ']', '{', '}']) {
-            flags += "--globoff ";
-        }
-        if path.split('/').any(|part| part == "." || part == "..") {
-            flags += "--path-as-is ";
-        }
-        flags + &quoted(&format!("{origin}{path}"))
-    }
-}
-
 /// As a shell takes it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
         return text.to_owned();

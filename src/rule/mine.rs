@@ -3,8 +3,8 @@
 use http::header::{Entry, HeaderMap, HeaderValue};
 use serde_json::Value;
 
-use super::condition::mine_header;
-use super::{MINE_BAGGAGE, baggage};
+use super::condition::{Kind, mine_header};
+use super::{Conditions, MINE_BAGGAGE, baggage};
 
 /// Has a request carry the baggage member that `--mine` with this `value` looks at, and says whether
 /// it does now; one that says already whose it is stays as it is.
@@ -33,6 +33,13 @@ pub fn mark(headers: &mut HeaderMap, value: &str) -> bool {
         }
     }
     true
+}
+
+/// Whether a request that is marked with this `value` fulfils a condition `--mine` of these.
+#[must_use]
+pub fn is_mine(conditions: &Conditions, value: &str) -> bool {
+    let mut all = conditions.iter();
+    all.any(|one| matches!(&one.0, Kind::Mine(whose) if whose == value))
 }
 
 /// The value of `--mine` among conditions as they are written down; the others are not looked at,

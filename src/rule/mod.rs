@@ -20,6 +20,7 @@ mod mine;
 mod pattern;
 mod relation;
 mod room;
+mod sample;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ pub use self::condition::Condition;
 pub use self::conditions::Conditions;
 pub use self::head::Head;
 pub use self::index::RuleSet;
-pub use self::mine::{mark, mine_of};
+pub use self::mine::{is_mine, mark, mine_of};
 pub use self::relation::{Relation, Verdict};
 pub use self::room::room;
 

@@ -1,6 +1,7 @@
 //! Regular expressions over a whole value.
 
 use std::cell::Cell;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,6 +26,9 @@ pub(super) const LONGEST_VALUE: usize = 4096;
 /// be that are tried for each request take of the longest value, so that these always have it. One
 /// byte takes 1.6 ns.
 pub(super) const MOST_WORK: usize = MOST_PATTERNS * LONGEST_VALUE;
+
+/// What examples are made of, what is preferred first.
+const EXAMPLES: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ/-_.=";
 
 /// A regular expression that must match a value from its beginning to its end: no look-around, no
 /// back-references, classes of ASCII. It is compiled to the end when it is made, so a value costs
@@ -112,6 +116,31 @@ impl Pattern {
     /// As [`matches`](Self::matches), of a value that is no request's.
     pub(super) fn matches_text(&self, value: &str) -> bool {
         self.matches(value.as_bytes(), &Work::of_request())
+    }
+
+    /// The shortest text that begins with `begin` and matches, of letters, digits and a few marks that
+    /// stand for themselves wherever a request is written; none where there is none of these.
+    pub(super) fn example(&self, begin: &str) -> Option<String> {
+        let automaton = &self.0.automaton;
+        let mut first = self.0.start;
+        for byte in begin.bytes() {
+            first = automaton.next_state(first, byte);
+        }
+        let mut seen = HashSet::from([first]);
+        let mut next = VecDeque::from([(first, begin.to_owned())]);
+        // Each state once, of which there are some thousands at most.
+        while let Some((state, text)) = next.pop_front() {
+            if !text.is_empty() && automaton.is_match_state(automaton.next_eoi_state(state)) {
+                return Some(text).filter(|text| self.matches_text(text));
+            }
+            for letter in EXAMPLES {
+                let after = automaton.next_state(state, *letter);
+                if !automaton.is_dead_state(after) && seen.insert(after) {
+                    next.push_back((after, format!("{text}{}", char::from(*letter))));
+                }
+            }
+        }
+        None
     }
 
     pub(super) fn as_str(&self) -> &str {

@@ -1,5 +1,7 @@
 //! How two claims on one port stand to each other.
 
+use std::cmp::Reverse;
+
 use super::condition::{Condition, Kind, begins_with, mine_header};
 use super::{Claim, Conditions, baggage};
 
@@ -59,6 +61,15 @@ impl Claim {
             Relation::Overlap => Verdict::Overlaps,
             Relation::Disjoint => Verdict::Apart,
         }
+    }
+}
+
+impl Claim {
+    /// Whether requests that fulfil both come to this one.
+    #[must_use]
+    pub fn goes_before(&self, other: &Self) -> bool {
+        let place = |claim: &Self| (Reverse(claim.conditions.len()), claim.since);
+        place(self) < place(other)
     }
 }
 

@@ -136,6 +136,35 @@ async fn what_a_second_signal_left_is_given_back_by_the_command_that_it_named() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn restore_claims_no_more_than_it_did() {
+    let team = Team::set_up().await;
+    let told = team.kdev("ada", &["restore", "cart"]).await.ok();
+    assert_eq!(told, "Nothing to restore: cart is not intercepted.\n");
+    let missing = team.kdev("ada", &["restore", "crat"]).await;
+    assert_eq!(missing.code, 1, "{missing:?}");
+    let said = missing.failed();
+    assert!(
+        said.contains("Service crat in namespace shop was not found"),
+        "{said}"
+    );
+    assert!(said.contains("did you mean cart?"), "{said}");
+
+    // After an orderly end the Service has its pods, and something is left for late callers.
+    let live = team
+        .intercept("ada", app("ada's").await, &["--header", ADA])
+        .await;
+    live.end().await;
+    assert!(!team.is_clear());
+    let told = team.kdev("ada", &["restore", "cart"]).await.ok();
+    assert!(
+        told.contains("cart.shop had its own pods already"),
+        "{told}"
+    );
+    assert!(!told.contains("again"), "{told}");
+    assert!(team.is_clear());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claims_of_kdevs_that_were_killed_while_they_began_are_in_nobodys_way() {
     let team = Team::set_up().await;
     let before = team.service();

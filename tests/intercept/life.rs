@@ -261,3 +261,17 @@ async fn it_ends_when_its_time_is_over() {
     assert_eq!(live.ended().await, Some(0));
     assert_eq!(team.service(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_only_root_may_listen_on_is_intercepted_too() {
+    let team = Team::set_up().await;
+    // Two Services on one port, each at an address of its own.
+    for service in ["orders", "web"] {
+        let before = team.get_of(service, 80).await;
+        let mut live = team.begin_of(service, "ada", app("ada's").await, &[]);
+        assert_eq!(live.event("live").await["port"], 80);
+        assert_eq!(team.get_of(service, 80).await.1, "ada's");
+        live.end().await;
+        assert_eq!(team.get_of(service, 80).await, before);
+    }
+}

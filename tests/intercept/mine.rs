@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Child;
 
-use crate::support::{Team, app, until};
+use crate::support::{Live, Team, app, until};
 
 /// What kdev says once it marks requests of the Service.
 const NOTE: &str = "requests to cart carry baggage kdev=ada from now on";
@@ -188,4 +189,47 @@ async fn a_command_has_it_too() {
     let done = run(&["--mine-header", "off"], "5").await;
     let out = String::from_utf8(done.stdout).unwrap();
     assert!(out.ends_with(PODS), "{out}");
+}
+
+/// The line to try of an intercept that begins now, once it is live, and its end.
+async fn line_to_try(team: &Team, owner: &str, args: &[&str]) -> String {
+    let to = app("new").await.to_string();
+    let first = ["intercept", "cart", "--to", &to];
+    let mut child = team
+        .command(owner, &[&first, args].concat())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut found = None;
+    loop {
+        let line = told.next_line().await.unwrap().expect("it ended");
+        if let Some(rest) = line.strip_prefix("  try   ") {
+            found = Some(rest.to_owned());
+        }
+        if line.starts_with("Ctrl-C") {
+            break;
+        }
+    }
+    let live = Live::of_child(child);
+    live.send(Signal::SIGINT);
+    assert_eq!(live.ended().await, Some(0));
+    found.expect("a line to try")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_to_try_leads_to_the_intercept_that_says_it() {
+    let team = Team::set_up().await;
+    let header = ["--header", "x-user: one"];
+    let plain = "kdev run -n shop -- curl -H 'x-user: one' http://cart:8080/";
+    assert_eq!(line_to_try(&team, "ada", &header).await, plain);
+    let live = team.intercept("ada", app("old").await, &["--mine"]).await;
+    // The older one has all that her proxy marks.
+    let off = "kdev run --mine-header off -n shop -- curl -H 'x-user: one' http://cart:8080/";
+    assert_eq!(line_to_try(&team, "ada", &header).await, off);
+    assert_eq!(line_to_try(&team, "bob", &header).await, plain);
+    // What has more conditions goes before it.
+    let more = ["--header", "x-user: one", "--path-regex", "/v[0-9]+"];
+    let line = "kdev run -n shop -- curl -H 'x-user: one' http://cart:8080/v0";
+    assert_eq!(line_to_try(&team, "ada", &more).await, line);
+    live.end().await;
 }

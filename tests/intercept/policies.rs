@@ -115,10 +115,11 @@ async fn what_does_not_arrive_gives_the_service_back() {
             "the Service has its own pods again",
             "a network policy may keep callers from the relay",
             "`kdev install -n shop --network-policy on` lets them in",
-            "--force intercepts it all the same",
         ] {
             assert!(said.contains(text), "{said}");
         }
+        // Which would be the outage that it ended.
+        assert!(!said.contains("--force"), "{said}");
         // Nobody has to do anything.
         assert!(!said.contains("restore"), "{said}");
         assert_eq!(team.service(), before);
@@ -126,7 +127,10 @@ async fn what_does_not_arrive_gives_the_service_back() {
         assert!(team.is_at_the_pods("").await);
     }
     let forced = ["--header", "x-user: ada", "--force"];
-    let live = team.intercept("ada", to.parse().unwrap(), &forced).await;
+    let mut live = team.begin("ada", to.parse().unwrap(), &forced);
+    live.note("by --force it goes on, and callers may get no answer")
+        .await;
+    live.event("live").await;
     live.end().await;
     team.clears().await;
 }

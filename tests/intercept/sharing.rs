@@ -1,5 +1,7 @@
 //! Several people on one Service.
 
+use nix::sys::signal::Signal;
+
 use crate::support::{Live, Team, app, nobody};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +24,10 @@ async fn each_has_their_own_requests_and_the_last_gives_it_back() {
     assert!(refused.contains("ada@laptop"), "{refused}");
     assert!(refused.contains("x-user: ada"), "{refused}");
 
-    adas.end().await;
+    adas.send(Signal::SIGINT);
+    let (told, code) = adas.rest().await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("1 other intercept of cart goes on"), "{told}");
     assert!(team.is_at_the_pods("x-user: ada").await);
     assert_eq!(team.get("x-user: bob").await.1, "bob's");
     assert_ne!(team.service(), before);

@@ -1,6 +1,6 @@
 //! A simulated cluster with a relay, laptops with kdev, apps on them, and callers in the cluster.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) const AGAIN: Duration = Duration::from_millis(1200);
 pub(crate) struct Team {
     pub(crate) cluster: SimCluster,
     folder: tempfile::TempDir,
-    cart: SocketAddr,
+    network: Arc<Network>,
 }
 
 impl Team {
@@ -45,15 +45,9 @@ impl Team {
         shop::add_cart(&cluster);
         let folder = tempfile::tempdir().unwrap();
         let network = Network::take().expect("Linux has all of 127.0.0.0/8");
-        let cart = (network.services(), shop::CART).into();
+        let network = Arc::new(network);
         let pods = folder.path().join("pods");
-        relay_pods(
-            &cluster,
-            shop::NAMESPACE,
-            &pods,
-            "",
-            Some(Arc::new(network)),
-        );
+        relay_pods(&cluster, shop::NAMESPACE, &pods, "", Some(network.clone()));
         let kubeconfig = folder.path().join("kubeconfig");
         cluster
             .write_kubeconfig(&kubeconfig, "dev", shop::NAMESPACE)
@@ -61,7 +55,7 @@ impl Team {
         let team = Self {
             cluster,
             folder,
-            cart,
+            network,
         };
         team.kdev("ada", &["install", "--image", "relay"])
             .await
@@ -101,8 +95,13 @@ impl Team {
 
     /// The same from its first moment.
     pub(crate) fn begin(&self, owner: &str, port: u16, args: &[&str]) -> Live {
+        self.begin_of("cart", owner, port, args)
+    }
+
+    /// The same of any Service.
+    pub(crate) fn begin_of(&self, service: &str, owner: &str, port: u16, args: &[&str]) -> Live {
         let to = port.to_string();
-        let first = ["intercept", "cart", "--to", &to, "--json"];
+        let first = ["intercept", service, "--to", &to, "--json"];
         let mut command = self.command(owner, &[&first, args].concat());
         Live::of(command.stderr(Stdio::inherit()))
     }
@@ -160,7 +159,18 @@ impl Team {
     }
 
     async fn got(&self, header: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(self.cart).await.unwrap();
+        self.got_of("cart", shop::CART, header).await
+    }
+
+    /// The same of another Service of the shop.
+    pub(crate) async fn get_of(&self, service: &str, port: u16) -> (u16, String) {
+        let got = self.got_of(service, port, "");
+        timeout(LIMIT, got).await.expect("an answer")
+    }
+
+    async fn got_of(&self, service: &str, port: u16, header: &str) -> (u16, String) {
+        let at = self.network.service(service, port);
+        let mut socket = TcpStream::connect(at).await.unwrap();
         let more = match header {
             "" => String::new(),
             header => format!("{header}\r\n"),

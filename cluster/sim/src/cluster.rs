@@ -1,7 +1,7 @@
 //! The cluster as tests and the demo hold it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,10 +230,14 @@ impl SimCluster {
         self.world.programs.add(container, program);
     }
 
-    /// Makes the namespace's Services reachable at `ip`, an address of this machine, on their ports
-    /// from 1024 on. Of two Services with the same port the first by name is.
-    pub fn proxy_services(&self, namespace: &str, ip: IpAddr) {
-        let run = proxy::run(self.world.clone(), namespace.to_owned(), ip);
+    /// Makes the namespace's Services reachable on this machine, each port where `at` says by the
+    /// Service's name and the port's number; not at all where it says nothing. Of two Services at the
+    /// same place the first by name is. Only root may listen on ports below 1024, as a rule.
+    pub fn proxy_services<F>(&self, namespace: &str, at: F)
+    where
+        F: Fn(&str, u16) -> Option<SocketAddr> + Send + Sync + 'static,
+    {
+        let run = proxy::run(self.world.clone(), namespace.to_owned(), Box::new(at));
         self.world.node.spawn(run);
     }
 

@@ -1,8 +1,8 @@
-//! kube-proxy: Services of one namespace at an address of this machine, for programs in pods that
-//! dial by themselves.
+//! kube-proxy: Services of one namespace at addresses of this machine, for programs in pods that dial
+//! by themselves.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,8 +12,9 @@ use crate::resources::{ENDPOINTS, SERVICES};
 use crate::task::Tasks;
 use crate::world::World;
 
-/// The first port that anybody may listen on.
-const UNPRIVILEGED: u16 = 1024;
+/// Where a port of a Service is on this machine, by the Service's name and the port's number; none
+/// where it is nowhere.
+pub(crate) type Place = dyn Fn(&str, u16) -> Option<SocketAddr> + Send + Sync;
 
 /// A Service's port that is served here.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,30 +24,30 @@ struct Front {
     port: String,
 }
 
-/// Serves what there is in `namespace`, and follows its changes.
-pub(crate) async fn run(world: Arc<World>, namespace: String, ip: IpAddr) {
+/// Serves what there is in `namespace` where `at` says, and follows its changes.
+pub(crate) async fn run(world: Arc<World>, namespace: String, at: Box<Place>) {
     let mut moved = world.store.subscribe();
-    let mut open: BTreeMap<u16, (Front, Tasks)> = BTreeMap::new();
+    let mut open: BTreeMap<SocketAddr, (Front, Tasks)> = BTreeMap::new();
     loop {
         moved.borrow_and_update();
-        let wanted = fronts(&world, &namespace);
-        open.retain(|number, (front, tasks)| {
-            let stays = wanted.get(number) == Some(front);
+        let wanted = fronts(&world, &namespace, &at);
+        open.retain(|address, (front, tasks)| {
+            let stays = wanted.get(address) == Some(front);
             if !stays {
                 tasks.stop();
             }
             stays
         });
-        for (number, front) in wanted {
-            if open.contains_key(&number) {
+        for (address, front) in wanted {
+            if open.contains_key(&address) {
                 continue;
             }
             // One that somebody else has is tried again after the next change.
-            if let Ok(listener) = TcpListener::bind((ip, number)).await {
+            if let Ok(listener) = TcpListener::bind(address).await {
                 let tasks = world.node.child();
                 let (world, namespace) = (world.clone(), namespace.clone());
                 tasks.spawn(accept(world, namespace, front.clone(), listener));
-                open.insert(number, (front, tasks));
+                open.insert(address, (front, tasks));
             }
         }
         if moved.changed().await.is_err() {
@@ -55,8 +56,8 @@ pub(crate) async fn run(world: Arc<World>, namespace: String, ip: IpAddr) {
     }
 }
 
-/// What is to be served, by port. Of two Services with the same port the first one has it.
-fn fronts(world: &World, namespace: &str) -> BTreeMap<u16, Front> {
+/// What is to be served, by place. Of two with the same the first one has it.
+fn fronts(world: &World, namespace: &str, at: &Place) -> BTreeMap<SocketAddr, Front> {
     let (_, services) = world.store.list(SERVICES.plural, Some(namespace));
     let mut all = BTreeMap::new();
     for service in &services {
@@ -66,16 +67,16 @@ fn fronts(world: &World, namespace: &str) -> BTreeMap<u16, Front> {
             continue;
         }
         for port in spec["ports"].as_array().into_iter().flatten() {
-            let number = port["port"].as_u64().and_then(|n| u16::try_from(n).ok());
-            let Some(number) = number.filter(|number| *number >= UNPRIVILEGED) else {
-                continue;
-            };
             let front = Front {
                 service: text(&service["metadata"]["name"]),
                 port: text(&port["name"]),
             };
-            if !is_closed(world, namespace, &front) {
-                all.entry(number).or_insert(front);
+            let number = port["port"].as_u64().and_then(|n| u16::try_from(n).ok());
+            let address = number.and_then(|number| at(&front.service, number));
+            if let Some(address) = address
+                && !is_closed(world, namespace, &front)
+            {
+                all.entry(address).or_insert(front);
             }
         }
     }

@@ -27,7 +27,7 @@ impl Stage {
             return Ok(());
         };
         let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let cart = (network.services(), shop::CART).into();
+        let cart = network.service("cart", shop::CART);
         let port = app.local_addr()?.port();
         tokio::select! {
             played = tokio::time::timeout(2 * STEP_TIMEOUT, self.intercepted(cart, port)) => {

@@ -96,6 +96,7 @@ pub async fn run(keep: bool, say: Say) -> anyhow::Result<u8> {
         stage.say("  export KDEV_VIA=direct");
         stage.say("  kdev run -- curl http://web.shop/");
         stage.say("  kdev intercept cart --to 3000 --header 'x-user: ada'");
+        stage.say("  kdev intercept orders --to 8080");
         stage.say("  kdev connect");
         stage.say("  kubectl get pods,services -n shop");
         Ending::listen()?.asked().await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kdev_sim::{Container, Exit, SimCluster};
 
-use super::network::Network;
+use super::network::{LOW_PORTS, Network};
 use crate::relay::{BLOCK, FIRST_PORT, MEMORY_LIMIT, Names, PORTS, Policy, Relay, Rule, Settings};
 use crate::tunnel::TUNNEL_PORT;
 
@@ -36,14 +36,17 @@ pub fn relay_pods(
 ) {
     let mut hosts = format!("{hosts}\n");
     if let Some(network) = &network {
-        let services = network.services();
-        cluster.proxy_services(namespace, services.into());
+        let places = network.clone();
+        cluster.proxy_services(namespace, move |name, port| {
+            Some(places.service(name, port))
+        });
         for service in cluster.objects("services", namespace) {
             let name = service["metadata"]["name"].as_str().unwrap_or_default();
-            let _ = writeln!(hosts, "{services} {name}");
+            let _ = writeln!(hosts, "{} {name}", network.address_of(name));
         }
         for block in (FIRST_PORT..FIRST_PORT + PORTS).step_by(BLOCK.into()) {
-            let _ = writeln!(hosts, "{services} kdev-{block}");
+            let name = format!("kdev-{block}");
+            let _ = writeln!(hosts, "{} {name}", network.address_of(&name));
         }
     }
     let around = Arc::new(Around {
@@ -92,7 +95,7 @@ fn start(container: &Container, around: &Around) -> std::io::Result<Relay> {
         },
         memory: MEMORY_LIMIT,
     };
-    let relay = Relay::start(&settings, Names::of("", &around.hosts))?;
+    let relay = Relay::start(&settings, Names::of("", &around.hosts).low_ports(LOW_PORTS))?;
     container.serve(TUNNEL_PORT, relay.address()?);
     if let Some(ip) = own {
         container.listens_at(ip);

@@ -98,12 +98,19 @@ impl Site {
             let why = format!("connections to {label} did not arrive at the relay: {missed}");
             if guard.relays_are_like_callers() {
                 self.undo(service, &mut guard).await;
+                // That --force would go on is not said: it would be the outage that this ended.
                 bail!(
-                    "{why}; the Service has its own pods again; {}; --force intercepts it all the same",
+                    "{why}; the Service has its own pods again; {}",
                     let_callers_in(self.client.namespace())
                 );
             }
-            self.note(why);
+            self.note(match guard.is_at_risk() {
+                true => format!(
+                    "{why}; by --force it goes on, and callers may get no answer: Ctrl-C gives the \
+                     Service its own pods again"
+                ),
+                false => why,
+            });
         }
         self.step(format!("asking the app at {}", asked.app));
         let down = down(&asked.app).await;

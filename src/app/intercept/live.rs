@@ -253,13 +253,35 @@ impl Live {
 
     /// The same, and has callers who are still connected to the relay move.
     pub(super) async fn end(mut self, site: &Site) {
-        let Some(Left::Last) = self.give_back_quickly(site).await else {
-            return;
-        };
+        match self.give_back_quickly(site).await {
+            Some(Left::Last) => {}
+            Some(Left::Others(count)) => return site.note(go_on(self.service(), count)),
+            Some(Left::Nothing) | None => return,
+        }
         for landing in self.guard.landings() {
             site.reverse.retire(landing.landing).await;
         }
         let service = self.service();
         site.note(format!("Service {service} has its own pods again"));
+    }
+}
+
+/// That the Service is not given back, because of so many claims of others.
+fn go_on(service: &str, count: usize) -> String {
+    let (intercepts, go) = match count {
+        1 => ("intercept", "goes"),
+        _ => ("intercepts", "go"),
+    };
+    format!("{count} other {intercepts} of {service} {go} on; `kdev list` shows whose")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_go_on_are_counted() {
+        assert!(go_on("orders", 1).starts_with("1 other intercept of orders goes on; "));
+        assert!(go_on("orders", 2).starts_with("2 other intercepts of orders go on; "));
     }
 }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::terminal::word;
 use super::super::{output, progress};
-use crate::app::intercept::{Begun, Event, Teller};
+use crate::app::intercept::{Begun, Event, Teller, mine};
 use crate::intercept::reverse::Served;
+use crate::rule::is_mine;
 
 /// Where to, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +100,21 @@ fn describe(begun: &Begun) -> String {
         (false, true) => "all requests come".to_owned(),
         (false, false) => format!("requests with {} come", claim.conditions),
     };
-    let curl = claim
+    let (curl, open) = claim
         .conditions
         .as_curl(&format!("http://{service}:{port}"));
+    let off = match is_taken_by_mine(begun) {
+        true => "--mine-header off ",
+        false => "",
+    };
     let mut text = format!(
         "{service}.{namespace} port {port}: {what} to {app} (claim {}, {})\n\
-         \x20 try   kdev run -n {namespace} -- curl {curl}\n",
+         \x20 try   kdev run {off}-n {namespace} -- curl {curl}\n",
         claim.id, claim.owner
     );
+    for more in open {
+        text += &format!("        with {more}\n");
+    }
     if let Some(down) = down {
         text += &format!("  app   does not answer yet ({down}): start it, or mend --to\n");
     }
@@ -124,6 +132,14 @@ fn describe(begun: &Begun) -> String {
                  replaces the pods one by one\n";
     }
     text
+}
+
+/// Whether an intercept with `--mine` of the same user would get the request to try, because their own
+/// proxy says whose it is.
+fn is_taken_by_mine(begun: &Begun) -> bool {
+    let own = mine(&begun.claim.owner);
+    let mut others = begun.overlaps.iter();
+    others.any(|other| is_mine(&other.conditions, own) && other.goes_before(&begun.claim))
 }
 
 fn request(service: &str, copy: bool, served: &Served) -> String {

@@ -56,7 +56,8 @@ pub(in crate::cli) struct TermFlags {
     /// End intercepts of others that are in the way; their owners are told
     #[arg(long, help_heading = HOW)]
     take_over: bool,
-    /// Go on where it is risky: session affinity, network and traffic policies, GitOps, a mesh
+    /// Go on where it is risky: session affinity, network and traffic policies, GitOps, a mesh.
+    /// Callers may get no answer
     #[arg(long, help_heading = HOW)]
     force: bool,
     /// Replace the Service's pods one by one, so that older connections come along

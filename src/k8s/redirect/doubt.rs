@@ -18,6 +18,12 @@ impl Guard {
         self.callers == Callers::MustPass
     }
 
+    /// Whether the user goes on where callers may get no answer.
+    #[must_use]
+    pub fn is_at_risk(&self) -> bool {
+        self.callers == Callers::MayFail
+    }
+
     /// The relay says that it does not reach the original pods of `landing`: `changed`
     /// finds out whether callers are cut off.
     pub fn doubt(&mut self, landing: u16) {

@@ -6,7 +6,7 @@ use super::block::{self, NoneFree, REST};
 use super::guard::Guard;
 use super::object::{name, uid};
 use super::policies::Known;
-use super::preflight::FORCE;
+use super::preflight::Force;
 use super::reach::{Callers, Check};
 use super::site::{Changed, Site, Tries};
 use super::{Redirector, events, keys, leave, origin, policies, preflight, rights, swap};
@@ -25,7 +25,7 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
         },)?;
     let (live, origins) = look(site, &wanted.service).await?;
     let (known, plain) = preflight::plain_of(&live, &origins);
-    preflight::check(
+    let forced = preflight::check(
         &live,
         &plain,
         known.is_some(),
@@ -33,6 +33,9 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
         namespace.as_ref(),
         wanted.force,
     )?;
+    for reason in forced {
+        (wanted.say)(Told::Note(format!("by --force, although {reason}")));
+    }
     if let Some(origin) = known {
         admitted(site, origin, &wanted)?;
     }
@@ -82,10 +85,11 @@ fn may_call(wanted: &Wanted, known: Option<&Known>, there: bool) -> Result<Calle
         (Some((reason, fix)), false) => Err(RedirectError::Unfit {
             service: wanted.service.clone(),
             reason,
-            fix: format!("{fix}; {FORCE}"),
+            fix: Force::Risky.beside(&fix),
         }),
         (Some((reason, _)), true) => {
-            (wanted.say)(Told::Note(format!("by --force, although {reason}")));
+            let cost = Force::Risky.cost();
+            (wanted.say)(Told::Note(format!("by --force, although {reason}{cost}")));
             Ok(Callers::MayFail)
         }
         (None, true) => Ok(Callers::MayFail),

@@ -57,14 +57,7 @@ pub struct ServicePort {
 /// # Errors
 /// When there is no such Service, it has none, or it may not be read.
 pub async fn ports(client: &Client, service: &str) -> Result<Vec<ServicePort>, RedirectError> {
-    let site = Site {
-        client: client.clone(),
-        namespace: client.namespace().to_owned(),
-    };
-    let live = site.service(service).await?;
-    let Some(live) = live else {
-        return Err(site.missing(service).await);
-    };
+    let live = there(client, service).await?;
     let read = |port: &Value| ServicePort {
         name: port_name(port).to_owned(),
         port: port_number(port),
@@ -77,6 +70,25 @@ pub async fn ports(client: &Client, service: &str) -> Result<Vec<ServicePort>, R
         check(&live, &live["spec"], true, &[], None, true)?;
     }
     Ok(ports)
+}
+
+/// Says whether a Service is there, in the client's namespace.
+///
+/// # Errors
+/// When it is not, with what was perhaps meant, or it may not be read.
+pub async fn exists(client: &Client, service: &str) -> Result<(), RedirectError> {
+    there(client, service).await.map(drop)
+}
+
+async fn there(client: &Client, service: &str) -> Result<Value, RedirectError> {
+    let site = Site {
+        client: client.clone(),
+        namespace: client.namespace().to_owned(),
+    };
+    match site.service(service).await? {
+        Some(live) => Ok(live),
+        None => Err(site.missing(service).await),
+    }
 }
 
 /// Where to look.

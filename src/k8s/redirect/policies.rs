@@ -235,7 +235,7 @@ impl Known {
         let what: Vec<String> = told.clone().map(|loss| loss.what(place)).collect();
         let mut rules: Vec<String> = told.map(|loss| loss.rule(place, &self.selector)).collect();
         rules.dedup();
-        (!what.is_empty()).then(|| (what.join("; "), rules.join("; ")))
+        (!what.is_empty()).then(|| (what.join("; "), rules.join(", and ")))
     }
 
     /// Whether what the relay's pods find on the way to each other says anything of callers.

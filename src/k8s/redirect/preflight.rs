@@ -40,31 +40,58 @@ const NO_MESH: [&str; 2] = ["disabled", "false"];
 pub(super) struct Refusal {
     reason: String,
     fix: &'static str,
-    /// Whether it works all the same, at the user's risk.
-    forceable: bool,
+    /// What `--force` does about it; none where nothing but the fix helps.
+    force: Option<Force>,
 }
 
-/// How to do it all the same.
-pub(super) const FORCE: &str = "pass --force to do it all the same";
+/// What it means for callers to go on all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Force {
+    /// They get answers, whatever becomes of the intercept.
+    Harmless,
+    /// Some or all of them may get none.
+    Risky,
+}
+
+impl Force {
+    /// The fix, which comes first, and how to go on without it, which is no fix where callers pay.
+    pub(super) fn beside(self, fix: &str) -> String {
+        match self {
+            Self::Harmless => format!("{fix}, or pass --force to go on all the same"),
+            Self::Risky => {
+                format!("{fix}. With --force it goes on all the same: callers may get no answer")
+            }
+        }
+    }
+
+    /// What it may cost somebody who did.
+    pub(super) fn cost(self) -> &'static str {
+        match self {
+            Self::Harmless => "",
+            Self::Risky => "; callers may get no answer",
+        }
+    }
+}
 
 fn never(reason: impl Into<String>, fix: &'static str) -> Option<Refusal> {
     Some(Refusal {
         reason: reason.into(),
         fix,
-        forceable: false,
+        force: None,
     })
 }
 
-fn unwise(reason: impl Into<String>) -> Option<Refusal> {
+fn unwise(reason: impl Into<String>, fix: &'static str, force: Force) -> Option<Refusal> {
     Some(Refusal {
         reason: reason.into(),
-        fix: FORCE,
-        forceable: true,
+        fix,
+        force: Some(force),
     })
 }
 
-/// Refuses what cannot be intercepted, and what is unwise unless it is forced. `plain` is the
-/// Service's spec as it is without kdev, `ours` whether its origin is known.
+/// Refuses what cannot be intercepted, and what is unwise unless it is forced; gives what was
+/// forced, for whoever did. `plain` is the Service's spec as it is without kdev, `ours` whether its
+/// origin is known.
 pub(super) fn check(
     live: &Value,
     plain: &Value,
@@ -72,8 +99,8 @@ pub(super) fn check(
     relays: &[Value],
     namespace: Option<&Value>,
     force: bool,
-) -> Result<(), RedirectError> {
-    let mut refusals = [
+) -> Result<Vec<String>, RedirectError> {
+    let refusals = [
         of_kind(live, plain, ours),
         of_ports(plain),
         of_selector(plain, relays),
@@ -83,14 +110,28 @@ pub(super) fn check(
     ]
     .into_iter()
     .flatten();
-    match refusals.find(|refusal| !(refusal.forceable && force)) {
-        None => Ok(()),
-        Some(refusal) => Err(RedirectError::Unfit {
+    let mut forced = Vec::new();
+    for Refusal {
+        reason,
+        fix,
+        force: forceable,
+    } in refusals
+    {
+        if let (Some(overruled), true) = (forceable, force) {
+            forced.push(format!("{reason}{}", overruled.cost()));
+            continue;
+        }
+        let fix = match forceable {
+            Some(offered) => offered.beside(fix),
+            None => fix.to_owned(),
+        };
+        return Err(RedirectError::Unfit {
             service: name(live).to_owned(),
-            reason: refusal.reason,
-            fix: refusal.fix.to_owned(),
-        }),
+            reason,
+            fix,
+        });
     }
+    Ok(forced)
 }
 
 fn of_kind(live: &Value, plain: &Value, ours: bool) -> Option<Refusal> {
@@ -172,16 +213,24 @@ fn of_selector(plain: &Value, relays: &[Value]) -> Option<Refusal> {
 fn of_routing(plain: &Value) -> Option<Refusal> {
     for policy in ["externalTrafficPolicy", "internalTrafficPolicy"] {
         if plain[policy] == "Local" {
-            return unwise(format!(
-                "its {policy} is Local, so callers get nowhere on nodes without a relay pod"
-            ));
+            return unwise(
+                format!(
+                    "its {policy} is Local, so callers get nowhere on nodes without a relay pod"
+                ),
+                "make it Cluster, or another Service that is over the same pods",
+                Force::Risky,
+            );
         }
     }
     let affinity = text(plain, &["sessionAffinity"]);
     if !matches!(affinity, "" | "None") {
-        return unwise(format!(
-            "it has session affinity ({affinity}), which the way through the relay does not keep"
-        ));
+        return unwise(
+            format!(
+                "it has session affinity ({affinity}), which the way through the relay does not keep"
+            ),
+            "intercept a Service without it that is over the same pods",
+            Force::Harmless,
+        );
     }
     None
 }
@@ -191,9 +240,11 @@ fn of_owners(live: &Value) -> Option<Refusal> {
     let mut owners = owners.into_iter().flatten();
     if let Some(owner) = owners.find(|owner| owner["controller"] == true) {
         let (kind, named) = (text(owner, &["kind"]), text(owner, &["name"]));
-        return unwise(format!(
-            "it belongs to {kind} {named}, whose controller may set it back"
-        ));
+        return unwise(
+            format!("it belongs to {kind} {named}, whose controller may set it back"),
+            "have that controller leave it alone meanwhile",
+            Force::Harmless,
+        );
     }
     let marked = GITOPS
         .iter()
@@ -207,7 +258,11 @@ fn of_owners(live: &Value) -> Option<Refusal> {
         names.find_map(|manager| GITOPS_MANAGERS.iter().find(|(name, _)| *name == manager))
     };
     let (_, who) = marked.or_else(managed)?;
-    unwise(format!("{who} looks after it and may set it back"))
+    unwise(
+        format!("{who} looks after it and may set it back"),
+        "have it leave the Service alone meanwhile",
+        Force::Harmless,
+    )
 }
 
 fn of_mesh(namespace: &Value) -> Option<Refusal> {
@@ -216,10 +271,14 @@ fn of_mesh(namespace: &Value) -> Option<Refusal> {
         let mut values = values.into_iter().filter(|value| !value.is_empty());
         values.any(|value| !NO_MESH.contains(&value))
     })?;
-    unwise(format!(
-        "its namespace is part of a mesh ({mesh}, by {key}), whose sidecars may refuse the relay or \
-         not find its pods"
-    ))
+    unwise(
+        format!(
+            "its namespace is part of a mesh ({mesh}, by {key}), whose sidecars may refuse the relay \
+             or not find its pods"
+        ),
+        "have the mesh let plain TCP pass between callers, the relay's pods and the Service's",
+        Force::Risky,
+    )
 }
 
 /// The origin among `origins` for the Service, with the Service's spec as it is without kdev.
@@ -251,14 +310,14 @@ mod tests {
         })
     }
 
-    fn verdict(live: &Value, force: bool) -> Result<(), String> {
+    fn verdict(live: &Value, force: bool) -> Result<Vec<String>, String> {
         let relay = json!({"metadata": {"labels": {"app.kubernetes.io/name": "kdev-relay", "app": "kdev-relay"}}});
         check(live, &live["spec"], false, &[relay], None, force).map_err(|e| e.to_string())
     }
 
     #[test]
     fn an_ordinary_service_passes() {
-        assert_eq!(verdict(&service(), false), Ok(()));
+        assert_eq!(verdict(&service(), false), Ok(Vec::new()));
     }
 
     #[test]
@@ -312,7 +371,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unwise_takes_force() {
+    fn what_is_unwise_takes_force_and_says_what_that_may_cost() {
+        const COST: &str = "callers may get no answer";
         for (path, value, said) in [
             (
                 "/spec/externalTrafficPolicy",
@@ -352,15 +412,25 @@ mod tests {
                 live["metadata"][field] = Value::Null;
             }
             *live.pointer_mut(path).unwrap() = value;
+            let risky = path.contains("TrafficPolicy");
             let text = verdict(&live, false).unwrap_err();
-            assert!(text.contains(said) && text.contains("--force"), "{text}");
-            assert_eq!(verdict(&live, true), Ok(()));
+            assert!(text.contains(said), "{text}");
+            // What mends it comes first.
+            let (_, fix) = text.rsplit_once("; ").unwrap();
+            assert!(fix.find("--force").unwrap() > 20, "{text}");
+            assert_eq!(fix.contains(COST), risky, "{text}");
+            let forced = verdict(&live, true).unwrap();
+            assert!(forced[0].contains(said), "{forced:?}");
+            assert_eq!(forced[0].contains(COST), risky, "{forced:?}");
         }
     }
 
     #[test]
     fn a_mesh_is_told_by_its_namespace() {
-        let mesh = |metadata: Value| of_mesh(&json!({"metadata": metadata})).is_some();
+        let of = |metadata: Value| of_mesh(&json!({"metadata": metadata}));
+        let mesh = |metadata: Value| of(metadata).is_some();
+        let found = of(json!({"labels": {"istio-injection": "enabled"}})).unwrap();
+        assert_eq!(found.force, Some(Force::Risky));
         assert!(mesh(json!({"labels": {"istio-injection": "enabled"}})));
         assert!(mesh(
             json!({"annotations": {"linkerd.io/inject": "enabled"}})

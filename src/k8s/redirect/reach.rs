@@ -207,7 +207,9 @@ impl Check<'_> {
             let fix = advice::let_callers_in(&self.site.namespace);
             match self.callers {
                 Callers::MayFail => {
-                    self.note(format!("callers may not reach the relay: {reason}; {fix}"));
+                    self.note(format!(
+                        "callers may get no answer, since they may not reach the relay: {reason}; {fix}"
+                    ));
                     return Ok(());
                 }
                 _ => return Err(RedirectError::Shut { reason, fix }),
@@ -297,7 +299,8 @@ fn judge(error: &DialError, served: bool) -> Option<(String, String)> {
         // That nobody takes the connection is no news then.
         _ if !served => return None,
         DialError::Refused { .. } => {
-            "the pods are ready and refuse the relay: a mesh or a network policy may stand between"
+            "a network policy or a mesh may keep the relay's pods from these, which are ready; allow \
+             what the label app.kubernetes.io/name=kdev-relay marks"
         }
         DialError::TimedOut { .. } | DialError::Unreachable { .. } => {
             "a network policy may keep the relay's pods from these; allow what the label \

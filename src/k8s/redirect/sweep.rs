@@ -34,6 +34,9 @@ pub struct Put {
     pub ended: Vec<Claim>,
     /// What of it.
     pub left: Left,
+    /// Whether it had its own pods before anything was done here, so that only what led late callers
+    /// there is left.
+    pub was_back: bool,
 }
 
 /// When a caller of a Service last came to the relay.
@@ -91,6 +94,9 @@ pub async fn put_back(
             let uid = super::origin::owner(&taken.origin).1;
             events::ended(&site, (&found.service, uid), claim, Some(by)).await;
         }
+        let was_back = found.is_given_back()
+            && taken.gone.is_empty()
+            && !leads_to_relay(&site, &found).await?;
         let left = match taken.left {
             0 => leave::give_back(&site, &found.service, &found.origin, Despite::Nobody).await?,
             others => Left::Others(others),
@@ -100,6 +106,7 @@ pub async fn put_back(
             service: found.service,
             ended: taken.gone,
             left,
+            was_back,
         };
         tell(&put);
         done.push(put);

@@ -39,7 +39,12 @@ pub struct Names {
     conf: Arc<Conf>,
     cache: Arc<Mutex<HashMap<String, Kept>>>,
     asking: Arc<Mutex<AskingAll>>,
+    /// What is added to ports below [`UNPRIVILEGED`]: nothing in a cluster.
+    low_ports: u16,
 }
+
+/// The first port that anybody may listen on.
+const UNPRIVILEGED: u16 = 1024;
 
 /// An answer; without addresses there is no such name.
 #[derive(Clone)]
@@ -72,6 +77,23 @@ impl Names {
             conf: Arc::new(conf),
             cache: Arc::default(),
             asking: Arc::default(),
+            low_ports: 0,
+        }
+    }
+
+    /// Has what is named be dialled `by` higher where its port is below 1024, for clusters that are
+    /// simulated by somebody who may not listen there.
+    #[must_use]
+    pub fn low_ports(mut self, by: u16) -> Self {
+        self.low_ports = by;
+        self
+    }
+
+    /// Where the port of something that is named is dialled.
+    pub(super) fn port(&self, port: u16) -> u16 {
+        match port {
+            ..UNPRIVILEGED => port.saturating_add(self.low_ports),
+            _ => port,
         }
     }
 

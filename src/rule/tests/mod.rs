@@ -279,6 +279,29 @@ fn a_line_of_curl_says_what_conditions_do() {
             r"--globoff 'http://web:80/it'\''s;here&[1]'",
         ),
         (&["--path /a/../b"], "--path-as-is http://web:80/a/../b"),
+        // The shortest that certainly matches.
+        (&["--path-regex .*"], "http://web:80/"),
+        (&["--path-regex /v[0-9]+/.*"], "http://web:80/v0/"),
+        (
+            &["--path-prefix /api", "--path-regex .*/(orders|carts)/[^/]+"],
+            "http://web:80/api/carts/a",
+        ),
+        (
+            &["--path-regex .*[0-9]", "--path-regex /[a-z]+0"],
+            "http://web:80/a0",
+        ),
+        (
+            &["--header x-n~=[1-9][0-9]{2}", "--path /a"],
+            "-H 'x-n: 100' http://web:80/a",
+        ),
+        (
+            &["--header x-n: 7", "--header x-n~=[0-9]"],
+            "-H 'x-n: 7' http://web:80/",
+        ),
+        (
+            &["--header x-kdev: me", "--mine me"],
+            "-H 'x-kdev: me' http://web:80/",
+        ),
         (&["--method HEAD"], "-I http://web:80/"),
         (
             &["--method PUT", "--mine me"],
@@ -289,11 +312,39 @@ fn a_line_of_curl_says_what_conditions_do() {
             "-H 'baggage: k=a%20b%2C%C3%BC' http://web:80/",
         ),
     ] {
-        assert_eq!(conditions(flags).as_curl("http://web:80"), line);
+        let (said, open) = conditions(flags).as_curl("http://web:80");
+        assert_eq!(said, line);
+        assert!(open.is_empty(), "{open:?}");
     }
     let sent = Sent::new("GET", "/", &[("baggage", "k=a%20b%2C%C3%BC")]);
     let one = conditions(&["--baggage k=a b,\u{fc}"]);
     assert!(one.iter().all(|one| one.holds(&sent.head())));
+}
+
+#[test]
+fn what_no_example_is_known_of_is_left_open() {
+    for (flags, line, left) in [
+        (
+            &["--path-regex /(%41|%42)", "--header x-user: ann"][..],
+            "-H 'x-user: ann' http://web:80",
+            "any path that matches /(%41|%42)",
+        ),
+        // Each alone has one, and both together another that is not searched for.
+        (
+            &["--path-regex /a*b?c?", "--path-regex /.*[bc].*[bc]"],
+            "http://web:80",
+            "any path that matches /.*[bc].*[bc]",
+        ),
+        (
+            &["--header x-n~=a.*", "--header x-n~=.*b"],
+            "http://web:80/",
+            "a header x-n that matches .*b",
+        ),
+    ] {
+        let (said, open) = conditions(flags).as_curl("http://web:80");
+        assert_eq!(said, line);
+        assert!(open.iter().any(|one| one == left), "{open:?}");
+    }
 }
 
 #[test]

@@ -58,10 +58,13 @@ async fn callers_who_would_not_get_into_the_relay_are_kept_from_it() {
         "NetworkPolicy deny",
         "kdev install -n shop --network-policy on",
         "ingress: [{ports: [{endPort: 20511, port: 20000, protocol: TCP}]}]",
-        "--force",
+        ". With --force it goes on all the same: callers may get no answer",
     ] {
         assert!(text.contains(part), "{text}");
     }
+    // Errors show as the fix what stands behind the last semicolon.
+    let (_, fix) = text.rsplit_once("; ").unwrap();
+    assert!(fix.starts_with("a network policy may keep"), "{fix}");
     assert_eq!(stage.service("web").unwrap(), before, "not even a version");
     assert!(stage.origins().is_empty());
     assert!(stage.inside.asked.lock().unwrap().is_empty());
@@ -78,6 +81,7 @@ async fn callers_who_would_not_get_into_the_relay_are_kept_from_it() {
         said.contains("by --force, although pods with app=caller"),
         "{said}"
     );
+    assert!(said.contains("; callers may get no answer"), "{said}");
     // With the rule that was named it just works.
     open_relay(&stage).await;
     let mut guard = stage.redirect("c").await.unwrap();

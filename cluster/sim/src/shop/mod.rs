@@ -41,8 +41,7 @@ pub fn furnish(cluster: &SimCluster) {
     odds_and_ends(cluster);
 }
 
-/// Adds the Service `cart:8080` with two pods that say which one they are: its port is one that
-/// everybody may listen on, for [`SimCluster::proxy_services`].
+/// Adds the Service `cart:8080` with two pods that say which one they are.
 pub fn add_cart(cluster: &SimCluster) {
     for number in 1..=2 {
         let name = format!("cart-{number}");

@@ -16,11 +16,19 @@ fn network(test: u8, last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 1 + a % 254, b ^ test, last)
 }
 
+/// Where the port 80 of `orders` is.
+const ORDERS: u16 = 10_080;
+
 /// A cluster whose Services of `shop` are at an address.
 async fn cluster(at: Ipv4Addr) -> SimCluster {
     let cluster = SimCluster::start(Options::default()).await.unwrap();
     shop::furnish(&cluster);
-    cluster.proxy_services("shop", at.into());
+    cluster.proxy_services("shop", move |service, port| match (service, port) {
+        // Which only root may listen on.
+        ("orders", 80) => Some((at, ORDERS).into()),
+        (_, ..1024) => None,
+        _ => Some((at, port).into()),
+    });
     cluster
 }
 
@@ -65,8 +73,9 @@ async fn connections_are_spread_over_ready_pods() {
     assert_eq!(get(at, shop::CART).await, None);
     cluster.remove_service("shop", "cart");
     until(async || TcpStream::connect((at, shop::CART)).await.is_err()).await;
-    // Nobody but root may listen there.
+    // Each port is where it was said to be, or nowhere.
     assert!(TcpStream::connect((at, 80)).await.is_err());
+    assert!(get(at, ORDERS).await.is_some());
 }
 
 #[tokio::test]
