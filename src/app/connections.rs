@@ -133,7 +133,7 @@ fn summary(stream: &Ended<'_>) -> String {
     format!(
         "{target}{path}, {}, {}",
         duration(stream.lasted),
-        bytes(stream.moved.forth + stream.moved.back)
+        kilobytes(stream.moved.forth + stream.moved.back)
     )
 }
 
@@ -145,7 +145,9 @@ fn duration(lasted: Duration) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+/// So many bytes, in units of a thousand: `3.1 kB`.
+#[must_use]
+pub fn kilobytes(count: u64) -> String {
     /// Units of a thousand each.
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     let mut value = count as f64 / 1000.0;
@@ -205,8 +207,8 @@ mod tests {
             };
             assert_eq!(summary(&ended), shown);
         }
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(5_400_000), "5.4 MB");
+        assert_eq!(kilobytes(999), "999 B");
+        assert_eq!(kilobytes(5_400_000), "5.4 MB");
     }
 
     #[test]

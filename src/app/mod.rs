@@ -35,5 +35,6 @@ pub mod session;
 pub mod share;
 pub(crate) mod signals;
 
+pub use connections::kilobytes;
 pub use mine::Note;
 pub use session::Session;
