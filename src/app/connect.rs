@@ -117,6 +117,7 @@ pub(super) fn serve_laptop(
 ) {
     let mut config = proxy::Config::new(Access::SameUser { password: None });
     config.stats = session.stats.clone();
+    config.refusals = session.refusals();
     let (catalog, domain) = (session.catalog.clone(), session.domain().clone());
     let routes = session.routes().clone();
     config.pac = Some(Pac::new(move || {

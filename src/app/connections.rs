@@ -3,51 +3,128 @@
 //!
 //! An app learns little of a failed dial: a 502, a reply code, a reset. So kdev says it on standard
 //! error, once for each kind of failure and destination: apps try again and again. What a `kdev
-//! connect` says, the commands that use its session say too: the connection may be theirs.
+//! connect` says, the commands that use its session say too, by a count of their own: the connection
+//! may be theirs.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::feed::{Feed, Line};
 use super::said::Said;
 use crate::addr::Target;
-use crate::dial::{DialError, Ended, Observe};
+use crate::dial::{DialError, Live, Observe};
 
 /// How long the same failure of the same destination is not said again.
 const QUIET: Duration = Duration::from_secs(60);
 /// How many failures are said in that time, whatever they are. A browser with a page full of
 /// trackers that do not resolve, or a scanner, must not flood a terminal.
 const MOST: u32 = 20;
-/// Lines that a command which uses this session may lag behind before it misses some.
-const LAG: usize = 32;
 
-/// Tells of connections.
-#[derive(Debug)]
+/// Tells of the connections of a session.
+#[derive(Debug, Default)]
 pub(super) struct Connections {
-    said: Said,
-    /// When the lines of now began to be counted, and how many there were.
-    window: Mutex<(Instant, u32)>,
-    lines: broadcast::Sender<String>,
+    failures: Failures,
+    feed: Arc<Feed>,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            said: Said::once_in(QUIET),
-            window: Mutex::new((Instant::now(), 0)),
-            lines: broadcast::Sender::new(LAG),
+impl Connections {
+    /// Where the commands that use the session hear of them.
+    pub(super) fn feed(&self) -> Arc<Feed> {
+        self.feed.clone()
+    }
+
+    /// A request to the proxy was refused. `text` says why.
+    pub(super) fn refused(&self, text: &str) {
+        self.fail(text, text);
+    }
+
+    fn fail(&self, kind: &str, text: &str) {
+        self.feed.tell(Line::failed(kind, text));
+        self.failures.say(kind, text);
+    }
+}
+
+impl Observe for Connections {
+    fn failed(&self, target: &Target, error: &DialError) {
+        self.fail(&key(target, error), &line(target, error));
+    }
+
+    fn opened(&self, stream: &Arc<Live>) {
+        self.feed.opened(stream);
+    }
+
+    fn ended(&self, stream: &Arc<Live>, failed: bool) {
+        if failed {
+            return self.feed.closed(stream, None);
+        }
+        let text = summary(stream);
+        info!("{text}");
+        self.feed.closed(stream, Some(Line::connection(&text)));
+    }
+}
+
+/// Says again what the session of another command tells of its connections.
+#[derive(Debug, Default)]
+pub(super) struct Echo {
+    failures: Failures,
+}
+
+impl Echo {
+    pub(super) fn say(&self, line: &Line) {
+        match line {
+            Line::Failed { kind, text } => self.failures.say(kind, text),
+            Line::Note(text) => warn!("{text}"),
+            Line::Connection(text) => info!("{text}"),
+            Line::Missed(1) => info!("(one more connection or failure is not shown)"),
+            Line::Missed(lines) => info!("({lines} more connections or failures are not shown)"),
+            Line::UntilNow => {}
         }
     }
 }
 
-impl Connections {
-    /// Where the lines that are said can be heard.
-    pub(super) fn lines(&self) -> broadcast::Sender<String> {
-        self.lines.clone()
+/// Says failures, none of them too often.
+#[derive(Debug)]
+struct Failures {
+    said: Said,
+    /// When the lines of now began to be counted, and how many there were.
+    window: Mutex<(Instant, u32)>,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self {
+            said: Said::once_in(QUIET),
+            window: Mutex::new((Instant::now(), 0)),
+        }
+    }
+}
+
+impl Failures {
+    fn say(&self, kind: &str, text: &str) {
+        match self.warning(kind, text) {
+            Some(text) => warn!("{text}"),
+            None => info!("{text}"),
+        }
+    }
+
+    /// What everybody is to read of a failure, or `None` where that was said.
+    fn warning(&self, kind: &str, text: &str) -> Option<String> {
+        let kept = self.said.say(kind)?;
+        let mut text = text.to_owned();
+        if kept > 0 {
+            // Writing to a string cannot fail.
+            let _ = write!(text, " (and {kept} times more since that was last said)");
+        }
+        match self.room() {
+            Room::None => return None,
+            Room::Last => text.push_str(" (and more, which -v shows)"),
+            Room::Some => {}
+        }
+        Some(text)
     }
 
     /// Whether there is room for another line; one that says that there is none is the last.
@@ -69,31 +146,6 @@ enum Room {
     Some,
     Last,
     None,
-}
-
-impl Observe for Connections {
-    fn failed(&self, target: &Target, error: &DialError) {
-        let mut text = line(target, error);
-        let Some(kept) = self.said.say(&key(target, error)) else {
-            return info!("{text}");
-        };
-        if kept > 0 {
-            // Writing to a string cannot fail.
-            let _ = write!(text, " (and {kept} times more since that was last said)");
-        }
-        match self.room() {
-            Room::None => return info!("{text}"),
-            Room::Last => text.push_str(" (and more, which -v shows)"),
-            Room::Some => {}
-        }
-        warn!("{text}");
-        // Nobody may be listening.
-        let _ = self.lines.send(text);
-    }
-
-    fn ended(&self, stream: &Ended<'_>) {
-        info!("{}", summary(stream));
-    }
 }
 
 /// What two failures have in common that are said once.
@@ -122,19 +174,34 @@ fn line(target: &Target, error: &DialError) -> String {
 }
 
 /// `web:80 → pod web-2 (direct), 12 ms, 3.1 kB`.
-fn summary(stream: &Ended<'_>) -> String {
-    let Ended { target, path, .. } = stream;
-    let path = match path.to_string() {
-        path if path.starts_with(&format!("{target} ")) => {
-            path[target.to_string().len()..].to_owned()
-        }
-        path => format!(" → {path}"),
-    };
+fn summary(stream: &Live) -> String {
+    let moved = stream.moved();
     format!(
-        "{target}{path}, {}, {}",
-        duration(stream.lasted),
-        bytes(stream.moved.forth + stream.moved.back)
+        "{}, {}, {}",
+        way(stream),
+        duration(stream.lasted()),
+        kilobytes(moved.forth + moved.back)
     )
+}
+
+/// The same of a connection that has not ended, and has carried `moved` bytes of late.
+pub(super) fn still_open(stream: &Live, moved: u64) -> String {
+    format!(
+        "{}, still open after {}, {}",
+        way(stream),
+        duration(stream.lasted()),
+        kilobytes(moved)
+    )
+}
+
+/// `web:80 → pod web-2 (direct)`.
+fn way(stream: &Live) -> String {
+    let target = stream.target.to_string();
+    let path = stream.path.to_string();
+    match path.strip_prefix(&target) {
+        Some(rest) if rest.starts_with(' ') => path,
+        _ => format!("{target} → {path}"),
+    }
 }
 
 fn duration(lasted: Duration) -> String {
@@ -145,7 +212,9 @@ fn duration(lasted: Duration) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+/// So many bytes, in units of a thousand: `3.1 kB`.
+#[must_use]
+pub fn kilobytes(count: u64) -> String {
     /// Units of a thousand each.
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     let mut value = count as f64 / 1000.0;
@@ -165,7 +234,6 @@ mod tests {
     use super::*;
     use crate::addr::Namespaced;
     use crate::dial::Path;
-    use crate::io::Transferred;
 
     fn target(text: &str) -> Target {
         text.parse().unwrap()
@@ -173,40 +241,29 @@ mod tests {
 
     #[test]
     fn a_connection_is_one_line() {
-        let moved = Transferred {
-            forth: 100,
-            back: 3_000,
-        };
-        for (path, lasted, shown) in [
+        for (path, shown) in [
             (
                 Path::Pod(Some(Namespaced::new("shop", "web-2"))),
-                12,
-                "web:80 → pod web-2 (direct), 12 ms, 3.1 kB",
+                "web:80 → pod web-2 (direct)",
             ),
             (
                 Path::Relay(target("10.96.0.7:80")),
-                2_345,
-                "web:80 → 10.96.0.7:80 (relay), 2.3 s, 3.1 kB",
+                "web:80 → 10.96.0.7:80 (relay)",
             ),
-            (
-                Path::Laptop(target("web:80")),
-                61_000,
-                "web:80 (this laptop), 1 min 1 s, 3.1 kB",
-            ),
+            (Path::Laptop(target("web:80")), "web:80 (this laptop)"),
         ] {
-            let lasted = Duration::from_millis(lasted);
-            let target = &target("web:80");
-            let path = &path;
-            let ended = Ended {
-                target,
-                path,
-                lasted,
-                moved,
-            };
-            assert_eq!(summary(&ended), shown);
+            let live = Live::new(target("web:80"), path, std::time::Instant::now());
+            assert_eq!(way(&live), shown);
+            let summary = summary(&live);
+            let rest = summary.strip_prefix(shown).unwrap();
+            assert!(rest.ends_with(" ms, 0 B"), "{rest}");
         }
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(5_400_000), "5.4 MB");
+        for (millis, shown) in [(12, "12 ms"), (2_345, "2.3 s"), (61_000, "1 min 1 s")] {
+            assert_eq!(duration(Duration::from_millis(millis)), shown);
+        }
+        assert_eq!(kilobytes(999), "999 B");
+        assert_eq!(kilobytes(3_100), "3.1 kB");
+        assert_eq!(kilobytes(5_400_000), "5.4 MB");
     }
 
     #[test]
@@ -227,29 +284,38 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_said_once_and_again_after_a_minute() {
+        let failures = Failures::default();
+        let say = |n: u32| failures.warning("unreachable web:80", &n.to_string());
+        assert_eq!(say(0).as_deref(), Some("0"));
+        for n in 1..5 {
+            assert_eq!(say(n), None);
+        }
+        tokio::time::advance(QUIET).await;
+        let again = say(5).unwrap();
+        assert!(again.starts_with("5 (and 4 times more"), "{again}");
+        // However many destinations fail, a terminal is not flooded.
+        let all = (1..2 * MOST).map(|n| failures.warning(&format!("host-{n}"), "none"));
+        let said: Vec<String> = all.flatten().collect();
+        assert_eq!(said.len(), MOST as usize - 1);
+        assert!(said[MOST as usize - 2].ends_with("(and more, which -v shows)"));
+    }
+
+    #[tokio::test]
+    async fn who_uses_a_session_hears_also_what_it_has_said_already() {
         let connections = Connections::default();
-        let mut lines = connections.lines().subscribe();
-        let error = |reason: &str| DialError::Unreachable {
+        let error = DialError::Unreachable {
             target: "web:80".to_owned(),
-            reason: reason.to_owned(),
+            reason: "nobody answers".to_owned(),
             fix: String::new(),
         };
-        let web = target("web:80");
-        for n in 0..5 {
-            connections.failed(&web, &error(&n.to_string()));
-        }
-        assert_eq!(lines.try_recv().unwrap(), "web:80 cannot be reached: 0");
-        assert!(lines.try_recv().is_err());
-        tokio::time::advance(QUIET).await;
-        connections.failed(&web, &error("5"));
-        let again = lines.try_recv().unwrap();
-        assert!(again.contains("reached: 5 (and 4 times more"), "{again}");
-        // However many destinations fail, a terminal is not flooded.
-        for n in 1..2 * MOST {
-            connections.failed(&target(&format!("host-{n}:80")), &error("none"));
-        }
-        let rest: Vec<String> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
-        assert_eq!(rest.len(), MOST as usize - 1);
-        assert!(rest[MOST as usize - 2].ends_with("(and more, which -v shows)"));
+        connections.failed(&target("web:80"), &error);
+        let mut follower = connections.feed().follow();
+        connections.failed(&target("web:80"), &error);
+        let told = follower.until_now();
+        let text = "web:80 cannot be reached: nobody answers";
+        assert_eq!(
+            told,
+            [Line::failed("unreachable web:80", text), Line::UntilNow]
+        );
     }
 }

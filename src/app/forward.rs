@@ -197,9 +197,7 @@ impl Opening<'_> {
                 self.direct.extend(pods);
                 endpoints.declared || endpoints.service.is_none()
             }
-            Way::Relay(_, Some(endpoints)) => {
-                endpoints.declared || endpoints.service.is_none()
-            }
+            Way::Relay(_, Some(endpoints)) => endpoints.declared || endpoints.service.is_none(),
             Way::Relay(_, None) => true,
             Way::Failed(error @ DialError::Unreachable { .. })
                 if no_relay && spec.protocol == Protocol::Udp =>

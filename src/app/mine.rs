@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::sync::broadcast;
 
 use super::Session;
+use super::feed::{Feed, Line};
 use super::intercept::{mine, owner};
 use crate::addr::Namespaced;
 use crate::config::{Config, MineHeader};
@@ -34,7 +34,7 @@ struct OwnRequests {
     told: Mutex<HashSet<Namespaced>>,
     note: Note,
     /// The commands that use this session.
-    lines: broadcast::Sender<String>,
+    feed: Arc<Feed>,
 }
 
 /// What marks the requests of a session's proxy, unless that is off; `note` hears of each Service
@@ -52,7 +52,7 @@ pub(super) fn marker(session: &Session, config: &Config, note: Note) -> Option<A
         home: session.client.namespace().to_owned(),
         told: Mutex::default(),
         note,
-        lines: session.lines(),
+        feed: session.feed(),
     }))
 }
 
@@ -89,7 +89,6 @@ impl Marker for OwnRequests {
             self.value
         );
         (self.note)(&text);
-        // Nobody may be listening.
-        let _ = self.lines.send(text);
+        self.feed.tell(Line::note(&text));
     }
 }

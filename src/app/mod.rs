@@ -5,6 +5,7 @@
 //! * [`connect`]: a proxy until Ctrl-C
 //! * [`forward`]: plain local ports
 //! * [`resolve`]: where a name leads, and why
+//! * [`feed`]: what a session tells those that use it of its connections
 //! * [`registry`]: the sessions of this machine, each answering on a socket of its own
 //! * [`doctor`]: what works here, and what to do about the rest
 //! * [`install`]: the relay in a namespace: install, upgrade, uninstall
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod descriptors;
 pub mod doctor;
 pub mod env;
+pub mod feed;
 pub mod forward;
 pub mod install;
 pub mod intercept;
@@ -35,5 +37,6 @@ pub mod session;
 pub mod share;
 pub(crate) mod signals;
 
+pub use connections::kilobytes;
 pub use mine::Note;
 pub use session::Session;

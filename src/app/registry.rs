@@ -1,6 +1,7 @@
 //! The sessions of this machine. Each listens on a socket in a folder that only its user may
 //! enter, and answers whoever connects with one JSON document; a dead session's socket refuses,
-//! and is swept away by the next look.
+//! and is swept away by the next look. Whoever stays is told of its connections, a [`Line`] of JSON
+//! each: of failures, and after [`ASK_CONNECTIONS`] of all.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,8 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 
+use super::feed::{Feed, Line};
 use crate::task::Tasks;
 
 /// How long a session may take to answer. It only formats counters.
@@ -23,7 +25,11 @@ const MAX_ANSWER: u64 = 1 << 20;
 /// Commands that use one session at a time: each holds a file descriptor of it.
 const MAX_LEASES: usize = 256;
 /// Longest line that a session may say to a command which uses it.
-const MAX_LINE: usize = 16 << 10;
+pub(super) const MAX_LINE: usize = 32 << 10;
+/// Asks a session to tell of each connection.
+const ASK_CONNECTIONS: u8 = b'c';
+/// Asks it what it has to tell until now, which [`Line::UntilNow`] ends.
+const ASK_UNTIL_NOW: u8 = b'n';
 
 /// What a session tells about itself.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -160,8 +166,31 @@ impl Lease {
         Some(answer.ok()?.ok()?.report)
     }
 
-    /// The next line that the session says, or `None` once it has ended. Cancel-safe.
-    pub async fn next(&mut self) -> Option<String> {
+    /// Has the session tell of each connection, from now on.
+    pub async fn show_connections(&mut self) {
+        // One that is gone is noticed by its silence.
+        let _ = self.stream.write_all(&[ASK_CONNECTIONS]).await;
+    }
+
+    /// What the session has to tell until now; nothing, where that takes longer than `limit`.
+    pub async fn until_now(&mut self, limit: Duration) -> Vec<Line> {
+        let mut told = Vec::new();
+        let asked = async {
+            self.stream.write_all(&[ASK_UNTIL_NOW]).await.ok()?;
+            loop {
+                match self.next().await? {
+                    Line::UntilNow => return Some(()),
+                    line => told.push(line),
+                }
+            }
+        };
+        // What came in time is worth telling all the same.
+        let _ = tokio::time::timeout(limit, asked).await;
+        told
+    }
+
+    /// What the session tells next, or `None` once it has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Line> {
         loop {
             let read = self
                 .stream
@@ -177,7 +206,10 @@ impl Lease {
             self.stream.consume(used);
             if end.is_some() {
                 let line = std::mem::take(&mut self.begun);
-                return Some(String::from_utf8_lossy(&line).into_owned());
+                // What this version does not know is left out.
+                if let Ok(line) = serde_json::from_slice(&line) {
+                    return Some(line);
+                }
             }
         }
     }
@@ -233,13 +265,13 @@ impl Drop for Registration {
 }
 
 /// Makes this session visible to `kdev status`; `report` is called for each look. Commands that use
-/// the session are told the `lines` that it says.
+/// the session follow its `feed`.
 ///
 /// # Errors
 /// When the folder or the socket cannot be made. A session works without.
 pub fn register(
     report: impl Fn() -> Report + Send + Sync + 'static,
-    lines: broadcast::Sender<String>,
+    feed: Arc<Feed>,
     tasks: &Tasks,
 ) -> io::Result<Registration> {
     let path = folder()?.join(format!("{}.sock", std::process::id()));
@@ -251,7 +283,7 @@ pub fn register(
     let connections = tasks.clone();
     tasks.spawn(async move {
         while let Ok((mut peer, _)) = listener.accept().await {
-            let (report, leases, lines) = (report.clone(), leases.clone(), lines.clone());
+            let (report, leases, feed) = (report.clone(), leases.clone(), feed.clone());
             connections.spawn(async move {
                 let Ok(mut text) = serde_json::to_vec(&report()) else {
                     return;
@@ -265,10 +297,10 @@ pub fn register(
                 ) {
                     return;
                 }
-                // One that stays hears what the session says, and sees by the end of the
+                // One that stays hears what the session tells, and sees by the end of the
                 // connection that it ended.
                 if let Ok(_lease) = leases.try_acquire() {
-                    tell(&mut peer, lines.subscribe()).await;
+                    tell(&mut peer, &feed).await;
                 }
             });
         }
@@ -276,19 +308,36 @@ pub fn register(
     Ok(Registration { path })
 }
 
-/// Tells `peer` the lines until it leaves, or does not read them.
-async fn tell(peer: &mut UnixStream, mut lines: broadcast::Receiver<String>) {
+/// Tells `peer` of the connections until it leaves, or does not read of them.
+async fn tell(peer: &mut UnixStream, feed: &Arc<Feed>) {
+    let (mut asks, mut to) = peer.split();
+    let mut follower = feed.follow();
     loop {
-        let line = tokio::select! {
-            _ = peer.read_u8() => return,
-            line = lines.recv() => match line {
-                Ok(line) => line,
-                Err(broadcast::error::RecvError::Lagged(_)) => continue,
-                Err(broadcast::error::RecvError::Closed) => return,
+        let lines = tokio::select! {
+            ask = asks.read_u8() => match ask {
+                Ok(ASK_CONNECTIONS) => {
+                    follower.show_connections();
+                    continue;
+                }
+                Ok(ASK_UNTIL_NOW) => follower.until_now(),
+                Ok(_) => continue,
+                Err(_) => return,
+            },
+            line = follower.next() => match line {
+                Some(line) => vec![line],
+                None => return,
             },
         };
-        let line = format!("{}\n", line.replace('\n', " "));
-        let told = tokio::time::timeout(ANSWER_TIMEOUT, peer.write_all(line.as_bytes()));
+        let mut text = Vec::new();
+        for line in lines {
+            // A text of JSON has no line ends.
+            let Ok(line) = serde_json::to_vec(&line) else {
+                continue;
+            };
+            text.extend(line);
+            text.push(b'\n');
+        }
+        let told = tokio::time::timeout(ANSWER_TIMEOUT, to.write_all(&text));
         if !matches!(told.await, Ok(Ok(()))) {
             return;
         }
@@ -322,9 +371,8 @@ pub fn register_borrower(command: &str, lender: &Report, tasks: &Tasks) -> Optio
         lends: None,
         uses: Some(lender.pid),
     };
-    // It says nothing of its own.
-    let lines = broadcast::Sender::new(1);
-    register(move || report.clone(), lines, tasks).ok()
+    // It has no connections of its own.
+    register(move || report.clone(), Arc::default(), tasks).ok()
 }
 
 /// Asks every session of this user, the oldest first.

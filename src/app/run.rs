@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
-use tracing::{debug, info};
+use tracing::{Level, debug, enabled, info};
 
 use self::attend::{Proxy, attend};
 use self::unused::Unused;
@@ -151,7 +151,14 @@ async fn run_borrowed(
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     let lender = lease.report.pid;
-    info!(pid = lender, proxy = %lends.proxy, "uses the session of `kdev connect`");
+    info!(
+        "uses the session of `kdev connect` (pid {lender}, proxy {}); its connections are shown here, \
+         those of other commands among them (--own-session keeps them apart)",
+        lends.proxy
+    );
+    if enabled!(Level::INFO) {
+        lease.show_connections().await;
+    }
     let tasks = Tasks::new();
     let registration = registry::register_borrower("run", &lease.report, &tasks);
     let settings = share::settings(config, &lease.report, lends);
@@ -368,6 +375,7 @@ fn serve_container(
     };
     let mut config = proxy::Config::new(access);
     config.stats = session.stats.clone();
+    config.refusals = session.refusals();
     let marker = mine::marker(session, settings, note);
     let dialer = session.dialer(settings.host_loopback).with_marker(marker);
     session.tasks.spawn(proxy::serve(

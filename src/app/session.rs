@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::connections::Connections;
+use super::feed::Feed;
 use super::intercept::Shown;
 use super::registry::{self, Lends, Listening, Registration};
 use super::signals::Ending;
@@ -18,7 +18,7 @@ use crate::dns;
 use crate::k8s::catalog::Picked;
 use crate::k8s::portforward::{KnownForm, PortForward};
 use crate::k8s::{Catalog, Client, ClientError, discovery, relay};
-use crate::proxy::Stats;
+use crate::proxy::{Refusals, Stats};
 use crate::task::Tasks;
 use crate::tunnel::pool::Pool;
 use crate::upstream::{Proxies, Upstream};
@@ -159,9 +159,15 @@ impl Session {
         &self.routes
     }
 
-    /// Where what is told of its connections is heard by the commands that use it.
-    pub(super) fn lines(&self) -> broadcast::Sender<String> {
-        self.connections.lines()
+    /// What the commands that use it are told.
+    pub(super) fn feed(&self) -> Arc<Feed> {
+        self.connections.feed()
+    }
+
+    /// Where its proxies tell of requests that they refuse.
+    pub(super) fn refusals(&self) -> Refusals {
+        let connections = self.connections.clone();
+        Refusals::new(move |text| connections.refused(text))
     }
 
     /// What serves the session's own needs, and goes last.
@@ -185,7 +191,7 @@ impl Session {
     ) -> Option<Registration> {
         let report = report::Reporter::new(self, command, listening, lends);
         let report = move || report.report();
-        match registry::register(report, self.connections.lines(), &self.background) {
+        match registry::register(report, self.connections.feed(), &self.background) {
             Ok(registration) => Some(registration),
             Err(error) => {
                 tracing::debug!(%error, "this session is not shown by `kdev status`");

@@ -33,7 +33,8 @@ pub(super) fn start(verbose: u8, quiet: bool, format: LogFormat) -> anyhow::Resu
         .with_writer(move || Log { json })
         .with_ansi(false);
     match (format, sentences) {
-        (LogFormat::Json, _) => log.json().init(),
+        // Nor does a program that reads the sentences care where in kdev they come from.
+        (LogFormat::Json, sentences) => log.with_target(!sentences).json().init(),
         // In the middle of a program's own output: the sentence and nothing else.
         (LogFormat::Text, true) => log.without_time().with_target(false).compact().init(),
         (LogFormat::Text, false) => log.init(),

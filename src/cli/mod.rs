@@ -280,7 +280,10 @@ mod tests {
             ("kdev --nosuch run", 125),
         ] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            assert!(help::command().try_get_matches_from(&words).is_err(), "{line}");
+            assert!(
+                help::command().try_get_matches_from(&words).is_err(),
+                "{line}"
+            );
             assert_eq!(misused(&words), code, "{line}");
         }
     }

@@ -33,7 +33,8 @@ Plain HTTP/1 requests to Services that you intercept with --mine get baggage kde
 --mine-header off leaves them as they are.
 
 Where a `kdev connect` with the same settings runs, a command uses its session and starts at once;
---own-session prevents that. Containers always get a session of their own.
+--own-session prevents that. -v then shows all connections of that session, those of other commands
+too. Containers always get a session of their own.
 
 Before a container starts, a short one on its network, of an image that is already here, tries the
 way to kdev. Where a firewall blocks it, kdev says what opens it and starts nothing.

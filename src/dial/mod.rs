@@ -27,7 +27,7 @@ pub use self::http_io::{HttpIo, HttpProxy, LoginRefused};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
 pub use self::mark::{Mark, Marker, Standing};
 pub use self::notes::Notes;
-pub use self::observe::{Ended, Observe, Path};
+pub use self::observe::{Live, Observe, Path};
 pub use self::relay::{Answer, DialRelay, NAMESERVERS, NoRelay};
 pub use self::resolve::{Endpoints, Inside, PodPort, Resolution, Resolve, Wanted};
 pub use self::router::{Alias, Decision, MAX_ALIASES, Router, Way};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,21 +20,52 @@ pub trait Observe: Send + Sync + 'static {
     /// A stream to `target` was not opened, or turned out to be refused after all.
     fn failed(&self, target: &Target, error: &DialError);
 
-    /// A stream has ended.
-    fn ended(&self, stream: &Ended<'_>);
+    /// A stream is open.
+    fn opened(&self, stream: &Arc<Live>);
+
+    /// A stream that was open is not any more. Where it `failed`, that was told before.
+    fn ended(&self, stream: &Arc<Live>, failed: bool);
 }
 
-/// A stream that has ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended<'a> {
+/// A stream that was opened, and what it has carried so far.
+#[derive(Debug)]
+pub struct Live {
     /// What was asked for.
-    pub target: &'a Target,
-    /// Where it went.
-    pub path: &'a Path,
-    /// How long it took, its opening included.
-    pub lasted: Duration,
-    /// What it carried: `forth` to the destination.
-    pub moved: Transferred,
+    pub target: Target,
+    /// Where it goes.
+    pub path: Path,
+    began: Instant,
+    forth: AtomicU64,
+    back: AtomicU64,
+}
+
+impl Live {
+    /// One that was asked for at `began`, and has carried nothing yet.
+    #[must_use]
+    pub fn new(target: Target, path: Path, began: Instant) -> Self {
+        Self {
+            target,
+            path,
+            began,
+            forth: AtomicU64::new(0),
+            back: AtomicU64::new(0),
+        }
+    }
+
+    /// How long it has lasted, its opening included.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// What it has carried: `forth` to the destination.
+    #[must_use]
+    pub fn moved(&self) -> Transferred {
+        Transferred {
+            forth: self.forth.load(Relaxed),
+            back: self.back.load(Relaxed),
+        }
+    }
 }
 
 /// The way that a stream went.
@@ -77,15 +109,16 @@ impl Observer {
     pub(super) fn watch(&self, target: &Target, path: Path, began: Instant, io: BoxIo) -> BoxIo {
         match &self.0 {
             None => io,
-            Some(observe) => Box::new(Watched {
-                io,
-                observe: observe.clone(),
-                target: target.clone(),
-                path,
-                began,
-                moved: Transferred::default(),
-                failed: false,
-            }),
+            Some(observe) => {
+                let live = Arc::new(Live::new(target.clone(), path, began));
+                observe.opened(&live);
+                Box::new(Watched {
+                    io,
+                    observe: observe.clone(),
+                    live,
+                    failed: false,
+                })
+            }
         }
     }
 }
@@ -100,10 +133,7 @@ impl fmt::Debug for Observer {
 struct Watched {
     io: BoxIo,
     observe: Arc<dyn Observe>,
-    target: Target,
-    path: Path,
-    began: Instant,
-    moved: Transferred,
+    live: Arc<Live>,
     failed: bool,
 }
 
@@ -115,16 +145,18 @@ impl Watched {
             return;
         }
         if let Some(cause) = DialError::from_io(error)
-            && (self.moved.back == 0 || matches!(cause, DialError::Cluster { .. }))
+            && (self.live.back.load(Relaxed) == 0 || matches!(cause, DialError::Cluster { .. }))
         {
             self.failed = true;
-            self.observe.failed(&self.target, cause);
+            self.observe.failed(&self.live.target, cause);
         }
     }
 
     fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
-            Poll::Ready(Ok(n)) => self.moved.forth += *n as u64,
+            Poll::Ready(Ok(n)) => {
+                self.live.forth.fetch_add(*n as u64, Relaxed);
+            }
             Poll::Ready(Err(error)) => self.failure(error),
             Poll::Pending => {}
         }
@@ -147,7 +179,10 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         match &result {
-            Poll::Ready(Ok(())) => self.moved.back += (buf.filled().len() - before) as u64,
+            Poll::Ready(Ok(())) => {
+                let came = buf.filled().len() - before;
+                self.live.back.fetch_add(came as u64, Relaxed);
+            }
             Poll::Ready(Err(error)) => self.failure(error),
             Poll::Pending => {}
         }
@@ -161,13 +196,6 @@ impl AsyncWrite for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if !self.failed {
-            self.observe.ended(&Ended {
-                target: &self.target,
-                path: &self.path,
-                lasted: self.began.elapsed(),
-                moved: self.moved,
-            });
-        }
+        self.observe.ended(&self.live, self.failed);
     }
 }

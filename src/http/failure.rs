@@ -93,20 +93,73 @@ impl Failure {
         }
         let what = if error.is_parse() {
             "sent something that is not HTTP/1"
+        } else if is_reset(error) {
+            "reset the connection before it answered"
         } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             "closed the connection before it answered"
         } else {
             "broke the connection before it answered"
         };
-        let cause = error
-            .source()
-            .map_or_else(String::new, |source| format!(": {source}"));
+        let cause = error.source().filter(|_| !is_reset(error));
+        let cause = cause.map_or_else(String::new, |source| format!(": {source}"));
         Self {
             status: StatusCode::BAD_GATEWAY,
             word: "no-response",
             text: format!("{target} {what}{cause}"),
         }
     }
+}
+
+/// Why the body of an answer broke off that `who` gave, for people.
+#[must_use]
+pub fn broke_off(who: &str, error: &hyper::Error) -> String {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    if let Some(refusal) = late_refusal(error) {
+        return refusal.to_string();
+    }
+    if is_reset(error) {
+        return format!("{who} reset the connection");
+    }
+    let kind = sources(error).find_map(|e| e.downcast_ref().map(io::Error::kind));
+    let what = match kind {
+        Some(UnexpectedEof) => return format!("{who} closed the connection"),
+        _ if error.is_incomplete_message() => return format!("{who} closed the connection"),
+        Some(InvalidData | InvalidInput) => "sent a body that is not HTTP/1",
+        _ => "broke the connection",
+    };
+    let cause = error.source();
+    let cause = cause.map_or_else(String::new, |source| format!(": {source}"));
+    format!("{who} {what}{cause}")
+}
+
+/// What an error comes from, the nearest first.
+fn sources(error: &hyper::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// Whether the other end reset the connection, or the stream of a tunnel or of HTTP/2 that stood for
+/// it: in the words of those libraries it has no more need of it.
+fn is_reset(error: &hyper::Error) -> bool {
+    sources(error).any(|source| {
+        let io = source.downcast_ref::<io::Error>();
+        let stream = match io {
+            Some(io) => io.get_ref().and_then(|inner| inner.downcast_ref()),
+            None => source.downcast_ref::<h2::Error>(),
+        };
+        match (stream, io) {
+            (Some(stream), _) => stream.is_remote() && stream.reason() == Some(h2::Reason::CANCEL),
+            // Of a socket, and not what was found out otherwise.
+            (None, Some(io)) => {
+                io.kind() == io::ErrorKind::ConnectionReset && io.raw_os_error().is_some()
+            }
+            (None, None) => false,
+        }
+    })
 }
 
 /// Whether a body broke off because of what is in it, and not because no more came.

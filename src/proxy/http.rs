@@ -22,10 +22,13 @@ use super::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, pages};
 use crate::addr::Target;
 use crate::dial::Dial;
 use crate::http::{
-    Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream,
-    reclaim,
+    Body, Failure, Forwarded, Forwarder, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Reasoned,
+    Upstream, Words, reclaim,
 };
 use crate::io::{BoxIo, Io, Prefixed};
+
+/// Lines of a head that hyper reads where nothing else is said: programs send a proxy fewer.
+const USUAL_HEADERS: usize = 100;
 
 /// What becomes of the connection after an answer that ends HTTP on it.
 struct Switch<I> {
@@ -99,11 +102,12 @@ async fn switched<S: Io, D: Dial>(
         .unwrap_or_else(PoisonError::into_inner)
         .take();
     let Switch { app, to } = switch?;
-    let Some(app) = app.await.ok().and_then(reclaim::<S>) else {
+    let Some(app) = app.await.ok().and_then(reclaim::<Reasoned<S>>) else {
         debug!("the app left before its stream began");
         return None;
     };
-    Some((app, to))
+    let (read, app) = app.into_parts();
+    Some((Prefixed::new(read, app.into_inner()), to))
 }
 
 /// What a connection that speaks HTTP waits for.
@@ -121,10 +125,13 @@ async fn speak<S: Io, D: Dial>(session: &Session<D>, app: S, requests: &Requests
         Ok::<_, Infallible>(requests.answer(request).await)
     });
     let mut builder = http1::Builder::new();
-    if requests.inside.is_some() {
+    let words: Words = if requests.inside.is_some() {
         // What the stream would have carried as it is.
         builder.max_headers(MAX_HEADERS);
-    }
+        |status| Some(unreadable(status, MAX_HEADERS))
+    } else {
+        |status| Some(unreadable(status, USUAL_HEADERS))
+    };
     let mut connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
@@ -132,7 +139,7 @@ async fn speak<S: Io, D: Dial>(session: &Session<D>, app: S, requests: &Requests
         .auto_date_header(false)
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(app), service)
+        .serve_connection(TokioIo::new(Reasoned::new(app, words)), service)
         .with_upgrades();
     let mut begun = pin!(tokio::time::timeout(
         HANDSHAKE_TIMEOUT,
@@ -167,6 +174,9 @@ async fn speak<S: Io, D: Dial>(session: &Session<D>, app: S, requests: &Requests
         (Err(error), app) => {
             debug!(%error, "HTTP broke");
             if let Some(mut app) = app {
+                if let Some(failure) = app.refused() {
+                    session.refused(failure);
+                }
                 if error.is_user() || error.is_body_write_aborted() {
                     // A response that was cut short must not look whole.
                     app.reset();
@@ -187,7 +197,8 @@ impl<D: Dial> Requests<'_, D> {
         }
         let through = request.method() == Method::CONNECT || request.uri().scheme().is_some();
         if !through {
-            return pages::answer(&self.session.config, &request, self.trust);
+            let page = pages::answer(&self.session.config, &request, self.trust);
+            return page.unwrap_or_else(|failure| self.session.refused(&failure).response());
         }
         if self.trust != Trust::Full && !is_admitted(&self.session.config.access, request.headers())
         {
@@ -204,7 +215,7 @@ impl<D: Dial> Requests<'_, D> {
                 text = failure.text,
                 "failed"
             );
-            failure.response()
+            self.session.refused(&failure).response()
         })
     }
 
@@ -240,7 +251,7 @@ impl<D: Dial> Requests<'_, D> {
         let passing = match Passing::new(request) {
             Ok(passing) => passing,
             Err(failure) => {
-                let mut response = failure.response();
+                let mut response = self.session.refused(&failure).response();
                 // Where it ends is what nobody can be sure of.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
@@ -254,13 +265,37 @@ impl<D: Dial> Requests<'_, D> {
                 }
                 response
             }
-            Err(failed) => failed.failure.response(),
+            Err(failed) => self.session.refused(&failed.failure).response(),
         }
     }
 
     fn switch_to(&self, app: OnUpgrade, to: To<D::Io>) {
         let mut switch = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
         *switch = Some(Switch { app, to });
+    }
+}
+
+impl<D: Dial> Session<D> {
+    /// Tells of a request that the proxy refused, where it is the request that is at fault: of a failed
+    /// dial whoever dials tells.
+    fn refused<'a>(&self, failure: &'a Failure) -> &'a Failure {
+        let own = matches!(failure.status.as_u16(), 400 | 405 | 414 | 431 | 501);
+        if own && !failure.is_of_who_left() {
+            let text = format!("refused a request to the proxy: {}", failure.text);
+            self.config.refusals.tell(&text);
+        }
+        failure
+    }
+}
+
+/// What is said of a head that hyper refuses.
+fn unreadable(status: StatusCode, headers: usize) -> Failure {
+    const READER: &str = "kdev's proxy";
+    match status {
+        StatusCode::BAD_REQUEST => Failure::bad_request(format!(
+            "the head of this request is malformed, so {READER} cannot tell where it goes"
+        )),
+        _ => Failure::head_too_large(status, headers, READER),
     }
 }
 

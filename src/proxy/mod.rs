@@ -64,6 +64,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Where the proxy counts; share it with whoever shows it.
     pub stats: Arc<Stats>,
+    /// Hears why requests were refused.
+    pub refusals: Refusals,
 }
 
 impl Config {
@@ -75,7 +77,32 @@ impl Config {
             pac: None,
             max_connections: MAX_CONNECTIONS,
             stats: Arc::default(),
+            refusals: Refusals::default(),
         }
+    }
+}
+
+/// Hears, in a sentence each, why the proxy itself refused a request. Failed dials are told by whoever
+/// dials.
+#[derive(Clone, Default)]
+pub struct Refusals(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+
+impl Refusals {
+    /// Told to `hear`, which should not wait.
+    pub fn new(hear: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hear)))
+    }
+
+    fn tell(&self, text: &str) {
+        if let Some(hear) = &self.0 {
+            hear(text);
+        }
+    }
+}
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Refusals").field(&self.0.is_some()).finish()
     }
 }
 

@@ -10,8 +10,15 @@ use crate::addr::split_port;
 use crate::http::{Body, Failure};
 
 /// Answers a request that was sent to the proxy itself rather than through it.
-pub(super) fn answer<B>(config: &Config, request: &Request<B>, trust: Trust) -> Response<Body> {
-    match request.uri().path() {
+///
+/// # Errors
+/// Where it is for none of the proxy's pages.
+pub(super) fn answer<B>(
+    config: &Config,
+    request: &Request<B>,
+    trust: Trust,
+) -> Result<Response<Body>, Failure> {
+    Ok(match request.uri().path() {
         "/healthz" if is_read(request) => page("text/plain", "ok\n".to_owned()),
         "/proxy.pac" if is_read(request) => pac(config, request, trust),
         "/healthz" | "/proxy.pac" => {
@@ -26,12 +33,13 @@ pub(super) fn answer<B>(config: &Config, request: &Request<B>, trust: Trust) -> 
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        _ => Failure::bad_request(
-            "this is kdev's proxy, not a web server; set it as HTTP proxy \
-             (http_proxy=http://ADDRESS) or as SOCKS proxy (socks5h://ADDRESS)",
-        )
-        .response(),
-    }
+        _ => {
+            return Err(Failure::bad_request(
+                "this is kdev's proxy, not a web server; set it as HTTP proxy \
+                 (http_proxy=http://ADDRESS) or as SOCKS proxy (socks5h://ADDRESS)",
+            ));
+        }
+    })
 }
 
 fn is_read<B>(request: &Request<B>) -> bool {

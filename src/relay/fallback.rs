@@ -54,6 +54,11 @@ impl Fallback {
     }
 }
 
+/// Whether an answer is marked so.
+pub(super) fn is_marked<B>(response: &Response<B>) -> bool {
+    response.headers().contains_key(&HEADER)
+}
+
 /// How many requests of a claim went to the original pods and were not told yet, by reason.
 #[derive(Debug, Default)]
 pub(super) struct Untold {

@@ -320,6 +320,7 @@ impl Inbound {
                 path: String::new(),
                 status: 0,
                 took: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+                why: None,
             });
         }
     }

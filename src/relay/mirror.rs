@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::ports::{Entry, Routes};
+use super::route::{APP, of_app};
 use super::served::Served;
 use crate::addr::Target;
 use crate::http::{CopyBudget, Passing};
@@ -71,14 +73,33 @@ impl Mirrors {
             self.tasks.spawn(async move {
                 let exchange = async {
                     // Of a copy only the app's own answer counts: nobody gets another.
-                    let response = line.pass(&target, copy).await.ok()?.response;
-                    if let Some(served) = served {
-                        served.answered(response.status());
-                    }
+                    let response = match line.pass(&target, copy).await {
+                        Ok(forwarded) => forwarded.response,
+                        Err(failed) => {
+                            if let Some(mut served) = served {
+                                served.because(&of_app(&failed.failure, &target));
+                            }
+                            return;
+                        }
+                    };
+                    let status = response.status();
+                    let mut answered = served.and_then(|served| served.answered(status, APP));
                     let mut body = response.into_body();
                     // To its end, so that the app sees a caller like any other.
-                    while body.frame().await?.is_ok() {}
-                    Some(())
+                    while let Some(frame) = body.frame().await {
+                        match (frame, &mut answered) {
+                            (Ok(frame), Some(answered)) => {
+                                answered.sent(frame.data_ref().map_or(0, Bytes::len));
+                            }
+                            (Ok(_), None) => {}
+                            (Err(error), _) => {
+                                if let Some(answered) = answered.take() {
+                                    answered.broke_off(&error);
+                                }
+                                return;
+                            }
+                        }
+                    }
                 };
                 // Nobody waits for what comes of it.
                 let _ = tokio::time::timeout(LIMIT, exchange).await;

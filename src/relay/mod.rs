@@ -23,7 +23,6 @@ mod pace;
 mod part;
 mod policy;
 mod ports;
-mod refusal;
 mod route;
 mod seat;
 mod served;

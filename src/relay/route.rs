@@ -15,13 +15,13 @@ use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
-use super::fallback::Fallback;
+use super::fallback::{self, Fallback};
 use super::hops;
 use super::mirror::Mirrors;
 use super::ports::Entry;
-use super::seat::Served as Charged;
 use super::served::Served;
-use super::web::{Switched, Web};
+use super::web::{Aside, Switched, Web};
+use crate::addr::Target;
 use crate::dial::HttpIo;
 use crate::http::{Body, Failed, Failure, Forwarded, Passing, Upstream};
 use crate::io::BoxIo;
@@ -45,6 +45,16 @@ fn silent(claim: &Claim) -> Failure {
     }
 }
 
+/// How the owner of a claim is told of what answers there.
+pub(super) const APP: &str = "the app";
+/// The same of whoever answers in its stead.
+const POD: &str = "the pod that answered";
+
+/// Why there is no answer of the app, for its owner: the relay knows it by the name of the Service.
+pub(super) fn of_app(failure: &Failure, target: &Target) -> String {
+    failure.text.replace(&target.to_string(), APP)
+}
+
 /// Caches must not give the answer to others than those whom it is for. What the app says stays.
 fn keep_from_caches(headers: &mut HeaderMap) {
     const NO_STORE: &str = "no-store";
@@ -57,7 +67,7 @@ fn keep_from_caches(headers: &mut HeaderMap) {
 
 impl Web {
     /// Sends a request to the app whose claim it fulfils, or else to the original pods. `caller` is
-    /// the caller's side of an upgrade; what the request is charged with comes into `charged`.
+    /// the caller's side of an upgrade; what goes along with its answer comes into `aside`.
     ///
     /// # Errors
     /// What the caller is told when nobody answers.
@@ -65,7 +75,7 @@ impl Web {
         &self,
         mut passing: Passing,
         caller: Option<OnUpgrade>,
-        charged: &mut Option<Charged>,
+        aside: &mut Aside,
     ) -> Result<Response<Body>, Failure> {
         let routes = self.port.routes();
         let head = Head {
@@ -82,7 +92,13 @@ impl Web {
         let fallback = silent.and_then(|entry| entry.fallback(true));
         let mirrors = Mirrors::wanted(&routes, &head);
         drop(routes);
-        *charged = Some(self.room(entry.is_some())?);
+        let room = self.room(entry.is_some());
+        if let (Err(failure), Some(entry)) = (&room, &entry)
+            && let Some(served) = Served::of(entry, &passing)
+        {
+            served.failed(failure);
+        }
+        aside.charged = Some(room?);
         // Only now: conditions are about what the caller sent.
         let uri = passing.uri().clone();
         hops::add(passing.headers_mut(), &uri, self.peer)?;
@@ -124,10 +140,17 @@ impl Web {
         if let Some(why) = fallback {
             return self.fall_back(&entry, why, passing, caller).await;
         }
-        let served = Served::of(&entry, &passing);
-        let result = self.to_laptop(&entry, passing, caller).await;
+        let mut served = Served::of(&entry, &passing);
+        let result = self.to_laptop(&entry, passing, caller, &mut served).await;
         match (served, &result) {
-            (Some(served), Ok(response)) => served.answered(response.status()),
+            (Some(served), Ok(response)) => {
+                let by = if fallback::is_marked(response) {
+                    POD
+                } else {
+                    APP
+                };
+                aside.answered = served.answered(response.status(), by);
+            }
             (Some(served), Err(failure)) => served.failed(failure),
             (None, _) => {}
         }
@@ -155,6 +178,7 @@ impl Web {
         entry: &Arc<Entry>,
         mut passing: Passing,
         caller: Option<OnUpgrade>,
+        served: &mut Option<Served>,
     ) -> Result<Response<Body>, Failure> {
         self.inbound.metrics.request(true);
         let line = entry.lines(&self.inbound.tasks).of(self.second);
@@ -198,6 +222,9 @@ impl Web {
                     StatusCode::GATEWAY_TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
                     _ => StatusCode::BAD_GATEWAY,
                 };
+                if let Some(served) = served {
+                    served.because(&of_app(&failure, &self.target));
+                }
                 let text = failure.text.replace(&self.target.to_string(), "it");
                 let text = format!("{owner} intercepts this request with an app, and {text}");
                 Failure {

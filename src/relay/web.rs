@@ -23,11 +23,12 @@ use super::linger::Lingering;
 use super::metered::Purse as _;
 use super::pace::{Busy, Pace, Paced};
 use super::ports::{Entry, Port};
-use super::refusal::Reasoned;
 use super::seat::{self, Seat, Served};
+use super::served::Answered;
 use crate::addr::Target;
 use crate::http::{
-    Body, BodyWatch, Failure, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Upstream, reclaim,
+    Body, BodyWatch, Failure, MAX_BUFFER, MAX_HEAD, MAX_HEADERS, Passing, Reasoned, Upstream,
+    reclaim,
 };
 use crate::io::{BoxIo, Prefixed};
 use crate::task::Executor;
@@ -89,7 +90,16 @@ struct Reply {
     /// more of it for a caller who does not read.
     paced_by: Option<Arc<Seat>>,
     _busy: Busy,
-    _served: Option<Served>,
+    aside: Aside,
+}
+
+/// What goes along with an answer until it is through.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// What the request is charged with.
+    pub(super) charged: Option<Served>,
+    /// Tells the owner of its claim where it breaks off.
+    pub(super) answered: Option<Answered>,
 }
 
 /// Why requests of HTTP/1 are read no further.
@@ -127,7 +137,7 @@ impl Web {
     pub(super) async fn serve(self, caller: Prefixed<seat::Caller>) {
         let this = Arc::new(self);
         let pace = (!this.second).then(|| this.pace.clone());
-        let caller = Reasoned::new(Paced::new(caller, pace));
+        let caller = Reasoned::new(Paced::new(caller, pace), too_large);
         match this.second {
             false => this.first(caller).await,
             true => Box::pin(this.second(caller)).await,
@@ -300,14 +310,14 @@ impl Web {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Reply> {
         let busy = self.pace.busy();
         let caller = (!self.second).then(|| hyper::upgrade::on(&mut request));
-        let mut served = None;
+        let mut aside = Aside::default();
         let answered = match Passing::new(request) {
             Ok(passing) => {
                 if !self.second {
                     let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
                     *body = passing.watch_body();
                 }
-                Box::pin(self.route(passing, caller, &mut served)).await
+                Box::pin(self.route(passing, caller, &mut aside)).await
             }
             Err(failure) => {
                 let mut response = failure.response();
@@ -338,7 +348,7 @@ impl Web {
             body,
             paced_by: (!self.second).then(|| self.seat.clone()),
             _busy: busy,
-            _served: served,
+            aside,
         })
     }
 
@@ -360,9 +370,33 @@ impl Web {
     }
 }
 
+/// What a caller is told whose head is refused; of one that is none hyper's status says enough.
+fn too_large(status: StatusCode) -> Option<Failure> {
+    let is = status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let reader = "an intercepted Service's relay";
+    is.then(|| Failure::head_too_large(status, MAX_HEADERS, reader))
+}
+
 fn close(response: &mut Response<Body>) {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(CONNECTION, close);
+}
+
+impl Aside {
+    /// The next part of the answer.
+    fn note(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+        match (frame, &mut self.answered) {
+            (Some(Ok(frame)), Some(answered)) => {
+                answered.sent(frame.data_ref().map_or(0, Bytes::len));
+            }
+            (Some(Err(error)), answered) => {
+                if let Some(answered) = answered.take() {
+                    answered.broke_off(error);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl HttpBody for Reply {
@@ -381,6 +415,7 @@ impl HttpBody for Reply {
         if let (Some(seat), Some(Ok(_))) = (&this.paced_by, &frame) {
             seat.given();
         }
+        this.aside.note(&frame);
         Poll::Ready(frame)
     }
 

@@ -2,7 +2,7 @@
 //! tunnel (see [`crate::tunnel::control`]).
 //!
 //! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`],
-//! [`Tell::Served`], [`Tell::Fallback`], [`Tell::Unreached`] and [`Tell::Intruded`] come unasked.
+//! [`Tell::Served`], [`Tell::BrokeOff`], [`Tell::Fallback`], [`Tell::Unreached`] and [`Tell::Intruded`] come unasked.
 
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,27 @@ pub enum Tell {
         status: u16,
         /// From the request's arrival to the head of its answer, in microseconds; for a connection
         /// that is no HTTP how long it was open.
+        took: u64,
+        /// Why the app's own answer is missing, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    /// The answer to a request that was told as [`Tell::Served`] broke off in the middle. Comes
+    /// unasked, as that does.
+    BrokeOff {
+        /// The claim.
+        id: String,
+        /// The method.
+        method: String,
+        /// The path, as it was told.
+        path: String,
+        /// The status that the caller got.
+        status: u16,
+        /// Bytes of the body that came before.
+        sent: u64,
+        /// Why, for people.
+        why: String,
+        /// From the request's arrival until then, in microseconds.
         took: u64,
     },
     /// Requests of a claim went to the original pods. Comes unasked, some seconds apart, and after a

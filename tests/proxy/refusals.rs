@@ -1,5 +1,8 @@
 //! What absolute-form requests are refused with, and why.
 
+use std::sync::{Arc, Mutex};
+
+use kdev::proxy::{Access, Config, Refusals};
 use tokio::io::AsyncWriteExt;
 
 use super::support::{Answer, Proxy, failures, read_head, read_until};
@@ -126,4 +129,68 @@ async fn heads_are_bounded() {
         .ask(format!("GET http://web.shop/ HTTP/1.1\r\n{many}\r\n"))
         .await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}
+
+#[tokio::test]
+async fn what_the_proxy_refuses_has_a_reason_for_the_app_and_for_the_user() {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let mut config = Config::new(Access::SameUser { password: None });
+    let hears = heard.clone();
+    config.refusals = Refusals::new(move |text| hears.lock().unwrap().push(text.to_owned()));
+    let proxy = Proxy::with(config).await;
+    let url = "GET http://web.shop/";
+    for (request, status, reason) in [
+        (
+            format!("{url} HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(80 << 10)),
+            431,
+            "the head of this request has more than 64 KiB or 100 lines",
+        ),
+        (
+            format!("{url} HTTP/1.1\r\n{}\r\n", "A: 1\r\n".repeat(101)),
+            431,
+            "the head of this request has more than 64 KiB or 100 lines",
+        ),
+        (
+            format!("{url} HTTP/1.1\r\nA B: 1\r\n\r\n"),
+            400,
+            "the head of this request is malformed",
+        ),
+        (
+            "GET ftp://web.shop/ HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
+            400,
+            "ftp://web.shop/ is not an http:// address",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(),
+            400,
+            "this is kdev's proxy, not a web server",
+        ),
+    ] {
+        let answer = proxy.ask(request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        let kind = "content-type: text/plain; charset=utf-8\r\n";
+        assert!(answer.contains(kind), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(body.starts_with(&format!("kdev: {reason}")), "{answer}");
+        assert!(
+            body.ends_with('\n') && body.lines().count() == 1,
+            "{answer}"
+        );
+        proxy.quiet().await;
+        let told = std::mem::take(&mut *heard.lock().unwrap());
+        let [told] = &told[..] else {
+            panic!("{told:?}");
+        };
+        let expected = format!("refused a request to the proxy: {reason}");
+        assert!(told.starts_with(&expected), "{told}");
+    }
+    // A failed dial is told by whoever dials.
+    let answer = proxy
+        .ask("GET http://none/ HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert_eq!(*heard.lock().unwrap(), [""; 0]);
 }

@@ -135,7 +135,8 @@ fn the_doctor_says_what_an_account_can_do() {
         let (can, reason, fix) = answer(&found, "install");
         assert_eq!(can, Some(installs), "{account}: {found:#}");
         assert!(
-            installs || reason.contains("create and patch deployments.apps") && fix.contains("`edit`"),
+            installs
+                || reason.contains("create and patch deployments.apps") && fix.contains("`edit`"),
             "{account}: {reason}; {fix}"
         );
         let rights = with(&found, "ok").contains(&"permission.intercept");

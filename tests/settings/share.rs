@@ -190,3 +190,58 @@ async fn an_address_in_a_file_is_that_of_connect_alone() {
     assert_eq!(code, 1);
     assert!(said.contains(&port.to_string()), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_through_a_running_connect_are_told_by_whoever_uses_it() {
+    let stage = Stage::set_up().await;
+    let (_connect, _) = stage.connect(&[]).await;
+    // One that the proxy keeps for later requests, and one that ends with the command.
+    for flags in [&[][..], &["-p"]] {
+        let curl = ["run", "-v", "--", "curl", "-sS", "-o/dev/null"];
+        let args = [&curl, flags, &["http://web.shop/"]].concat();
+        let (code, _, said) = stage.output(&args).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("web.shop:80 → pod web-"), "{flags:?}: {said}");
+        // That they are not this command's alone is said.
+        assert!(said.contains("those of other commands"), "{said}");
+    }
+    // A failure has its line in the terminal of each command, whoever had the same before.
+    let failing = ["--", "curl", "-sS", "-o/dev/null", "http://web.shop:81/"];
+    let lines = |said: &str| {
+        said.lines()
+            .filter(|line| line.contains("web.shop:81"))
+            .count()
+    };
+    for _ in 0..3 {
+        let (_, _, said) = stage.output(&[&["run"], &failing[..]].concat()).await;
+        assert_eq!(lines(&said), 1, "{said}");
+        assert!(!said.contains("→"), "{said}");
+    }
+    // Once each is enough.
+    let twice = "for n in 1 2; do curl -sS -o/dev/null http://web.shop:81/; done";
+    let (_, _, said) = stage.output(&["run", "--", "sh", "-c", twice]).await;
+    assert_eq!(lines(&said), 1, "{said}");
+    let (_, _, said) = stage
+        .output(&[&["run", "--quiet"], &failing[..]].concat())
+        .await;
+    assert_eq!(lines(&said), 0, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_json_name_no_modules_unless_they_are_asked_for() {
+    let stage = Stage::set_up().await;
+    let curl = ["--", "curl", "-sS", "-o/dev/null", "http://web.shop:81/"];
+    let json = ["run", "--log-format", "json", "--own-session"];
+    for (flags, named) in [(&[][..], false), (&["-v"], false), (&["-vv"], true)] {
+        let (_, _, said) = stage.output(&[&json, flags, &curl[..]].concat()).await;
+        let lines = said
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<Value> = lines.filter(|line| line["level"] == "WARN").collect();
+        let failure = lines
+            .iter()
+            .find(|line| line.to_string().contains("web.shop:81"));
+        let failure = failure.unwrap_or_else(|| panic!("{said}"));
+        assert_eq!(failure.get("target").is_some(), named, "{failure}");
+    }
+}

@@ -206,6 +206,16 @@ impl Driver {
                     });
                 }
             }
+            reverse::Event::BrokeOff(answer) => {
+                if let Some(place) = place(&answer.id) {
+                    let live = &self.lives[place];
+                    (self.site.tell)(Event::BrokeOff {
+                        service: live.service().to_owned(),
+                        copy: live.standing.claim.mirror,
+                        answer,
+                    });
+                }
+            }
             reverse::Event::AppDown { id, error } => {
                 let Some(place) = place(&id) else { return };
                 if self.lives[place].starting {

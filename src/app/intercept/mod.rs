@@ -39,7 +39,7 @@ use super::signals::Ending;
 use crate::addr::Target;
 use crate::config::Config;
 use crate::intercept::OnRecord;
-use crate::intercept::reverse::Served;
+use crate::intercept::reverse::{BrokeOff, Served};
 use crate::k8s::redirect::{Redirector, through_tunnels};
 use crate::k8s::relay;
 use crate::rule::Claim;
@@ -63,6 +63,15 @@ pub enum Event {
         copy: bool,
         /// The request.
         served: Served,
+    },
+    /// The answer to a request broke off in the middle.
+    BrokeOff {
+        /// The Service.
+        service: String,
+        /// Whether the app got a copy of it.
+        copy: bool,
+        /// The answer.
+        answer: BrokeOff,
     },
     /// Something that the user should know.
     Note(String),

@@ -56,7 +56,7 @@ impl Shown {
                 }
             }
             Event::Ended { id, .. } => live.retain(|one| one.id != *id),
-            Event::Note(_) | Event::Step(_) => {}
+            Event::BrokeOff { .. } | Event::Note(_) | Event::Step(_) => {}
         }
     }
 

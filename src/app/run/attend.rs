@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::Observer;
 use super::unused::Unused;
+use crate::app::connections::Echo;
+use crate::app::feed::Line;
 use crate::app::registry::Lease;
 use crate::proxy::Stats;
 use crate::run::child::Child;
@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(30);
 const CONTAINER_GRACE: Duration = Duration::from_secs(10);
 /// How long the engine's own command may go on after its container was killed.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);
+/// How long another command's session may take to say what it knows of a command that has ended: a
+/// moment, as it waits for nothing itself.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// The proxy that a command has.
 pub(super) enum Proxy<'a> {
@@ -32,7 +35,7 @@ pub(super) enum Proxy<'a> {
 
 /// What a lent proxy tells.
 enum Told {
-    Line(String),
+    Line(Line),
     End,
 }
 
@@ -53,6 +56,14 @@ impl Proxy<'_> {
             Self::Own(_) | Self::Gone => std::future::pending().await,
         }
     }
+
+    /// What it has to tell still, after a command has ended.
+    async fn last_words(&mut self) -> Vec<Line> {
+        match self {
+            Self::Lent(lease) => lease.until_now(LAST_WORDS).await,
+            Self::Own(_) | Self::Gone => Vec::new(),
+        }
+    }
 }
 
 /// Waits for the end of `child`, which is the engine's command where there is a `container`, and
@@ -67,6 +78,7 @@ pub(super) async fn attend(
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     let (mut is_over, mut killed) = (false, false);
+    let echo = Echo::default();
     let code = loop {
         let grace = match (container, killed) {
             (None, _) => GRACE,
@@ -95,7 +107,7 @@ pub(super) async fn attend(
             }
             told = proxy.next() => match told {
                 // The connection may be this command's.
-                Told::Line(line) => warn!("{line}"),
+                Told::Line(line) => echo.say(&line),
                 Told::End => {
                     say_alone(&proxy, observer);
                     proxy = Proxy::Gone;
@@ -107,6 +119,9 @@ pub(super) async fn attend(
             }
         }
     };
+    for line in proxy.last_words().await {
+        echo.say(&line);
+    }
     if !container.is_some_and(Started::detached) {
         unused.ended(code, proxy.came().await, observer);
     }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::super::terminal::word;
 use super::super::{output, progress};
 use crate::app::intercept::{Begun, Event, Teller, mine};
-use crate::intercept::reverse::Served;
+use crate::app::kilobytes;
+use crate::intercept::reverse::{BrokeOff, Served};
 use crate::rule::is_mine;
 
 /// Where to, and how.
@@ -66,6 +67,11 @@ impl Printer {
                 copy,
                 served,
             } => self.line(&request(service, *copy, served)),
+            Event::BrokeOff {
+                service,
+                copy,
+                answer,
+            } => self.line(&broken_off(service, *copy, answer)),
             Event::Note(text) => output::note(text),
             Event::Step(_) => {}
             // It ends the command, whose last words say it.
@@ -155,13 +161,30 @@ fn request(service: &str, copy: bool, served: &Served) -> String {
     format!("{service}  {copy_of}{method} {path}  {outcome}  {millis:.1} ms")
 }
 
-/// The status, or why there is none.
+/// The status, or that there is none, and why it is not the app's own.
 fn outcome(copy: bool, served: &Served) -> String {
-    match (served.status, copy) {
+    let outcome = match (served.status, copy) {
         (0, true) => "no answer".to_owned(),
         (0, false) => "caller left".to_owned(),
         (status, _) => status.to_string(),
+    };
+    match &served.why {
+        Some(why) => format!("{outcome}  {}", word(why)),
+        None => outcome,
     }
+}
+
+fn broken_off(service: &str, copy: bool, answer: &BrokeOff) -> String {
+    let copy_of = if copy { "copy of " } else { "" };
+    format!(
+        "{service}  {copy_of}{} {}  {}, broken off after {}: {}  {:.1} ms",
+        word(&answer.method),
+        word(&answer.path),
+        answer.status,
+        kilobytes(answer.sent),
+        word(&answer.why),
+        answer.took.as_secs_f64() * 1e3
+    )
 }
 
 fn document(event: &Event) -> Value {
@@ -200,6 +223,23 @@ fn document(event: &Event) -> Value {
             "status": (served.status > 0 || served.method.is_empty()).then_some(served.status),
             "copy": copy,
             "ms": served.took.as_secs_f64() * 1e3,
+            "reason": served.why,
+        }),
+        Event::BrokeOff {
+            service,
+            copy,
+            answer,
+        } => json!({
+            "event": "broken-off",
+            "id": answer.id,
+            "service": service,
+            "method": answer.method,
+            "path": answer.path,
+            "status": answer.status,
+            "bytes": answer.sent,
+            "copy": copy,
+            "ms": answer.took.as_secs_f64() * 1e3,
+            "reason": answer.why,
         }),
         Event::Note(text) => json!({"event": "note", "text": text}),
         Event::Step(what) => json!({"event": "step", "text": what}),
@@ -208,5 +248,77 @@ fn document(event: &Event) -> Value {
             service,
             reason,
         } => json!({"event": "ended", "id": id, "service": service, "reason": reason}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn served(status: u16, why: Option<&str>) -> Served {
+        Served {
+            id: "a".to_owned(),
+            method: "GET".to_owned(),
+            path: "/x".to_owned(),
+            status,
+            took: Duration::from_micros(3_100),
+            why: why.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_line_of_a_request_says_why_the_app_did_not_answer() {
+        for (status, copy, why, shown) in [
+            (200, false, None, "orders  GET /x  200  3.1 ms"),
+            (0, false, None, "orders  GET /x  caller left  3.1 ms"),
+            (
+                502,
+                false,
+                Some("the app closed the connection before it answered"),
+                "orders  GET /x  502  the app closed the connection before it answered  3.1 ms",
+            ),
+            (
+                0,
+                true,
+                Some("the app\u{1b}[2J"),
+                "orders  copy of GET /x  no answer  the app\\u{1b}[2J  3.1 ms",
+            ),
+        ] {
+            assert_eq!(request("orders", copy, &served(status, why)), shown);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_broke_off_has_a_line_and_a_document() {
+        let answer = BrokeOff {
+            id: "a".to_owned(),
+            method: "GET".to_owned(),
+            path: "/x".to_owned(),
+            status: 200,
+            sent: 3_100,
+            why: "the app closed the connection".to_owned(),
+            took: Duration::from_millis(35),
+        };
+        assert_eq!(
+            broken_off("orders", false, &answer),
+            "orders  GET /x  200, broken off after 3.1 kB: the app closed the connection  35.0 ms"
+        );
+        let event = Event::BrokeOff {
+            service: "orders".to_owned(),
+            copy: false,
+            answer,
+        };
+        let document = document(&event);
+        assert_eq!(document["event"], "broken-off");
+        assert_eq!(document["bytes"], 3_100);
+        assert_eq!(document["reason"], "the app closed the connection");
+        let event = Event::Request {
+            service: "orders".to_owned(),
+            copy: false,
+            served: served(502, Some("why")),
+        };
+        assert_eq!(super::document(&event)["reason"], "why");
     }
 }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::{ASKS, Asked, Event, Fallback, Line, Served, Shared, serve};
+use super::{ASKS, Asked, BrokeOff, Event, Fallback, Line, Served, Shared, serve};
 use crate::io::Io;
 use crate::rule::control::{Ask, Tell};
 use crate::task::Tasks;
@@ -194,11 +194,30 @@ fn hear(shared: &Shared, waiting: &mut VecDeque<Waits>, tell: Tell) {
             path,
             status,
             took,
+            why,
         } => shared.tell(Event::Served(Served {
             id,
             method,
             path,
             status,
+            took: Duration::from_micros(took),
+            why,
+        })),
+        Tell::BrokeOff {
+            id,
+            method,
+            path,
+            status,
+            sent,
+            why,
+            took,
+        } => shared.tell(Event::BrokeOff(BrokeOff {
+            id,
+            method,
+            path,
+            status,
+            sent,
+            why,
             took: Duration::from_micros(took),
         })),
         Tell::Ousted { id, by, .. } => {

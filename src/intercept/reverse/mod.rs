@@ -46,6 +46,8 @@ const MOST_LEFT: usize = 1024;
 pub enum Event {
     /// A request or a connection came for the claim with this id.
     Served(Served),
+    /// The answer to such a request broke off in the middle.
+    BrokeOff(BrokeOff),
     /// Requests of a claim went to the original pods.
     Fallback(Fallback),
     /// The app of a claim could not be reached.
@@ -99,6 +101,27 @@ pub struct Served {
     pub status: u16,
     /// From the request's arrival at the relay to the head of its answer; for a connection that is
     /// no HTTP how long it was open.
+    pub took: Duration,
+    /// Why the app's own answer is missing, in the relay's words.
+    pub why: Option<String>,
+}
+
+/// An answer that broke off in the middle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokeOff {
+    /// The claim.
+    pub id: String,
+    /// The method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The status that the caller got.
+    pub status: u16,
+    /// Bytes of the body that came before.
+    pub sent: u64,
+    /// Why, in the relay's words.
+    pub why: String,
+    /// From the request's arrival at the relay until then.
     pub took: Duration,
 }
 

@@ -3,6 +3,7 @@
 mod broken;
 mod claims;
 mod events;
+mod failed;
 mod streams;
 mod wire;
 
