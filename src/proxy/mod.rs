@@ -85,7 +85,9 @@ impl Config {
 /// Hears, in a sentence each, why the proxy itself refused a request. Failed dials are told by whoever
 /// dials.
 #[derive(Clone, Default)]
-pub struct Refusals(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Refusals(Option<Arc<Hear>>);
+
+type Hear = dyn Fn(&str) + Send + Sync;
 
 impl Refusals {
     /// Told to `hear`, which should not wait.

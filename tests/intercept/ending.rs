@@ -43,6 +43,7 @@ async fn it_ends_as_soon_as_the_service_is_safe_and_the_next_one_begins_at_once(
         let (told, code) = live.rest().await;
         assert!(is_of(pair, code), "{pair:?}: {code:?}");
         assert!(told.contains("has its own pods again"), "{pair:?}: {told}");
+        assert!(told.contains("it was told to end"), "{pair:?}: {told}");
         // Nobody has to do anything.
         assert!(!told.contains("kdev restore"), "{pair:?}: {told}");
         assert!(team.is_at_the_pods(ADA).await, "{pair:?}");

@@ -80,7 +80,7 @@ impl Driver {
             match driver.site.begin(one).await {
                 Ok(live) => driver.lives.push(live),
                 Err(error) => {
-                    driver.end().await;
+                    driver.end("another one could not begin").await;
                     return Err(error);
                 }
             }
@@ -99,6 +99,7 @@ impl Driver {
         ends: &OnceLock<Instant>,
     ) -> Option<Over> {
         let mut stop = stop.fuse();
+        let mut told = "it was told to end";
         let reason = loop {
             if self.lives.is_empty() && self.waiting.is_empty() {
                 let last = self.last.take();
@@ -107,6 +108,7 @@ impl Driver {
             match self.next(&mut stop).await {
                 Next::Stop => break None,
                 Next::Elapsed => {
+                    told = "its time is over";
                     self.site.note("the time is over".to_owned());
                     break None;
                 }
@@ -125,7 +127,7 @@ impl Driver {
             }
         };
         ends.get_or_init(Instant::now);
-        self.end().await;
+        self.end(told).await;
         reason
     }
 
@@ -185,6 +187,7 @@ impl Driver {
             id: live.id().to_owned(),
             service: live.service().to_owned(),
             reason: reason.clone(),
+            wanted: is_own,
         });
         let what = format!("the intercept of {} is over: {reason}", live.service());
         self.last = Some(match is_own {
@@ -314,9 +317,20 @@ impl Driver {
         }
     }
 
-    async fn end(self) {
+    /// Ends those that are left, for this reason.
+    async fn end(self, reason: &str) {
         let site = &self.site;
-        join_all(self.lives.into_iter().map(|live| live.end(site))).await;
+        let ending = self.lives.into_iter().map(|live| async move {
+            let (id, service) = (live.id().to_owned(), live.service().to_owned());
+            live.end(site).await;
+            (site.tell)(Event::Ended {
+                id,
+                service,
+                reason: reason.to_owned(),
+                wanted: true,
+            });
+        });
+        join_all(ending).await;
         self.site.reverse.close(GRACE).await;
     }
 }

@@ -77,7 +77,7 @@ pub enum Event {
     Note(String),
     /// What is done or waited for from now on, for whoever wonders why it takes long.
     Step(String),
-    /// One has ended by itself.
+    /// One has ended.
     Ended {
         /// The claim.
         id: String,
@@ -85,6 +85,8 @@ pub enum Event {
         service: String,
         /// Why.
         reason: String,
+        /// Whether its owner wanted that.
+        wanted: bool,
     },
 }
 

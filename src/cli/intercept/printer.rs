@@ -74,8 +74,8 @@ impl Printer {
             } => self.line(&broken_off(service, *copy, answer)),
             Event::Note(text) => output::note(text),
             Event::Step(_) => {}
-            // It ends the command, whose last words say it.
-            Event::Ended { .. } if self.out == Out::Lines => {}
+            // Where it ends the command, the last words of that say it.
+            Event::Ended { wanted, .. } if *wanted || self.out == Out::Lines => {}
             Event::Ended {
                 service, reason, ..
             } => output::note(&format!("the intercept of {service} is over: {reason}")),
@@ -247,7 +247,14 @@ fn document(event: &Event) -> Value {
             id,
             service,
             reason,
-        } => json!({"event": "ended", "id": id, "service": service, "reason": reason}),
+            wanted,
+        } => json!({
+            "event": "ended",
+            "id": id,
+            "service": service,
+            "reason": reason,
+            "wanted": wanted,
+        }),
     }
 }
 
