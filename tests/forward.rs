@@ -95,7 +95,22 @@ impl Stage {
             Rule::new(&["create"], &["pods/portforward"]).namespace("shop"),
         ]);
         cluster.add_user(blind);
-        for user in ["dev", "narrow", "blind"] {
+        // Each may see all, and forward with these verbs.
+        let sees = Rule::new(
+            &["get", "list", "watch"],
+            &["pods", "services", "endpointslices"],
+        );
+        let verbs: [(&str, &[&str]); 3] = [
+            ("looks", &[]),
+            ("creates", &["create"]),
+            ("both", &["get", "create"]),
+        ];
+        for (name, verbs) in verbs {
+            let forwards = Rule::new(verbs, &["pods/portforward"]).namespace("shop");
+            let rules = [sees.clone().namespace("shop"), forwards];
+            cluster.add_user(User::new(name).rules(rules));
+        }
+        for user in ["dev", "narrow", "blind", "looks", "creates", "both"] {
             let path = folder.path().join(user);
             cluster.write_kubeconfig(&path, user, "shop").unwrap();
         }
@@ -341,17 +356,9 @@ async fn a_port_that_a_service_does_not_declare_is_said_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_whose_connections_will_be_refused_is_said_at_the_start() {
     let stage = Stage::set_up().await;
-    let sees = Rule::new(
-        &["get", "list", "watch"],
-        &["pods", "services", "endpointslices"],
-    );
-    let verbs: [&[&str]; 3] = [&[], &["create"], &["get", "create"]];
-    for (who, verbs) in ["looks", "creates", "both"].into_iter().zip(verbs) {
-        let forwards = Rule::new(verbs, &["pods/portforward"]).namespace("shop");
-        let rules = [sees.clone().namespace("shop"), forwards];
-        stage.cluster.add_user(User::new(who).rules(rules));
+    for who in ["looks", "creates", "both"] {
         let mut running = stage.forward(who, "web:8080=0").await;
-        if verbs.is_empty() {
+        if who == "looks" {
             let said = running.said().await;
             let which = "not allowed to get and create pods/portforward in namespace shop";
             assert!(said.contains(which), "{said}");

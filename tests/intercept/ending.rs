@@ -208,20 +208,16 @@ async fn a_command_that_is_told_twice_gives_back_what_it_intercepted() {
     let before = team.service();
     let to = app("ada's").await.to_string();
     let asked = format!("cart={to}");
-    let run = [
-        "run",
-        "--intercept",
-        &asked,
-        "--header",
-        ADA,
-        "--",
-        "sleep",
-        "100",
-    ];
     for pair in [[SIGINT, SIGINT], [SIGTERM, SIGINT]] {
+        let folder = tempfile::tempdir().unwrap();
+        let started = folder.path().join("started");
+        let script = format!("touch {}; exec sleep 100", started.display());
+        let run = ["run", "--intercept", &asked, "--header", ADA];
+        let run = [&run[..], &["--", "sh", "-c", &script]].concat();
         let child = team.command("ada", &run).spawn().unwrap();
+        // Requests may come before the command runs.
         until("her requests come", || async {
-            team.get(ADA).await.1 == "ada's"
+            team.get(ADA).await.1 == "ada's" && started.exists()
         })
         .await;
         let live = Live::of_child(child);
