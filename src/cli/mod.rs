@@ -277,7 +277,6 @@ mod tests {
             ("kdev intercept orders", 2),
             ("kdev -n run list --nosuch", 2),
             ("kdev nosuch", 2),
-            ("kdev --nosuch run", 125),
         ] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             assert!(
