@@ -43,7 +43,7 @@ pub enum AddrError {
     Host(String),
     /// No name of a namespace.
     #[error(
-        "{0:?} is no namespace: at most 63 lower-case letters, digits and -, with a letter or a digit \
+        "{0:?} is not a namespace: at most 63 lower-case letters, digits and -, with a letter or a digit \
          at both ends"
     )]
     Namespace(String),

@@ -53,6 +53,18 @@ pub async fn intercepts(config: &Config) -> Vec<String> {
     .await
 }
 
+/// The Services that somebody intercepts, or that are not cleaned up yet.
+pub async fn intercepted(config: &Config) -> Vec<String> {
+    in_time(async {
+        let tasks = Tasks::new();
+        let client = client(config, &tasks).await?;
+        let scope = Scope::Namespace(client.namespace().to_owned());
+        let found = list::list(&client, &scope).await.ok()?.into_iter();
+        Some(found.map(|found| found.service).collect())
+    })
+    .await
+}
+
 /// Which Services are offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
@@ -87,7 +99,11 @@ pub async fn targets(config: &Config, typed: &str, offer: Offer) -> Vec<String> 
         let mut out = Vec::new();
         for service in services {
             let name = format!("{}{suffix}", service.name);
-            if port && name != host || offer == Offer::Interceptable && !service.interceptable {
+            let is_offered = match offer {
+                Offer::All => !service.is_ours,
+                Offer::Interceptable => service.interceptable,
+            };
+            if port && name != host || !is_offered {
                 continue;
             }
             for (named, number) in &service.ports {

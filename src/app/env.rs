@@ -97,7 +97,7 @@ async fn nothing_runs() -> String {
         ),
     };
     format!(
-        "no `kdev connect` with the same settings and proxy variables runs{others}; start `kdev \
+        "no `kdev connect` is running with the same settings and proxy variables{others}; start `kdev \
          connect` in another terminal"
     )
 }

@@ -281,8 +281,8 @@ fn cannot_listen(
         io::ErrorKind::PermissionDenied => "ports below 1024 may need root",
         io::ErrorKind::AddrNotAvailable => {
             return anyhow::anyhow!(
-                "cannot listen on {local} for {name}: {} is no address of this machine; leave it \
-                 out for 127.0.0.1",
+                "cannot listen on {local} for {name}: {} is not an address of this machine; leave \
+                 it out for 127.0.0.1",
                 local.ip()
             );
         }

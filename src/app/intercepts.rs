@@ -249,7 +249,7 @@ pub async fn restore(
     if let Some(service) = &what.service
         && !is_label(service)
     {
-        bail!("{service:?} is no name of a Service; `kdev list` shows what is intercepted");
+        bail!("{service:?} is not the name of a Service; `kdev list` shows what is intercepted");
     }
     let place = Place::open(config).await?;
     let by = owner(config);

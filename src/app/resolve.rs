@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Session;
-use super::forward::{PortName, named_port};
+use super::forward::{Named, PortName, Spec, named_port};
 use crate::addr::{Host, Namespaced, Protocol, Target, split_port};
 use crate::config::Config;
 use crate::dial::{self, Decision, Endpoints, Notes, Resolve as _, Way};
@@ -32,6 +32,19 @@ impl FromStr for Question {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            let [spec] = &Spec::read(&[text.to_owned()])?[..] else {
+                return Err(format!("{text:?} is not one URL"));
+            };
+            return match &spec.what {
+                Named::Host(host) => Ok(Self {
+                    host: host.clone(),
+                    port: spec.port.clone(),
+                    protocol: spec.protocol,
+                }),
+                other => Err(format!("{other} is not a host")),
+            };
+        }
         let (text, protocol) = match text.rsplit_once('/') {
             None => (text, Protocol::Tcp),
             Some((text, "tcp" | "TCP")) => (text, Protocol::Tcp),
@@ -373,6 +386,9 @@ mod tests {
         assert_eq!(port("web:http"), Ok(Some(PortName::Name("http".into()))));
         assert_eq!(port("fd00::1"), Ok(None));
         assert_eq!(port("[fd00::1]:53"), Ok(Some(PortName::Number(53))));
+        assert_eq!(port("http://web.shop/"), Ok(Some(PortName::Number(80))));
+        assert_eq!(port("postgres://u@pg/db"), Ok(Some(PortName::Number(5432))));
+        assert!(port("foo://web").is_err());
         let protocol = |text: &str| text.parse::<Question>().map(|q| q.protocol);
         assert_eq!(protocol("dns:53"), Ok(Protocol::Tcp));
         assert_eq!(protocol("dns:53/udp"), Ok(Protocol::Udp));

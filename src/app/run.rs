@@ -152,8 +152,8 @@ async fn run_borrowed(
 ) -> anyhow::Result<u8> {
     let lender = lease.report.pid;
     info!(
-        "uses the session of `kdev connect` (pid {lender}, proxy {}); its connections are shown here, \
-         those of other commands among them (--own-session keeps them apart)",
+        "using the session of `kdev connect` (pid {lender}, proxy {}); connections of other commands \
+         that use it are shown too (--own-session keeps them apart)",
         lends.proxy
     );
     if enabled!(Level::INFO) {

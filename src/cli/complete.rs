@@ -120,6 +120,14 @@ pub(super) fn intercepts() -> ArgValueCompleter {
     })
 }
 
+/// What completes a Service that somebody intercepts, or did.
+pub(super) fn intercepted() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let all = config_without("").map(|config| wait(complete::intercepted(&config)));
+        candidates(typed, all.unwrap_or_default())
+    })
+}
+
 /// What completes a command and its arguments: programs, then files.
 pub(super) fn command() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {

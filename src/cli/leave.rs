@@ -68,7 +68,7 @@ pub(super) async fn run(args: LeaveArgs, config: &Config) -> anyhow::Result<u8> 
         Ok(done) => done?,
         Err(number) => {
             output::note(
-                "it ends in the middle; `kdev list` shows what goes on, `kdev restore` gives back \
+                "interrupted before all was given back; `kdev list` shows what goes on, `kdev restore` gives back \
                  what nobody intercepts any more",
             );
             return Ok(128 + number);

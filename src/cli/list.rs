@@ -48,7 +48,11 @@ pub(super) async fn run(args: ListArgs, config: &Config) -> anyhow::Result<u8> {
         return Ok(0);
     }
     if found.is_empty() {
-        output::line("Nothing is intercepted.")?;
+        output::line(&match &args.owner {
+            // Whoever misspells a name is not told that nobody intercepts anything.
+            Some(owner) => format!("{} intercepts nothing here.", word(owner)),
+            None => "Nothing is intercepted.".to_owned(),
+        })?;
     }
     for service in &found {
         output::line(describe(service).trim_end())?;

@@ -27,7 +27,7 @@ Exit code: 0 when there is somebody to dial, 1 when not.";
 pub(super) struct ResolveArgs {
     #[command(flatten)]
     settings: SettingFlags<{ on::RESOLVE }>,
-    /// What an app would dial; PORT is a number or a Service port's name
+    /// What an app would dial; PORT is a number or a Service port's name; a URL will do
     #[arg(value_name = "NAME[:PORT][/udp]", add = complete::targets(Offer::All))]
     name: Question,
     /// Print JSON

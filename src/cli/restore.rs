@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::output;
 use super::terminal::word;
+use super::{complete, output};
 use crate::app::intercepts::{self, Restore};
 use crate::app::signals::unless_told;
 use crate::config::Config;
@@ -17,13 +17,18 @@ Examples:
   kdev restore -A               the same in all namespaces that you may see
   kdev restore orders --force   also what somebody claims, who is told
 
-A Service that is given back has its own pods again, and all its fields belong to whoever set them.";
+A Service that is given back has its own pods again, and all its fields belong to whoever set them.
+Then it waits until callers who came before are gone, at most 45 s, and cleans up after them; Ctrl-C
+leaves that to the next kdev.
+
+Exit code: 1 where SERVICE is named and somebody still intercepts it.";
 
 /// Give back Services that an intercept left behind
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RestoreArgs {
     /// Give back only this Service
+    #[arg(add = complete::intercepted())]
     service: Option<String>,
     /// Look in all namespaces, or in those that you may see
     #[arg(short = 'A', long, conflicts_with = "service")]
@@ -52,17 +57,20 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
             let _ = output::line(&describe(put));
         }
     };
+    let named = what.service.is_some();
     let nothing = nothing(what.service.as_deref(), what.owner.as_deref());
     let restoring = intercepts::restore(config, &what, &mut tell);
     let done = match unless_told(output::progress(
-        "Waiting until nobody needs what is left",
+        "Waiting for late callers to leave",
         restoring,
     ))
     .await?
     {
         Ok(done) => done?,
         Err(number) => {
-            output::note("it ends in the middle; the same `kdev restore` goes on from there");
+            output::note(
+                "interrupted before all was cleaned up; run `kdev restore` again to go on",
+            );
             return Ok(128 + number);
         }
     };
@@ -72,7 +80,8 @@ pub(super) async fn run(args: RestoreArgs, config: &Config) -> anyhow::Result<u8
     } else if done.is_empty() {
         output::line(&nothing)?;
     }
-    Ok(0)
+    let kept = done.iter().any(|put| matches!(put.left, Left::Others(_)));
+    Ok(u8::from(named && kept))
 }
 
 /// What to say where there was nothing to do.
@@ -81,7 +90,11 @@ fn nothing(service: Option<&str>, owner: Option<&str>) -> String {
         (Some(service), None) => {
             format!("Nothing to restore: {} is not intercepted.", word(service))
         }
-        _ => "Nothing to restore.".to_owned(),
+        (_, Some(owner)) => format!(
+            "Nothing to restore: {} intercepts nothing here.",
+            word(owner)
+        ),
+        (None, None) => "Nothing to restore.".to_owned(),
     }
 }
 
@@ -89,7 +102,8 @@ fn describe(put: &Put) -> String {
     let service = format!("{}.{}", put.service, put.namespace);
     match &put.left {
         Left::Others(count) => format!(
-            "{service}: {count} still intercept it; `kdev list` shows who, --force ends that too"
+            "{service} is still intercepted (claims: {count}); `kdev list` shows by whom, --force \
+             ends that too"
         ),
         Left::Last | Left::Nothing if put.was_back => format!(
             "{service} had its own pods already; clearing away what was left for late callers"

@@ -52,7 +52,7 @@ pub(super) struct RunArgs {
     /// Send a Service's requests to this port meanwhile; repeatable (see `kdev intercept`)
     #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
     intercept: Vec<Asked>,
-    /// Print errors only
+    /// Print only errors, and what a project's settings send into the cluster
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// The command and its arguments

@@ -62,7 +62,7 @@ pub(super) async fn run(args: UninstallArgs, config: &Config) -> anyhow::Result<
         Ok(removed) => removed?,
         Err(number) => {
             output::note(&format!(
-                "it ends in the middle: what was not deleted yet stays in namespace {namespace}; \
+                "interrupted: what was not deleted yet stays in namespace {namespace}; \
                  `kdev uninstall -n {namespace}` goes on from there"
             ));
             return Ok(128 + number);

@@ -83,7 +83,7 @@ impl Layered {
         let file = self.project_file.as_ref().filter(|_| !told.is_empty())?;
         let file = file.display();
         Some(format!(
-            "by {file} more goes into the cluster: {told} (KDEV_PROJECT=off leaves it out)"
+            "{file} sends more into the cluster: {told} (KDEV_PROJECT=off ignores that file)"
         ))
     }
 }

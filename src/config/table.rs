@@ -333,7 +333,7 @@ pub static SETTINGS: &[Setting] = &[
             let text = value.text().trim();
             if text.is_empty() || text.len() > LONGEST_OWNER || text.contains(char::is_control) {
                 return Err(format!(
-                    "{text:?} is no name: one line of at most {LONGEST_OWNER} bytes"
+                    "{text:?} is not a name: one line of at most {LONGEST_OWNER} bytes"
                 ));
             }
             config.owner = Some(text.to_owned());

@@ -23,6 +23,8 @@ pub struct Listed {
     /// Whether its requests can be sent elsewhere: it has an address and a selector of its own, and
     /// is none that kdev made.
     pub interceptable: bool,
+    /// Whether kdev made it.
+    pub is_ours: bool,
 }
 
 #[derive(Deserialize)]
@@ -81,14 +83,12 @@ pub async fn services(client: &Client, namespace: &str) -> Result<Vec<Listed>, C
     let items = list.items.into_iter();
     Ok(items
         .map(|item| {
+            let manager = item.metadata.labels.get(MANAGER_LABEL);
+            let is_ours = manager.is_some_and(|by| by == MANAGER);
             let interceptable = item.spec.kind != "ExternalName"
                 && item.spec.cluster_ip != "None"
                 && !item.spec.selector.is_empty()
-                && item
-                    .metadata
-                    .labels
-                    .get(MANAGER_LABEL)
-                    .is_none_or(|by| by != MANAGER);
+                && !is_ours;
             let ports = item.spec.ports.into_iter();
             // The default is not written by every server.
             let tcp = ports.filter(|p| p.protocol.is_empty() || p.protocol == "TCP");
@@ -96,6 +96,7 @@ pub async fn services(client: &Client, namespace: &str) -> Result<Vec<Listed>, C
                 name: item.metadata.name,
                 ports: tcp.map(|p| (p.name, p.port)).collect(),
                 interceptable,
+                is_ours,
             }
         })
         .collect())

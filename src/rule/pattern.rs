@@ -70,7 +70,7 @@ impl Pattern {
         }
         let hir = syntax::whole(text);
         let hir =
-            hir.map_err(|why| Invalid(format!("{text:?} is no regular expression: {why}")))?;
+            hir.map_err(|why| Invalid(format!("{text:?} is not a regular expression: {why}")))?;
         let too_large = || {
             Invalid(format!(
                 "the regular expression {text:?} needs an automaton of more than {} KiB: count \

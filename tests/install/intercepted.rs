@@ -91,7 +91,15 @@ async fn it_is_listed_and_restored() {
 
     // What somebody still claims is theirs.
     let kept = stage.kdev(&["restore"]).await.ok();
-    assert!(kept.contains("1 still intercept it"), "{kept}");
+    assert!(kept.contains("still intercepted (claims: 1)"), "{kept}");
+    let kept = stage.kdev(&["restore", "web"]).await;
+    let said = kept.out.contains("still intercepted (claims: 1)");
+    assert!(said && kept.code == 1, "{kept:?}");
+    for args in [&["list"][..], &["restore"]] {
+        let args = [args, &["--owner", "carol"]].concat();
+        let carols = stage.kdev(&args).await.ok();
+        assert!(carols.contains("carol intercepts nothing here"), "{carols}");
+    }
     let other = stage.kdev(&["restore", "orders", "--force"]).await.ok();
     assert!(other.contains("Nothing to restore"), "{other}");
     let done = stage

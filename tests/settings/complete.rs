@@ -110,6 +110,10 @@ async fn names_come_from_the_cluster_as_it_is() {
     assert_eq!(found, ["k1mine"]);
     let found = some(&stage, "kdev leave w", "w").await;
     assert_eq!(found, ["web"]);
+    let found = some(&stage, "kdev restore w", "w").await;
+    assert_eq!(found, ["web"]);
+    // What kdev made for itself is nothing to dial.
+    assert!(bash(&stage, "kdev forward kd", "kd").await.is_empty());
     // A namespace without the Service is not offered, by whomever it is asked.
     stage.cluster.add_namespace("empty");
     let found = some(&stage, "kdev forward redis.", "redis.").await;

@@ -101,7 +101,7 @@ fn what_is_wrong_is_named_with_its_place() {
         (
             "namespace = \"kube-system/services/kube-dns?x=\"",
             "1:13",
-            "is no namespace",
+            "is not a namespace",
         ),
         ("proxy-listen = \"0.0.0.0:80\"", "1:16", "loopback"),
         ("proxy-listen = 70000", "1:16", "neither a port"),
@@ -295,7 +295,7 @@ fn a_namespace_is_a_label_wherever_it_comes_from() {
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(
-            said.contains(wrong) && said.contains("is no namespace"),
+            said.contains(wrong) && said.contains("is not a namespace"),
             "{said}"
         );
     };
@@ -337,8 +337,8 @@ fn run_says_what_a_project_widens() {
     let said = |command: &mut std::process::Command| text(&command.output().unwrap().stderr);
     let told = said(&mut home.kdev(&run));
     let expected = format!(
-        "kdev: by {} more goes into the cluster: also-proxy=.corp.example,10.0.0.0/8 \
-         resolve-in-cluster=a.example (KDEV_PROJECT=off leaves it out)\n",
+        "kdev: {} sends more into the cluster: also-proxy=.corp.example,10.0.0.0/8 \
+         resolve-in-cluster=a.example (KDEV_PROJECT=off ignores that file)\n",
         project.display()
     );
     assert!(told.starts_with(&expected), "{told}");

@@ -203,7 +203,7 @@ async fn connections_through_a_running_connect_are_told_by_whoever_uses_it() {
         assert_eq!(code, 0, "{said}");
         assert!(said.contains("web.shop:80 → pod web-"), "{flags:?}: {said}");
         // That they are not this command's alone is said.
-        assert!(said.contains("those of other commands"), "{said}");
+        assert!(said.contains("connections of other commands"), "{said}");
     }
     // A failure has its line in the terminal of each command, whoever had the same before.
     let failing = ["--", "curl", "-sS", "-o/dev/null", "http://web.shop:81/"];

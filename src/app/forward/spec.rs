@@ -151,7 +151,7 @@ impl Spec {
             };
             let (remote, protocol, local_port) = port?;
             let (text, open, followed) = last.ok_or_else(|| {
-                format!("{word} is a port, and what has it comes first: `kdev forward pg {word}`")
+                format!("{word} is a port, and the Service comes first: `kdev forward pg {word}`")
             })?;
             if !open {
                 return Err(format!(
@@ -189,7 +189,7 @@ impl Spec {
         let (name, port) = split_port(text);
         let port = port.map(|port| port.parse::<PortName>().ok().filter(is_port));
         let port = match port {
-            Some(None) => return Err(format!("{word:?} says no port from 1 to 65535; {USAGE}")),
+            Some(None) => return Err(format!("{word:?} has no port from 1 to 65535; {USAGE}")),
             Some(port) => port,
             None => None,
         };
@@ -274,7 +274,7 @@ impl Port {
         let Some(remote) = remote.parse::<PortName>().ok().filter(is_port) else {
             // `svc/web pod/redis-0`: what has a slash or a dot is no port's name.
             let other = local.is_none() && !digits(text) || remote.contains(':');
-            return (!other).then(|| Err(format!("{word:?} says no port from 1 to 65535")));
+            return (!other).then(|| Err(format!("{word:?} has no port from 1 to 65535")));
         };
         let local = match local {
             None => None,

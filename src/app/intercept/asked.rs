@@ -70,8 +70,7 @@ impl FromStr for Source {
         let of_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if let Some((service, namespace)) = service.split_once('.') {
             return Err(format!(
-                "an intercept is of a Service in the session's namespace; write `-n {namespace}` \
-                 and {service}"
+                "the Service must be in the session's namespace; write `-n {namespace} {service}`"
             ));
         }
         if service.is_empty() || service.len() > 63 || !service.bytes().all(of_name) {
@@ -104,7 +103,7 @@ impl FromStr for Asked {
 /// # Errors
 /// What is wrong with it.
 pub fn app_at(text: &str) -> Result<Target, String> {
-    let wrong = || format!("{text:?} is not PORT or HOST:PORT");
+    let wrong = || format!("{text:?} is not PORT or HOST:PORT, with a port from 1 to 65535");
     if let Ok(port) = text.parse::<u16>() {
         if port == 0 {
             return Err(wrong());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -122,12 +123,12 @@ fn describe(begun: &Begun) -> String {
         text += &format!("        with {more}\n");
     }
     if let Some(down) = down {
-        text += &format!("  app   does not answer yet ({down}): start it, or mend --to\n");
+        text += &format!("  app   does not answer yet ({down}): start it, or correct --to\n");
     }
     for other in overlaps {
         text += &format!(
-            "  also  a request may be one of {}'s as well ({}, claim {}): more conditions go \
-             first, then the older\n",
+            "  also  {}'s intercept matches some of these requests too ({}, claim {}): the one with \
+             more conditions wins, then the older\n",
             word(&other.owner),
             word(&other.conditions.to_string()),
             word(&other.id)
@@ -187,6 +188,11 @@ fn broken_off(service: &str, copy: bool, answer: &BrokeOff) -> String {
     )
 }
 
+/// Milliseconds, to the microsecond.
+fn millis(took: Duration) -> f64 {
+    took.as_micros() as f64 / 1e3
+}
+
 fn document(event: &Event) -> Value {
     match event {
         Event::Live(begun) => {
@@ -222,7 +228,7 @@ fn document(event: &Event) -> Value {
             "path": served.path,
             "status": (served.status > 0 || served.method.is_empty()).then_some(served.status),
             "copy": copy,
-            "ms": served.took.as_secs_f64() * 1e3,
+            "ms": millis(served.took),
             "reason": served.why,
         }),
         Event::BrokeOff {
@@ -238,7 +244,7 @@ fn document(event: &Event) -> Value {
             "status": answer.status,
             "bytes": answer.sent,
             "copy": copy,
-            "ms": answer.took.as_secs_f64() * 1e3,
+            "ms": millis(answer.took),
             "reason": answer.why,
         }),
         Event::Note(text) => json!({"event": "note", "text": text}),

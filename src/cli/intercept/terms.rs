@@ -56,8 +56,8 @@ pub(in crate::cli) struct TermFlags {
     /// End intercepts of others that are in the way; their owners are told
     #[arg(long, help_heading = HOW)]
     take_over: bool,
-    /// Go on where it is risky: session affinity, network and traffic policies, GitOps, a mesh.
-    /// Callers may get no answer
+    /// Go on despite session affinity, network and traffic policies, GitOps or a mesh; callers
+    /// may get no answer
     #[arg(long, help_heading = HOW)]
     force: bool,
     /// Replace the Service's pods one by one, so that older connections come along
@@ -76,7 +76,7 @@ fn read(reader: Reader) -> impl Fn(&str) -> Result<Condition, Invalid> + Clone +
 const LONGEST: u64 = 31 * 24 * 3600;
 
 fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: write 30s, 10m or 2h, up to 31 days");
+    let wrong = || format!("{text:?} is not a time: write 30s, 10m or 2h, up to 31 days");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "s" => 1,

@@ -125,9 +125,8 @@ impl Pick {
         let known = known.into_iter().flat_map(|n| n.pods.keys()).map(|n| &**n);
         let meant = similar(known, &name.name).into_iter();
         let meant: Vec<String> = meant.map(str::to_owned).collect();
-        did_you_mean(&meant).unwrap_or_else(|| {
-            format!("`kubectl get pods -n {namespace}` shows those that there are")
-        })
+        did_you_mean(&meant)
+            .unwrap_or_else(|| format!("`kubectl get pods -n {namespace}` lists those that exist"))
     }
 
     /// The pods that are there.
@@ -316,9 +315,7 @@ impl Catalog {
             Err(error) if error.code() == Some(404) => {
                 return Err(DialError::NotFound {
                     what: format!("{} {own} in namespace {namespace}", kind.name()),
-                    fix: format!(
-                        "`kubectl get {plural} -n {namespace}` shows those that there are"
-                    ),
+                    fix: format!("`kubectl get {plural} -n {namespace}` lists those that exist"),
                 });
             }
             Err(error) => {

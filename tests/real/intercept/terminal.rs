@@ -56,7 +56,7 @@ fn a_terminal_shows_what_it_takes_to_go_on() {
         &format!("come to localhost:{to} (claim "),
         ", ann)",
         "does not answer yet",
-        "start it, or mend --to",
+        "start it, or correct --to",
         "--drain",
     ] {
         assert!(shown.contains(words), "no {words:?} in {shown}");
