@@ -119,7 +119,7 @@ fn what_is_no_expression_says_why() {
         (&format!("{}a{}", "(".repeat(99), ")".repeat(99)), "nest"),
     ] {
         let error = Pattern::new(text).unwrap_err().to_string();
-        assert!(error.contains("no regular expression"), "{error}");
+        assert!(error.contains("not a regular expression"), "{error}");
         assert!(error.contains(word), "{text}: {error}");
     }
 }
@@ -265,7 +265,7 @@ fn what_is_too_much_is_refused_before_it_is_compiled() {
             .unwrap_err()
             .to_string()
     };
-    assert!(broken(1).contains("no regular expression"));
+    assert!(broken(1).contains("not a regular expression"));
     let many = broken(MOST_PATTERNS_OF_CLAIM + 1);
     assert!(
         many.contains("9 regular expressions are more than the 8"),
