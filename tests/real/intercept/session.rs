@@ -77,6 +77,18 @@ impl Intercept {
         events
     }
 
+    /// The last request that it told of: the first is told a moment after it was answered.
+    pub(super) fn request(&self) -> Value {
+        let begun = Instant::now();
+        loop {
+            if let Some(request) = self.events("request").pop() {
+                return request;
+            }
+            assert!(begun.elapsed() < END_LIMIT, "{}", self.told());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// All that it told besides requests, to look into a failure.
     pub(super) fn told(&self) -> String {
         let mut events = self.running.printed();
