@@ -16,12 +16,15 @@ use super::call;
 use super::pods::deploy;
 use super::session::{Intercept, LAG, command};
 use crate::callers::on_the_node;
-use crate::program::finish;
+use crate::program::finish_within;
 use crate::team::Team;
 
 const ANNS: &str = "x-user: ann";
 /// How long a greeting may take: far less than any guess at a protocol would wait.
 const GREETED: f64 = 0.5;
+
+/// How long a caller may take: 500 requests, one after the other, on a machine that has much else to do.
+const CALLER_LIMIT: Duration = Duration::from_secs(180);
 
 /// A caller in the cluster that does something special.
 pub(super) fn caller(kind: &str, host: &str, more: &[&str], input: &'static [u8]) -> String {
@@ -31,7 +34,7 @@ pub(super) fn caller(kind: &str, host: &str, more: &[&str], input: &'static [u8]
     );
     let mut command = on_the_node();
     command.args(["python3", script, kind, host]).args(more);
-    finish(&mut command, input).ok()
+    finish_within(CALLER_LIMIT, &mut command, input).ok()
 }
 
 /// A team whose pods say who they are in several ways.
