@@ -36,11 +36,8 @@ pub async fn namespaces(config: &Config) -> Vec<String> {
 pub async fn intercepts(config: &Config) -> Vec<String> {
     let own = owner(config);
     in_time(async {
-        let tasks = Tasks::new();
-        let client = client(config, &tasks).await?;
-        let scope = Scope::Namespace(client.namespace().to_owned());
         let mut out = Vec::new();
-        for found in list::list(&client, &scope).await.ok()? {
+        for found in on_record(config).await? {
             let ids = found.claims.iter().filter(|claim| claim.owner == own);
             let before = out.len();
             out.extend(ids.map(|claim| claim.id.clone()));
@@ -56,13 +53,18 @@ pub async fn intercepts(config: &Config) -> Vec<String> {
 /// The Services that somebody intercepts, or that are not cleaned up yet.
 pub async fn intercepted(config: &Config) -> Vec<String> {
     in_time(async {
-        let tasks = Tasks::new();
-        let client = client(config, &tasks).await?;
-        let scope = Scope::Namespace(client.namespace().to_owned());
-        let found = list::list(&client, &scope).await.ok()?.into_iter();
+        let found = on_record(config).await?.into_iter();
         Some(found.map(|found| found.service).collect())
     })
     .await
+}
+
+/// What is on record in the namespace.
+async fn on_record(config: &Config) -> Option<Vec<list::Intercepted>> {
+    let tasks = Tasks::new();
+    let client = client(config, &tasks).await?;
+    let scope = Scope::Namespace(client.namespace().to_owned());
+    list::list(&client, &scope).await.ok()
 }
 
 /// Which Services are offered.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Level, enabled, info, warn};
 
 use super::feed::{Feed, Line};
 use super::said::Said;
@@ -61,9 +61,14 @@ impl Observe for Connections {
         if failed {
             return self.feed.closed(stream, None);
         }
-        let text = summary(stream);
-        info!("{text}");
-        self.feed.closed(stream, Some(Line::connection(&text)));
+        // Nobody reads most of them, and there is one for each connection.
+        let is_read = enabled!(Level::INFO) || self.feed.is_followed();
+        let text = is_read.then(|| summary(stream));
+        if let Some(text) = &text {
+            info!("{text}");
+        }
+        let line = text.map(|text| Line::connection(&text));
+        self.feed.closed(stream, line);
     }
 }
 

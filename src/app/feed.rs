@@ -89,6 +89,11 @@ impl Feed {
         let _ = self.lines.send(line);
     }
 
+    /// Whether anybody follows.
+    pub(super) fn is_followed(&self) -> bool {
+        self.lines.receiver_count() > 0
+    }
+
     /// A connection is open.
     pub(super) fn opened(&self, live: &Arc<Live>) {
         self.open().insert(key(live), live.clone());

@@ -191,13 +191,14 @@ impl Opening<'_> {
         let relay = self.session.relay.as_ref();
         // Datagrams have no other way, and one that may not come is nothing to wait for.
         let no_relay = relay.is_none_or(|relay| relay.hopeless().is_some());
+        if let Way::Cluster(endpoints) = &decision.way {
+            let pods = endpoints.pods.iter();
+            self.direct.extend(pods.map(|it| it.pod.namespace.clone()));
+        }
         let declared = match decision.way {
-            Way::Cluster(endpoints) => {
-                let pods = endpoints.pods.iter().map(|it| it.pod.namespace.clone());
-                self.direct.extend(pods);
+            Way::Cluster(endpoints) | Way::Relay(_, Some(endpoints)) => {
                 endpoints.declared || endpoints.service.is_none()
             }
-            Way::Relay(_, Some(endpoints)) => endpoints.declared || endpoints.service.is_none(),
             Way::Relay(_, None) => true,
             Way::Failed(error @ DialError::Unreachable { .. })
                 if no_relay && spec.protocol == Protocol::Udp =>

@@ -80,7 +80,7 @@ impl Driver {
             match driver.site.begin(one).await {
                 Ok(live) => driver.lives.push(live),
                 Err(error) => {
-                    driver.end("another one could not begin").await;
+                    driver.end("another one could not begin", false).await;
                     return Err(error);
                 }
             }
@@ -127,7 +127,7 @@ impl Driver {
             }
         };
         ends.get_or_init(Instant::now);
-        self.end(told).await;
+        self.end(told, true).await;
         reason
     }
 
@@ -317,8 +317,8 @@ impl Driver {
         }
     }
 
-    /// Ends those that are left, for this reason.
-    async fn end(self, reason: &str) {
+    /// Ends those that are left, for this reason, which their owner `wanted` or not.
+    async fn end(self, reason: &str, wanted: bool) {
         let site = &self.site;
         let ending = self.lives.into_iter().map(|live| async move {
             let (id, service) = (live.id().to_owned(), live.service().to_owned());
@@ -327,7 +327,7 @@ impl Driver {
                 id,
                 service,
                 reason: reason.to_owned(),
-                wanted: true,
+                wanted,
             });
         });
         join_all(ending).await;
