@@ -321,7 +321,7 @@ pub async fn restore(
 }
 
 /// How long `restore` waits for callers who still come.
-const CALLERS: Duration = Duration::from_secs(45);
+pub const CALLERS: Duration = Duration::from_secs(45);
 
 /// How long it may take until the relay knows that a kdev was killed: the end of a port-forward
 /// comes a second late.

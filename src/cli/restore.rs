@@ -125,3 +125,14 @@ pub(super) fn document(put: &Put) -> Value {
         "was_back": put.was_back,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_help_says_how_long_it_waits() {
+        let limit = format!("at most {} s", intercepts::CALLERS.as_secs());
+        assert!(EXAMPLES.contains(&limit));
+    }
+}

@@ -2,7 +2,8 @@
 //! tunnel (see [`crate::tunnel::control`]).
 //!
 //! Each [`Ask`] has exactly one answer, in the order of the asks; [`Tell::Ousted`],
-//! [`Tell::Served`], [`Tell::BrokeOff`], [`Tell::Fallback`], [`Tell::Unreached`] and [`Tell::Intruded`] come unasked.
+//! [`Tell::Served`], [`Tell::BrokeOff`], [`Tell::Fallback`], [`Tell::Unreached`] and
+//! [`Tell::Intruded`] come unasked.
 
 use serde::{Deserialize, Serialize};
 

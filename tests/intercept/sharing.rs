@@ -84,6 +84,7 @@ async fn a_global_one_is_alone_and_ends_by_force_of_others() {
     let over = adas.event("ended").await;
     let reason = over["reason"].as_str().unwrap();
     assert!(reason.contains("bob@laptop"), "{reason}");
+    assert_eq!(over["wanted"], false);
     assert!(team.is_at_the_pods("").await);
     assert_eq!(adas.ended().await, Some(1));
     assert_eq!(team.service(), before);
@@ -105,6 +106,7 @@ async fn ones_own_leave_is_a_wanted_end() {
     let (told, code) = adas.rest().await;
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("you ended it with `kdev leave`"), "{told}");
+    assert!(told.contains(r#""wanted":true"#), "{told}");
     assert!(team.is_at_the_pods("x-user: ada").await);
     assert_eq!(team.get("x-user: bob").await.1, "bob's");
     // `--force` ends those of the owner that is named, and nobody else's.
