@@ -294,6 +294,12 @@ async fn what_leads_nowhere_says_why() {
         ("dev", "echo:7/udp", 1, "and not UDP"),
         ("dev", "web:5300/udp", 1, "port-forward carries TCP alone"),
         ("dev", "web:", 2, "no port from 1 to 65535"),
+        (
+            "dev",
+            "--address 0.0.0.0 svc/web 8080",
+            2,
+            "`kdev forward SERVICE:PORT=0.0.0.0:PORT`",
+        ),
         ("dev", "8080:80", 2, "comes first"),
         ("blind", "pod/redis-0 6379", 1, "not allowed to get pods"),
         (

@@ -76,8 +76,21 @@ pub enum Offer {
     Interceptable,
 }
 
-/// What may follow `typed`, which is the beginning of `SERVICE:PORT` or `SERVICE.NAMESPACE:PORT`.
+/// What may follow `typed`, which is the beginning of `SERVICE:PORT` or `SERVICE.NAMESPACE:PORT`, or of
+/// kubectl's form with `svc/` before it.
 pub async fn targets(config: &Config, typed: &str, offer: Offer) -> Vec<String> {
+    match typed.split_once('/') {
+        None => services(config, typed, offer).await,
+        Some((kind @ ("svc" | "service" | "services"), typed)) => {
+            let all = services(config, typed, offer).await.into_iter();
+            all.map(|target| format!("{kind}/{target}")).collect()
+        }
+        // Of pods and workloads nothing is known here.
+        Some(_) => Vec::new(),
+    }
+}
+
+async fn services(config: &Config, typed: &str, offer: Offer) -> Vec<String> {
     in_time(async {
         let tasks = Tasks::new();
         let client = client(config, &tasks).await?;

@@ -225,7 +225,7 @@ async fn run_container(
     let running = async {
         let stats = &*session.stats;
         let before = request.is_none().then(|| stats.snapshot().came());
-        let mut unused = Unused::container(before);
+        let mut unused = Unused::container(before, plan.listen.ip, &plan.advertised_host);
         let mut over = pin!(elapsed(request));
         let code = match Child::spawn(command) {
             Ok(child) => {

@@ -35,6 +35,9 @@ pub(super) struct ForwardArgs {
     /// port may follow as `[LOCAL:]PORT`
     #[arg(required = true, value_name = "SERVICE[:PORT][=LOCAL]", add = complete::targets(Offer::All))]
     ports: Vec<String>,
+    /// kubectl's own, which is said with each local port here
+    #[arg(long, hide = true)]
+    address: Option<String>,
     /// Print one line of JSON with the ports once ready
     #[arg(long)]
     json: bool,
@@ -48,6 +51,13 @@ impl ForwardArgs {
 }
 
 pub(super) async fn run(args: ForwardArgs, config: &Config) -> anyhow::Result<u8> {
+    if let Some(address) = args.address {
+        output::error(&anyhow::anyhow!(
+            "the address to listen on stands with the local port here; write \
+             `kdev forward SERVICE:PORT={address}:PORT`"
+        ));
+        return Ok(USAGE_ERROR);
+    }
     let specs = match Spec::read(&args.ports) {
         Ok(specs) => specs,
         Err(error) => {

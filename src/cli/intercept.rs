@@ -123,13 +123,14 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
     }
     let starting = app::intercept::Alone::start(config, &plan);
     let mut alone = output::progress("Intercepting", starting).await?;
-    if alone.is_live() {
+    let was_live = alone.is_live();
+    if was_live {
         printer.live();
     }
     let end = alone.ended().await;
     let in_order = output::progress("Giving back what was intercepted", alone.close()).await;
     match end {
-        app::intercept::End::Signal(number) if in_order => Ok(signalled(number)),
+        app::intercept::End::Signal(number) if was_live && in_order => Ok(signalled(number)),
         app::intercept::End::Signal(number) => Ok(128 + number),
         app::intercept::End::Elapsed => Ok(0),
         app::intercept::End::Left(how) => {

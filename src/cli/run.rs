@@ -80,7 +80,8 @@ pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
     let plan = match args.intercept.is_empty() {
         true if args.terms.is_any() => {
             anyhow::bail!(
-                "which requests is said of an intercept; write --intercept SERVICE=PORT too"
+                "options about an intercept, such as --header or --for, need one; write --intercept \
+                 SERVICE=PORT too"
             )
         }
         true => None,

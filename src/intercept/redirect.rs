@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio_util::sync::CancellationToken;
+
 use super::claim::{Claim, Judge};
 
 /// Brings Services' traffic to the relay.
@@ -86,6 +88,8 @@ pub struct Wanted {
     pub force: bool,
     /// Says what dropping the future may leave.
     pub on_record: OnRecord,
+    /// Cancelled once the user does not want it any more: what has not begun does not begin then.
+    pub told_to_end: CancellationToken,
 }
 
 /// What of one kdev is in the cluster, by Service. Cloning is shallow: all clones are the same record.
@@ -258,6 +262,9 @@ pub enum RedirectError {
         /// The likely cause, and what mends it.
         fix: String,
     },
+    /// The user did not want it any more.
+    #[error("it was told to end before it was live")]
+    ToldToEnd,
     /// Others changed the same things again and again.
     #[error("{what} was changed by others {seconds} s long; try again")]
     Contended {

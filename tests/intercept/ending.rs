@@ -82,6 +82,36 @@ async fn the_helper_has_let_go_of_the_terminal_and_is_replaced_by_the_next_kdev(
     assert_eq!(team.service(), before);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_to_end_while_it_begins_does_not_go_live() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let port = app("ada's").await;
+    // So that there is time between its steps.
+    let slow = Duration::from_millis(400);
+    team.cluster.faults().api_delay(slow);
+    let is_on_record = || !team.claims().is_empty();
+    let leads_to_relay = || team.service()["spec"] != before["spec"];
+    let moments: [(&str, &dyn Fn() -> bool); 2] =
+        [("on record", &is_on_record), ("led there", &leads_to_relay)];
+    for (moment, has_come) in moments {
+        let live = team.begin("ada", port, &[]);
+        while !has_come() {
+            sleep(Duration::from_millis(2)).await;
+        }
+        live.send(SIGINT);
+        let (told, code) = live.rest().await;
+        assert_eq!(code, Some(130), "{moment}: {told}");
+        assert!(!told.contains(r#""event":"live""#), "{moment}: {told}");
+        assert!(!told.contains("may still lead"), "{moment}: {told}");
+        assert!(team.claims().is_empty(), "{moment}: {told}");
+        assert_eq!(team.service(), before, "{moment}");
+        assert!(team.is_at_the_pods("").await, "{moment}");
+    }
+    team.cluster.faults().api_delay(Duration::ZERO);
+    team.clears().await;
+}
+
 /// An intercept whose end was asked for twice while the API server says nothing.
 async fn broken_off(team: &Team) {
     let live = team

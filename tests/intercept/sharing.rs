@@ -91,6 +91,25 @@ async fn a_global_one_is_alone_and_ends_by_force_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whose_intercept_is_taken_over_is_told_by_whom() {
+    let team = Team::set_up().await;
+    let before = team.service();
+    let mut adas = team.intercept("ada", app("ada's").await, &[]).await;
+    let bobs = team
+        .intercept("bob", app("bob's").await, &["--take-over"])
+        .await;
+    let over = adas.event("ended").await;
+    let reason = over["reason"].as_str().unwrap();
+    assert!(reason.contains("bob@laptop ended it"), "{reason}");
+    assert_eq!(over["wanted"], false);
+    assert_eq!(adas.ended().await, Some(1));
+    // The one that has it still has all of it.
+    assert_eq!(team.get("").await.1, "bob's");
+    bobs.end().await;
+    assert_eq!(team.service(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ones_own_leave_is_a_wanted_end() {
     let team = Team::set_up().await;
     let before = team.service();
@@ -105,7 +124,7 @@ async fn ones_own_leave_is_a_wanted_end() {
     assert!(left.contains("1 of others"), "{left}");
     let (told, code) = adas.rest().await;
     assert_eq!(code, Some(0), "{told}");
-    assert!(told.contains("you ended it with `kdev leave`"), "{told}");
+    assert!(told.contains("you ended it from elsewhere"), "{told}");
     assert!(told.contains(r#""wanted":true"#), "{told}");
     assert!(team.is_at_the_pods("x-user: ada").await);
     assert_eq!(team.get("x-user: bob").await.1, "bob's");

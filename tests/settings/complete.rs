@@ -49,6 +49,8 @@ async fn names_come_from_the_cluster_as_it_is() {
     assert!(!has(&found, "6379"), "{found:?}");
     let found = some(&stage, "kdev forward web:h", "h").await;
     assert_eq!(found, ["http"]);
+    let found = some(&stage, "kdev forward svc/we", "svc/we").await;
+    assert_eq!(found, ["svc/web:80"]);
     let found = some(&stage, "kdev forward redis.sh", "redis.sh").await;
     assert_eq!(found, ["redis.shop:"]);
     let found = some(&stage, "kdev resolve redis.shop:", "").await;

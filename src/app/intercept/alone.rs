@@ -69,10 +69,11 @@ impl Alone {
         })
     }
 
-    /// Whether it goes on until something ends it, rather than that it was told to end before.
+    /// Whether it was live, rather than that it was told to end before.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.told.is_none()
+        let begun = self.intercepts.as_ref();
+        self.told.is_none() || begun.is_some_and(Intercepts::were_live)
     }
 
     /// Goes on until something ends it, and gives the reason.

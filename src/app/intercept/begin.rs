@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::live::Live;
 use super::seen::seen;
@@ -58,6 +59,8 @@ pub(super) struct Site {
     pub(super) terms: Terms,
     pub(super) tell: Teller,
     pub(super) on_record: OnRecord,
+    /// Cancelled once the user wants none of those that have not begun.
+    pub(super) told_to_end: CancellationToken,
     /// What goes on beside the intercepts, and ends with the session.
     pub(super) tasks: Tasks,
 }
@@ -90,7 +93,11 @@ impl Site {
         self.step(format!(
             "waiting for connections to {service} to arrive at the relay"
         ));
-        if let Err(missed) = self.landed(service, port.port, landing).await {
+        let landed = self.landed(service, port.port, landing);
+        let Some(landed) = self.told_to_end.run_until_cancelled(landed).await else {
+            return Err(self.told(service, &mut guard).await);
+        };
+        if let Err(missed) = landed {
             let label = match port.name.as_str() {
                 "" => format!("port {} of {service}", port.port),
                 name => format!("port {name} ({}) of {service}", port.port),
@@ -122,12 +129,15 @@ impl Site {
             log: self.terms.log,
         };
         standing.claim.fallback |= starting;
+        let others = self.others(service).await.map(|found| found.claims);
+        if self.told_to_end.is_cancelled() {
+            return Err(self.told(service, &mut guard).await);
+        }
         let by = Some(self.owner.clone());
         if let Err(why) = self.reverse.attach(standing.clone(), by).await {
             self.undo(service, &mut guard).await;
             bail!("the relay does not take the intercept: {why}");
         }
-        let others = self.others(service).await.map(|found| found.claims);
         let begun = Begun {
             service: service.clone(),
             namespace: self.client.namespace().to_owned(),
@@ -137,7 +147,10 @@ impl Site {
             app: asked.app.clone(),
             down: down.filter(|_| !starting),
         };
-        (self.tell)(Event::Live(Box::new(begun)));
+        // Nobody waits for it where the end was asked for in this very moment.
+        if !self.told_to_end.is_cancelled() {
+            (self.tell)(Event::Live(Box::new(begun)));
+        }
         if self.terms.drain {
             self.drain(guard.origin());
         }
@@ -207,6 +220,7 @@ impl Site {
                 judge: judge(port.port, claim.clone(), lives, self.terms.take_over),
                 force: self.terms.force,
                 on_record: self.on_record.clone(),
+                told_to_end: self.told_to_end.clone(),
             };
             match self.redirector.redirect(wanted).await {
                 Err(RedirectError::Conflict(_)) if own && Instant::now() < until => {
@@ -221,6 +235,12 @@ impl Site {
                 other => return Ok(other?),
             }
         }
+    }
+
+    /// Gives back one that is not wanted any more.
+    async fn told(&self, service: &str, guard: &mut Guard) -> anyhow::Error {
+        self.undo(service, guard).await;
+        RedirectError::ToldToEnd.into()
     }
 
     /// Takes the claim of one that did not come about off again.

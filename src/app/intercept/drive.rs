@@ -23,6 +23,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether an app answers that a command is about to start.
 const STARTING: Duration = Duration::from_millis(250);
 
+/// Why one ends that its owner does not want any more.
+const TOLD_TO_END: &str = "it was told to end";
+
 /// All intercepts of one kdev.
 pub(super) struct Driver {
     site: Site,
@@ -80,7 +83,10 @@ impl Driver {
             match driver.site.begin(one).await {
                 Ok(live) => driver.lives.push(live),
                 Err(error) => {
-                    driver.end("another one could not begin", false).await;
+                    match driver.site.told_to_end.is_cancelled() {
+                        true => driver.end(TOLD_TO_END, true).await,
+                        false => driver.end("another one could not begin", false).await,
+                    }
                     return Err(error);
                 }
             }
@@ -99,7 +105,7 @@ impl Driver {
         ends: &OnceLock<Instant>,
     ) -> Option<Over> {
         let mut stop = stop.fuse();
-        let mut told = "it was told to end";
+        let mut told = TOLD_TO_END;
         let reason = loop {
             if self.lives.is_empty() && self.waiting.is_empty() {
                 let last = self.last.take();
@@ -179,7 +185,11 @@ impl Driver {
                 self.site.note(why);
                 return;
             }
-            Fate::Left => (true, "you ended it with `kdev leave`".to_owned()),
+            Fate::Left => (
+                true,
+                "you ended it from elsewhere, by `kdev leave` or an intercept in its place"
+                    .to_owned(),
+            ),
             Fate::Over(reason) => (false, reason),
         };
         let live = self.lives.swap_remove(place);

@@ -106,15 +106,15 @@ impl Live {
                 Fate::Over("you may not read it any more, and so not keep it".to_owned())
             }
             Change::CutOff(why) => {
-                let which = self.release(site).await;
-                Fate::Over(format!("{why}; {which}"))
+                let released = self.release(site).await;
+                Fate::Over(because(released, &why))
             }
             Change::RelayGone => {
-                let which = self.release(site).await;
-                Fate::Over(format!("the relay was uninstalled; {which}"))
+                let released = self.release(site).await;
+                Fate::Over(because(released, "the relay was uninstalled"))
             }
             Change::RelayDown => {
-                let which = self.release(site).await;
+                let which = self.release(site).await.unwrap_or_else(|kept| kept);
                 Fate::Waits(format!(
                     "no replica of the relay is ready; {which}, and your requests come again once \
                      one is"
@@ -239,15 +239,15 @@ impl Live {
     }
 
     /// The Service goes to the original pods, whoever else has a claim on it, because there is no relay
-    /// that could serve anybody. Says what became of it.
-    async fn release(&mut self, site: &Site) -> String {
+    /// that could serve anybody. Says that it does, or that it does not.
+    async fn release(&mut self, site: &Site) -> Result<String, String> {
         // No replica that is gone has to be waited for before callers are served again.
         let released = self.guard.release().await;
         self.let_go(site).await;
         self.ended(site, released.as_ref().unwrap_or(&Left::Nothing));
         match released {
-            Ok(_) => format!("Service {} has its own pods again", self.service()),
-            Err(error) => self.kept(&error),
+            Ok(_) => Ok(format!("Service {} has its own pods again", self.service())),
+            Err(error) => Err(self.kept(&error)),
         }
     }
 
@@ -266,6 +266,14 @@ impl Live {
     }
 }
 
+/// What became of the Service, and why. What mends it comes last, where it is shown as that.
+fn because(released: Result<String, String>, why: &str) -> String {
+    match released {
+        Ok(back) => format!("{back}, because {why}"),
+        Err(kept) => format!("{why}; {kept}"),
+    }
+}
+
 /// That the Service is not given back, because of so many claims of others.
 fn go_on(service: &str, count: usize) -> String {
     let (intercepts, go) = match count {
@@ -278,6 +286,17 @@ fn go_on(service: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_mends_it_comes_last() {
+        let back = because(
+            Ok("it is back".to_owned()),
+            "a policy is in the way; allow it",
+        );
+        assert_eq!(back, "it is back, because a policy is in the way; allow it");
+        let kept = because(Err("it is not; restore it".to_owned()), "a policy");
+        assert_eq!(kept, "a policy; it is not; restore it");
+    }
 
     #[test]
     fn those_who_go_on_are_counted() {

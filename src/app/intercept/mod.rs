@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::alone::{Alone, End, free_port};
 pub use self::asked::{Asked, Source, Terms, app_at};
@@ -148,6 +149,8 @@ pub struct Intercepts {
 #[derive(Clone)]
 struct Record {
     on_record: OnRecord,
+    /// Cancelled where they are to end before all are live.
+    told_to_end: CancellationToken,
     namespace: String,
     tell: Teller,
     helper: Helper,
@@ -157,6 +160,7 @@ impl Record {
     fn new(session: &Session, config: &Config, plan: &Planned) -> Self {
         Self {
             on_record: OnRecord::default(),
+            told_to_end: CancellationToken::new(),
             namespace: session.client.namespace().to_owned(),
             tell: plan.tell.clone(),
             helper: Helper::new(config, &session.client),
@@ -217,6 +221,7 @@ impl Intercepts {
             terms: plan.terms.clone(),
             tell,
             on_record: record.on_record.clone(),
+            told_to_end: record.told_to_end.clone(),
             tasks: background.clone(),
         };
         site.step("waiting for tunnels to the relay".to_owned());
@@ -251,6 +256,11 @@ impl Intercepts {
             tasks,
             record,
         })
+    }
+
+    /// Whether they were told to be live before anybody told them to end.
+    fn were_live(&self) -> bool {
+        !self.record.told_to_end.is_cancelled()
     }
 
     /// Completes when all have ended, and were given back where they had to be; with the reason

@@ -20,8 +20,8 @@ pub(in crate::app) enum Started {
 
 impl Planned {
     /// Begins it. A signal ends that: at once as long as nothing of it is in the cluster, which may be
-    /// long where the relay's pods are replaced first; else as soon as all that was begun can be given
-    /// back, and a second one leaves that to `kdev restore`.
+    /// long where the relay's pods are replaced first; else nothing more begins, and all that was begun
+    /// is given back, which a second one leaves to `kdev restore`.
     ///
     /// # Errors
     /// Why one could not begin; none has then.
@@ -54,6 +54,7 @@ impl Planned {
         if !record.on_record.may_be() {
             return Ok(Started::Told(number, None));
         }
+        record.told_to_end.cancel();
         record.note(
             "it ends as soon as what was begun can be given back; another Ctrl-C leaves that to \
              `kdev restore`"

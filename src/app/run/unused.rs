@@ -2,6 +2,7 @@
 //! nothing of the cluster.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,11 +14,14 @@ use super::Observer;
 /// cluster ask for it when they start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What helps a program that goes past kdev.
-const ADVICE: &str = "If it needs the cluster: programs that read no proxy variables (psql, \
-    redis-cli, Node before 22.21, static binaries) take a local port, `kdev forward SERVICE:PORT`; \
-    others have a proxy setting of their own, for $HTTP_PROXY or $KDEV_SOCKS_PROXY (--quiet \
-    leaves this out)";
+/// What helps a program that goes past kdev, with the local port that it can use instead.
+fn advice(port: &str) -> String {
+    format!(
+        "If it needs the cluster: programs that read no proxy variables (psql, redis-cli, Node before \
+         22.21, static binaries) take a local port, {port}; others have a proxy setting of their own, \
+         for $HTTP_PROXY or $KDEV_SOCKS_PROXY (--quiet leaves this out)"
+    )
+}
 
 /// Exit codes by which an engine, a shell or kdev says that nothing was started.
 const NOT_STARTED: [u8; 3] = [125, 126, 127];
@@ -27,6 +31,8 @@ const NOT_STARTED: [u8; 3] = [125, 126, 127];
 pub(super) struct Unused {
     /// What it is called.
     name: String,
+    /// What helps it.
+    advice: String,
     /// The connections that came before it; `None` where that is not known.
     before: Option<u64>,
     until: Instant,
@@ -40,17 +46,29 @@ impl Unused {
         let name = program.and_then(Path::file_name).unwrap_or_default();
         Self {
             name: format!("`{}`", name.to_string_lossy()),
+            advice: advice("`kdev forward SERVICE:PORT`"),
             before,
             until: Instant::now() + PATIENCE,
             settled: false,
         }
     }
 
-    /// The same for a container.
-    pub(super) fn container(before: Option<u64>) -> Self {
+    /// The same for a container, which reaches `ip` of this machine as `host`.
+    pub(super) fn container(before: Option<u64>, ip: IpAddr, host: &str) -> Self {
         let unused = Self::new(&[], before);
         let name = "the container".to_owned();
-        Self { name, ..unused }
+        if ip.is_loopback() {
+            return Self { name, ..unused };
+        }
+        let local = SocketAddr::new(ip, 0).to_string();
+        let local = local.trim_end_matches('0');
+        let port =
+            format!("`kdev forward SERVICE:PORT={local}PORT`, which it reaches as {host}:PORT");
+        Self {
+            name,
+            advice: advice(&port),
+            ..unused
+        }
     }
 
     /// What it is called.
@@ -81,7 +99,7 @@ impl Unused {
 
     fn settle(&mut self, came: Option<u64>, what: &str, observer: &impl Observer) {
         if !self.settled && self.before.is_some() && came == self.before {
-            observer.remark(&format!("{} {what}. {ADVICE}", self.name));
+            observer.remark(&format!("{} {what}. {}", self.name, self.advice));
         }
         self.settled = true;
     }
@@ -147,6 +165,25 @@ mod tests {
         ];
         for (n, look) in silent.into_iter().enumerate() {
             assert_eq!(said(look, psql()), [""; 0], "{n}");
+        }
+        for (ip, port) in [
+            ("127.0.0.1", "`kdev forward SERVICE:PORT`; "),
+            (
+                "172.17.0.1",
+                "`kdev forward SERVICE:PORT=172.17.0.1:PORT`, which it reaches as bridge:PORT; ",
+            ),
+            (
+                "fd00::1",
+                "`kdev forward SERVICE:PORT=[fd00::1]:PORT`, which it reaches as bridge:PORT; ",
+            ),
+        ] {
+            let container = Unused::container(Some(7), ip.parse().unwrap(), "bridge");
+            let text = said(&|u, h| u.ended(0, Some(7), h), container).remove(0);
+            assert!(text.starts_with("the container made no"), "{text}");
+            assert!(
+                text.contains(&format!("take a local port, {port}")),
+                "{text}"
+            );
         }
         let unknown = Unused::new(&["psql".into()], None);
         assert_eq!(said(&|u, h| u.ended(0, None, h), unknown), [""; 0]);

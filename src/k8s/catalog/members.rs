@@ -326,7 +326,7 @@ impl Members {
             wanted,
             format!("{} has no ready pod ({count})", describe(name)),
             &format!(
-                "`kubectl get endpoints -n {} {}` shows them",
+                "`kubectl get endpointslices -n {} -l kubernetes.io/service-name={}` shows them",
                 name.namespace, name.name
             ),
         )

@@ -87,7 +87,7 @@ impl Party {
     pub fn example(place: Place, labels: Labels) -> Self {
         let mut texts = labels.iter().map(|(key, value)| format!("{key}={value}"));
         let name = match texts.len() {
-            0 => "pods without labels".to_owned(),
+            0 => "pods".to_owned(),
             _ => format!("pods with {}", texts.by_ref().collect::<Vec<_>>().join(",")),
         };
         Self {

@@ -40,7 +40,7 @@ pub(super) async fn behind(
 }
 
 /// A TCP port of a Service of `namespace` that leads to a pod which is ready: of the first few Services by
-/// name, none that leads to the relay.
+/// name, none that leads to the relay. What stands for an intercepted one comes last.
 ///
 /// # Errors
 /// When the Services, or who is behind them, may not be seen.
@@ -53,15 +53,19 @@ pub async fn served(
         namespace: namespace.to_owned(),
     };
     let all = site.list(&site.services(""), "list services").await?;
-    let leads_elsewhere = |service: &&Value| {
+    let leads_to_pods = |service: &&Value| {
         let spec = &service["spec"];
-        let ours = [INTERCEPTED, ORIGIN_OF].map(|key| label(service, key));
-        ours == ["", ""]
+        label(service, INTERCEPTED).is_empty()
             && selector(spec).next().is_some()
             && spec["type"] != "ExternalName"
             && spec["clusterIP"] != "None"
     };
-    for service in all.iter().filter(leads_elsewhere).take(LOOKED_AT) {
+    let (own, origins): (Vec<_>, Vec<_>) = all
+        .iter()
+        .filter(leads_to_pods)
+        .partition(|service| label(service, ORIGIN_OF).is_empty());
+    let few = |services: Vec<_>| services.into_iter().take(LOOKED_AT);
+    for service in few(own).chain(few(origins)) {
         let ready = behind(&site, name(service), &service["spec"]).await?;
         let mut tcp =
             ports(&service["spec"]).filter(|port| matches!(text(port, &["protocol"]), "" | "TCP"));

@@ -1,9 +1,11 @@
 //! How an intercept begins: look, put the claim on record, have the relay try, change the Service.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::block::{self, NoneFree, REST};
 use super::guard::Guard;
+use super::marks::ENDED;
 use super::object::{name, uid};
 use super::policies::Known;
 use super::preflight::Force;
@@ -13,6 +15,10 @@ use super::{Redirector, events, keys, leave, origin, policies, preflight, rights
 use crate::intercept::claim::{Claim, Verdict};
 use crate::intercept::redirect::{Left, RedirectError, Say, Told, Wanted};
 use crate::k8s::install::shape::Shape;
+
+/// What is said where policies could not be looked at.
+const UNREAD: &str = "network policies that you may not read could keep callers in their namespaces \
+    from the relay: see that those get answers";
 
 /// Brings a Service to the relay for one more claim.
 pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, RedirectError> {
@@ -37,12 +43,16 @@ pub(super) async fn engage(to: &Redirector, wanted: Wanted) -> Result<Guard, Red
         (wanted.say)(Told::Note(format!("by --force, although {reason}")));
     }
     if let Some(origin) = known {
-        admitted(site, origin, &wanted)?;
+        let _ = admitted(site, origin, &wanted)?;
     }
     step("reading the network policies");
     let read = policies::known(site, &live, &plain, &ready, namespace.as_ref()).await;
     let there = known.is_some_and(|origin| swap::astray(&live, origin).is_none());
     let callers = may_call(&wanted, read.as_ref(), there)?;
+    // Nothing shows later what callers meet there: the relay does not see who never comes.
+    if !there && !read.as_ref().is_some_and(Known::is_all) {
+        (wanted.say)(Told::Note(UNREAD.to_owned()));
+    }
     let ready = keys::carried(site, &plain, ready, &wanted.say).await?;
     let (service, id) = (&wanted.service, &wanted.claim.id);
     step("putting the intercept on record");
@@ -137,9 +147,13 @@ async fn join(
         let (live, origins) = look(site, &wanted.service).await?;
         let done = match origin::of(&origins, uid(&live)) {
             Some(origin) => {
-                let claims = admitted(site, origin, wanted)?;
+                let (claims, ousted) = admitted(site, origin, wanted)?;
                 revived |= origin::given_back(origin).is_some();
                 let mut patch = origin::recorded(origin, &claims, block::now());
+                if !ousted.is_empty() {
+                    patch["metadata"]["annotations"][ENDED] =
+                        json!(origin::ended(origin, &ousted, &wanted.claim.owner));
+                }
                 // One that another session made has what was asked for then.
                 let mut shape = Shape::default();
                 to.inner.asked.over(&mut shape);
@@ -179,19 +193,27 @@ async fn join(
     }
 }
 
-/// The claims of `origin` with the wanted one.
-fn admitted(site: &Site, origin: &Value, wanted: &Wanted) -> Result<Vec<Claim>, RedirectError> {
+/// The claims of `origin` with the wanted one, and the ids of those that go for it.
+fn admitted(
+    site: &Site,
+    origin: &Value,
+    wanted: &Wanted,
+) -> Result<(Vec<Claim>, Vec<String>), RedirectError> {
+    let mut ousted = Vec::new();
     let mut claims = origin::claims(origin).map_err(RedirectError::Cluster)?;
     // One that was put on record by a request whose answer got lost.
     claims.retain(|claim| claim.id != wanted.claim.id);
     match (wanted.judge)(&claims, &wanted.claim) {
         Verdict::Admitted => {}
-        Verdict::InPlaceOf(ids) => claims.retain(|claim| !ids.contains(&claim.id)),
+        Verdict::InPlaceOf(ids) => {
+            claims.retain(|claim| !ids.contains(&claim.id));
+            ousted = ids;
+        }
         Verdict::Conflict(why) => return Err(RedirectError::Conflict(why)),
     }
     claims.push(wanted.claim.clone());
     match origin::too_many(&claims) {
-        None => Ok(claims),
+        None => Ok((claims, ousted)),
         Some(what) => Err(RedirectError::Full {
             what: format!(
                 "Service {} in namespace {} would have {what}",
@@ -280,6 +302,7 @@ async fn bring(
         port: wanted.port,
         callers,
         say: &wanted.say,
+        told_to_end: Some(&wanted.told_to_end),
     };
     way.bring().await
 }
@@ -299,6 +322,8 @@ pub(super) struct Way<'a> {
     pub(super) port: u16,
     pub(super) callers: Callers,
     pub(super) say: &'a Say,
+    /// Whether it is still wanted; it is where nobody can say.
+    pub(super) told_to_end: Option<&'a CancellationToken>,
 }
 
 impl Way<'_> {
@@ -344,9 +369,22 @@ impl Way<'_> {
                     callers: self.callers,
                     say: self.say,
                 };
-                check.pass(&live, &origin).await?;
+                // It only looks, so it can be broken off anywhere.
+                match self.told_to_end {
+                    None => check.pass(&live, &origin).await?,
+                    Some(told) => told
+                        .run_until_cancelled(check.pass(&live, &origin))
+                        .await
+                        .unwrap_or(Err(RedirectError::ToldToEnd))?,
+                }
                 // Once is enough, however often others change the Service meanwhile.
                 self.relays = None;
+            }
+            if self
+                .told_to_end
+                .is_some_and(CancellationToken::is_cancelled)
+            {
+                return Err(RedirectError::ToldToEnd);
             }
             (self.say)(Told::Step(format!("changing Service {}", self.service)));
             let mark = format!("{:08x}", rand::random::<u32>());

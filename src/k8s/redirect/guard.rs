@@ -338,6 +338,7 @@ impl Redirected for Guard {
             port: self.port,
             callers: self.callers,
             say: &self.say,
+            told_to_end: None,
         };
         let (live, origin) = way.bring().await?;
         self.landings = landings(&live, &origin);

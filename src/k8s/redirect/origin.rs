@@ -197,10 +197,13 @@ pub(super) fn ended_by(origin: &Value, id: &str) -> Option<String> {
 }
 
 /// What the annotation of ended claims says once `by` has ended these too.
-pub(super) fn ended(origin: &Value, ids: &[&str], by: &str) -> String {
+pub(super) fn ended(origin: &Value, ids: &[impl AsRef<str>], by: &str) -> String {
     let before: Map<String, Value> =
         serde_json::from_str(annotation(origin, ENDED)).unwrap_or_default();
-    let new: Map<String, Value> = ids.iter().map(|id| ((*id).to_owned(), json!(by))).collect();
+    let new: Map<String, Value> = ids
+        .iter()
+        .map(|id| (id.as_ref().to_owned(), json!(by)))
+        .collect();
     let room = MOST_ENDED.saturating_sub(new.len());
     let mut all: Map<String, Value> = before.into_iter().take(room).collect();
     all.extend(new);

@@ -42,6 +42,16 @@ pub(super) struct Known {
     landings: Vec<u16>,
     outside: bool,
     selector: Value,
+    /// Whether these are all policies of the cluster.
+    all: bool,
+}
+
+/// What of the policies that the user can read.
+struct Read {
+    policies: Vec<Policy>,
+    places: Vec<Place>,
+    /// Whether there are no others.
+    all: bool,
 }
 
 /// Where the policies of a namespace are.
@@ -78,7 +88,12 @@ async fn look(
         &site.namespace,
         labels(&namespace.unwrap_or(&Value::Null)["metadata"]["labels"]),
     );
-    let Some((policies, places)) = policies(site, &own_place).await? else {
+    let Some(Read {
+        policies,
+        places,
+        all,
+    }) = policies(site, &own_place).await?
+    else {
         return Ok(None);
     };
     let mut known = Known {
@@ -104,6 +119,7 @@ async fn look(
                 .as_array()
                 .is_some_and(|ips| !ips.is_empty()),
         selector: plain["selector"].clone(),
+        all,
         place: own_place,
     };
     if known.policies.is_empty() {
@@ -155,10 +171,7 @@ async fn look(
 }
 
 /// All policies that can be read, and the namespaces that can be seen.
-async fn policies(
-    site: &Site,
-    own: &Place,
-) -> Result<Option<(Vec<Policy>, Vec<Place>)>, RedirectError> {
+async fn policies(site: &Site, own: &Place) -> Result<Option<Read>, RedirectError> {
     let everywhere = format!("/apis/{}/{}", POLICIES.api, POLICIES.plural);
     let what = "list networkpolicies.networking.k8s.io";
     let (all, namespaces) = tokio::try_join!(
@@ -166,6 +179,7 @@ async fn policies(
         site.readable("/api/v1/namespaces", "list namespaces"),
     )?;
     let read = |list: Vec<Value>| list.iter().map(Policy::read).collect::<Vec<_>>();
+    let sees_all = namespaces.is_some();
     let mut places: Vec<Place> = namespaces
         .into_iter()
         .flatten()
@@ -175,12 +189,17 @@ async fn policies(
         places.push(own.clone());
     }
     if let Some(all) = all {
-        return Ok(Some((read(all), places)));
+        return Ok(Some(Read {
+            policies: read(all),
+            places,
+            all: true,
+        }));
     }
     let Some(mine) = site.readable(&path(&own.namespace), what).await? else {
         return Ok(None);
     };
     let mut found = read(mine);
+    let mut all = sees_all && places.len() <= MOST_PLACES;
     // Who may see namespaces may have rights in some of them.
     if places.len() <= MOST_PLACES {
         let others = places
@@ -192,11 +211,16 @@ async fn policies(
                 .ok()
                 .flatten()
         });
-        for list in join_all(others).await.into_iter().flatten() {
-            found.extend(read(list));
+        for list in join_all(others).await {
+            all &= list.is_some();
+            found.extend(read(list.unwrap_or_default()));
         }
     }
-    Ok(Some((found, places)))
+    Ok(Some(Read {
+        policies: found,
+        places,
+        all,
+    }))
 }
 
 /// A pod of the relay with the labels that it has, or is about to get, for a Service's selector.
@@ -221,6 +245,11 @@ impl Known {
             landings: &self.landings,
             outside: self.outside,
         }
+    }
+
+    /// Whether there are no policies that could not be read.
+    pub(super) fn is_all(&self) -> bool {
+        self.all
     }
 
     /// What callers would lose, with what mends it; none where they lose nothing.

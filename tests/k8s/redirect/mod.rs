@@ -502,7 +502,10 @@ async fn a_ghost_gives_way_to_its_own() {
         .redirect(judged("b", judge))
         .await
         .unwrap();
-    assert_eq!(next(&mut ghost).await, Change::ClaimGone(None));
+    assert_eq!(
+        next(&mut ghost).await,
+        Change::ClaimGone(Some("owner of b".to_owned()))
+    );
     assert_eq!(ghost.restore().await.unwrap(), Left::Others(1));
     assert_eq!(guard.restore().await.unwrap(), Left::Last);
 }

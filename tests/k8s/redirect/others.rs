@@ -1,5 +1,7 @@
 //! What others do to a Service, and to the relay, while it is intercepted.
 
+use kdev::k8s::redirect::served;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,4 +161,17 @@ async fn a_service_is_not_brought_to_a_relay_that_is_not_there() {
     stage.client.merge::<Value>(&web, &own).await.unwrap();
     assert_eq!(next(&mut guard).await, Change::RelayDown);
     assert_eq!(guard.release().await.unwrap(), Left::Last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_for_an_intercepted_service_can_be_tried_in_its_place() {
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    let served = || served(&stage.client, "shop");
+    assert_eq!(served().await.unwrap(), Some(("web".to_owned(), 80)));
+    let mut guard = stage.redirect("a").await.unwrap();
+    let landing = guard.landings()[0].landing;
+    let origin = (format!("kdev-{landing}"), landing);
+    assert_eq!(served().await.unwrap(), Some(origin));
+    guard.restore().await.unwrap();
 }

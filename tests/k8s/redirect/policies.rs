@@ -286,3 +286,24 @@ async fn a_service_that_was_given_back_to_serve_callers_is_not_taken_again_by_ot
     assert_eq!(second.restore().await.unwrap(), Left::Last);
     assert_eq!(stage.as_it_is("web"), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_that_cannot_be_read_are_mentioned() {
+    const SAID: &str = "network policies that you may not read";
+    let stage = Stage::set_up().await;
+    stage.apply(&stage.manifest()).await.unwrap();
+    // `edit` in one namespace.
+    stage.redirect("a").await.unwrap().restore().await.unwrap();
+    let said = stage.said.lock().unwrap().join("\n");
+    assert_eq!(said.matches(SAID).count(), 1, "{said}");
+    stage.said.lock().unwrap().clear();
+    let everywhere = Rule::new(&["list"], &["networkpolicies", "namespaces"]);
+    let rules = [Rule::edit("shop"), vec![everywhere]].concat();
+    let user = User::new("reader").rules(rules);
+    let reader = stage.world.client_with(user, "reader").await;
+    let redirector = stage.redirector_as(&reader);
+    let guard = redirector.redirect(stage.wanted("b")).await;
+    guard.unwrap().restore().await.unwrap();
+    let said = stage.said.lock().unwrap().join("\n");
+    assert!(!said.contains(SAID), "{said}");
+}

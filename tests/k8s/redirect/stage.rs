@@ -15,6 +15,7 @@ use kdev::k8s::redirect::sweep::{Last, Stays, clear};
 use kdev::k8s::redirect::{Doing, Guard, Redirector, Replica, Ways};
 use kdev_sim::{Options, Pod, Rule, SimCluster, User};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::relays::ready_relays;
 use crate::support::{World, within};
@@ -281,6 +282,7 @@ pub(crate) fn judged(id: &str, judge: Judge) -> Wanted {
         judge,
         force: false,
         on_record: OnRecord::default(),
+        told_to_end: CancellationToken::new(),
     }
 }
 

@@ -12,6 +12,7 @@ use kdev::k8s::redirect::{Redirector, through_tunnels};
 use kdev::k8s::{Client, KubeOptions};
 use kdev::task::Tasks;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::team::Team;
 
@@ -96,5 +97,6 @@ fn judged(service: &str, id: &str, judge: Judge) -> Wanted {
         judge,
         force: false,
         on_record: OnRecord::default(),
+        told_to_end: CancellationToken::new(),
     }
 }

@@ -253,7 +253,7 @@ fn everybody_is_more_than_whoever_can_be_seen() {
     let mut around = Around::new([for_relay("own", json!([{"from": [{"podSelector": {}}]}]))]);
     assert_eq!(around.lost()[0].0, "pod stranger");
     around.pods = vec![web()];
-    assert_eq!(around.lost()[0].0, "pods without labels");
+    assert_eq!(around.lost()[0].0, "pods");
     around.policies = vec![for_relay(
         "own",
         json!([{"from": [{"namespaceSelector": {}}]}]),
