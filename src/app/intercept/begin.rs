@@ -147,12 +147,12 @@ impl Site {
             app: asked.app.clone(),
             down: down.filter(|_| !starting),
         };
-        // Nobody waits for it where the end was asked for in this very moment.
+        // Nobody waits for it where the end was asked for in this very moment, and no pod is replaced.
         if !self.told_to_end.is_cancelled() {
             (self.tell)(Event::Live(Box::new(begun)));
-        }
-        if self.terms.drain {
-            self.drain(guard.origin());
+            if self.terms.drain {
+                self.drain(guard.origin());
+            }
         }
         Ok(Live::new(asked.clone(), standing, guard, starting))
     }
