@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy · dns · intercept · relay → http · upstream · rule → tunnel → dial → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns · intercept · relay → http · upstream · rule → tunnel → dial → capture → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -25,6 +25,7 @@
 //!   cluster's
 //! * [`relay`]: what runs in the cluster
 //! * [`tunnel`]: streams over one connection between kdev and its relay
+//! * `capture`: a network namespace whose every connection comes to kdev (Linux)
 //! * [`dial`]: what it means to open a stream, and why that fails
 //! * [`addr`], [`io`], [`task`]: names, byte streams, owned tasks
 
@@ -39,6 +40,8 @@ pub mod tunnel;
 
 #[cfg(feature = "client")]
 pub mod app;
+#[cfg(all(feature = "client", target_os = "linux"))]
+pub mod capture;
 #[cfg(feature = "client")]
 pub mod cli;
 #[cfg(feature = "client")]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// From left to right; modules of one layer never import each other, but for the last layer,
 /// which is the foundation of all.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["main", "cli"],
     &["app"],
     &["config"],
@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 10] = [
     &["http", "upstream", "rule"],
     &["tunnel"],
     &["dial"],
+    &["capture"],
     &["addr", "io", "task"],
     &[],
 ];

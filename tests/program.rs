@@ -42,6 +42,8 @@ impl Stage {
             .env("XDG_RUNTIME_DIR", self.folder.path())
             .env("XDG_CACHE_HOME", self.folder.path())
             .env("XDG_CONFIG_HOME", self.folder.path())
+            // What is said of it stands in tests/capture.
+            .env("KDEV_CAPTURE", "off")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

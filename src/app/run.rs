@@ -1,17 +1,25 @@
 //! `kdev run`: a command, or the container that a command starts, sees the cluster.
 
 mod attend;
+#[cfg(target_os = "linux")]
+mod captured;
+#[cfg(not(target_os = "linux"))]
+#[path = "run/uncaptured.rs"]
+mod captured;
 mod unused;
 
 use std::ffi::OsString;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
 use tracing::{Level, debug, enabled, info};
 
 use self::attend::{Proxy, attend};
+use self::captured::{Making, Network};
 use self::unused::Unused;
 use super::connect::{listen, serve_laptop};
 use super::intercept::{Intercepts, Planned, Started};
@@ -19,10 +27,12 @@ use super::registry::{self, Lease, Lends, Listening};
 use super::signals::{self, Ending};
 use super::{Note, Session, mine, share};
 use crate::config::Config;
-use crate::proxy::{self, Access, AllowedPeers, Password};
+use crate::proxy::{self, Access, AllowedPeers, Password, Stats};
 use crate::run::child::{Child, Command, SpawnError};
 use crate::run::container::{self, ContainerRun, Detected, Finding, Peers, Plan};
 use crate::run::environment::{Credentials, ProxyAddress, Settings, Variables};
+use crate::run::publish::Publish;
+use crate::run::shell::Shell;
 use crate::task::Tasks;
 use crate::upstream::Proxies;
 
@@ -66,12 +76,16 @@ pub async fn run(
     config: &Config,
     argv: &[OsString],
     plan: Option<&Planned>,
+    publish: &[Publish],
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     match container::detect(argv)? {
         Detected::Command { note } => {
             note.iter().for_each(|note| observer.remark(note));
-            run_command(config, argv, plan, observer).await
+            run_command(config, argv, plan, publish, observer).await
+        }
+        Detected::Container(_) if !publish.is_empty() => {
+            anyhow::bail!("--publish is for commands; a container has -p of its engine for that")
         }
         Detected::Container(run) => {
             if plan.is_some_and(|plan| plan.port.is_some()) {
@@ -88,40 +102,60 @@ async fn run_command(
     config: &Config,
     argv: &[OsString],
     plan: Option<&Planned>,
+    publish: &[Publish],
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
     // What is intercepted is the session's own.
     if !config.own_session
         && plan.is_none()
+        && captured::may_borrow(config)
         && let Some((lease, lends)) = share::borrow(config).await
     {
-        return run_borrowed(config, argv, lease, &lends, observer).await;
+        return run_borrowed(config, argv, lease, &lends, publish, observer).await;
     }
+    let making = Making::begin(config, argv, observer)?;
     let listener = listen(config.proxy_listen).await?;
     let address = listener.local_addr()?;
     let session = observer
         .during(CONNECTING, Session::open_behind(config, Some(address)))
         .await?;
     serve_laptop(&session, config, listener, address, observer.teller());
+    let network = match making {
+        Some(making) => making.made(observer).await?,
+        None => None,
+    };
+    let network = match network {
+        Some(idle) => Some(idle.serve(&session, config, publish, observer.teller())?),
+        None => reachable_as_it_is(publish)?,
+    };
     let registration = session.register("run", vec![listening(&address.to_string())], None);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
     let settings = settings(&session, config, proxy);
     let mut variables = share::variables(config, &settings, &share::inherited());
-    note_dropped(&variables, observer);
-    note_replaced_proxy(&session.proxies, observer);
+    if network.is_some() && session.proxies.used().is_empty() {
+        variables.keep_own();
+    } else {
+        note_dropped(&variables, observer);
+        note_replaced_proxy(&session.proxies, observer);
+    }
     let port = plan.and_then(|plan| plan.port);
     let port = port.map(|port| (PORT.to_owned(), port.to_string()));
     variables.set.extend(port);
-    let Some(command) = Command::new(argv, variables.set) else {
-        anyhow::bail!("there is no command to run; write it after --");
+    let about = session.client.about();
+    let place = Place {
+        namespace: &about.namespace,
+        context: &about.context,
     };
+    let command = command(argv, &place, network.as_ref(), variables.set, observer)?;
     let (session, intercepts) = intercepting(session, config, plan, observer).await?;
     session.client.release_terminal();
     let code = match Child::spawn(command) {
         Ok(child) => {
             let stats = &*session.stats;
-            // An app whose requests come through kdev uses it already.
-            let before = plan.is_none().then(|| stats.snapshot().came());
+            // An app whose requests come through kdev uses it already, and nothing gets past a
+            // network of its own.
+            let may_pass = plan.is_none() && network.is_none();
+            let before = may_pass.then(|| stats.snapshot().came());
             let mut unused = Unused::new(argv, before);
             let over = pin!(elapsed(plan));
             attend(child, None, over, Proxy::Own(stats), &mut unused, observer).await
@@ -132,6 +166,57 @@ async fn run_command(
     give_back(intercepts, observer).await?;
     session.leave().await;
     code
+}
+
+/// Where a shell is.
+struct Place<'a> {
+    namespace: &'a str,
+    context: &'a str,
+}
+
+/// The command `argv`, or a shell where that is empty, with variables and in `network`.
+fn command(
+    argv: &[OsString],
+    place: &Place<'_>,
+    network: Option<&Network>,
+    mut set: Vec<(String, String)>,
+    observer: &impl Observer,
+) -> anyhow::Result<Command> {
+    let mut shell = None;
+    if argv.is_empty() {
+        let Place { namespace, context } = place;
+        observer.remark(&format!(
+            "this shell is inside the cluster, in namespace {namespace} of context {context}; \
+             `exit` leaves it"
+        ));
+        let new = Shell::new(std::env::var_os("SHELL"), namespace);
+        let new = shell.insert(new.context("the shell cannot be prepared")?);
+        set.append(&mut new.env);
+    }
+    let argv = shell.as_ref().map_or(argv, |shell| &shell.argv);
+    let mut command = match network {
+        Some(network) => captured::command(network, argv, set)?,
+        None => Command::new(argv, set).context("there is no command to run; write it after --")?,
+    };
+    command.inherit.extend(shell.and_then(|shell| shell.reads));
+    Ok(command)
+}
+
+/// No network, for ports that are to be published without one.
+///
+/// # Errors
+/// When one of them would not be what the command listens on.
+fn reachable_as_it_is(publish: &[Publish]) -> anyhow::Result<Option<Network>> {
+    match publish
+        .iter()
+        .find(|publish| publish.at.port() != publish.port)
+    {
+        Some(publish) => anyhow::bail!(
+            "--publish {publish} needs a network of the command's own, which it does not get; with \
+             --capture on kdev says why"
+        ),
+        None => Ok(None),
+    }
 }
 
 /// Completes when the time of what is planned is over, counted from now on.
@@ -148,8 +233,10 @@ async fn run_borrowed(
     argv: &[OsString],
     mut lease: Lease,
     lends: &Lends,
+    publish: &[Publish],
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
+    let making = Making::begin(config, argv, observer)?;
     let lender = lease.report.pid;
     info!(
         "using the session of `kdev connect` (pid {lender}, proxy {}); connections of other commands \
@@ -161,16 +248,41 @@ async fn run_borrowed(
     }
     let tasks = Tasks::new();
     let registration = registry::register_borrower("run", &lease.report, &tasks);
-    let settings = share::settings(config, &lease.report, lends);
-    let variables = share::variables(config, &settings, &share::inherited());
-    note_dropped(&variables, observer);
-    note_replaced_proxy(&config.environment().proxies, observer);
-    let Some(command) = Command::new(argv, variables.set) else {
-        anyhow::bail!("there is no command to run; write it after --");
+    let network = match making {
+        Some(making) => making.made(observer).await?,
+        None => None,
     };
+    let network = match network {
+        Some(idle) => {
+            let stats = Arc::new(Stats::default());
+            Some(idle.serve_lent(
+                &lease.report,
+                lends,
+                publish,
+                stats,
+                observer.teller(),
+                &tasks,
+            )?)
+        }
+        None => reachable_as_it_is(publish)?,
+    };
+    let settings = share::settings(config, &lease.report, lends);
+    let mut variables = share::variables(config, &settings, &share::inherited());
+    if network.is_some() {
+        variables.keep_own();
+    } else {
+        note_dropped(&variables, observer);
+        note_replaced_proxy(&config.environment().proxies, observer);
+    }
+    let place = Place {
+        namespace: &lease.report.namespace,
+        context: &lease.report.context,
+    };
+    let command = command(argv, &place, network.as_ref(), variables.set, observer)?;
     // Not as it was when the session was found: whether its proxy is alive was asked by a connection.
     let before = lease.look().await;
     let before = before.and_then(|report| report.app_connections_total);
+    let before = before.filter(|_| network.is_none());
     let code = match Child::spawn(command) {
         Ok(child) => {
             let mut unused = Unused::new(argv, before);

@@ -128,7 +128,18 @@ impl Session {
     /// the laptop's loopback unless the user says so.
     #[must_use]
     pub fn dialer(&self, loopback: bool) -> Dialer {
-        let laptop = Upstream::new(Laptop { loopback }, self.proxies.clone());
+        self.router(loopback, self.proxies.clone())
+    }
+
+    /// Dials for the laptop's own programs whose connections were caught on their way: what is not
+    /// the cluster's goes as it would have gone, past the proxies that those programs do not know.
+    #[must_use]
+    pub fn dialer_past_proxies(&self) -> Dialer {
+        self.router(true, Proxies::default())
+    }
+
+    fn router(&self, loopback: bool, proxies: Proxies) -> Dialer {
+        let laptop = Upstream::new(Laptop { loopback }, proxies);
         Router::new(self.catalog.clone(), self.pods.clone(), laptop)
             .with_relay(self.relay.clone(), self.via)
             .with_routes(self.routes.clone())

@@ -36,6 +36,7 @@ const SESSION: Group = Group {
         "proxy-listen",
         "dns-listen",
         "own-session",
+        "capture",
         "all-proxy",
         "host-loopback",
         "mine-header",
@@ -89,7 +90,7 @@ pub(super) fn is_seldom(command: &str, option: &str, heading: Option<&str>) -> b
     // `kdev list --owner` is another one than the setting.
     let in_group = heading.is_some() && heading == group(option).map(|group| group.heading);
     let seldom = SELDOM.contains(&option) || OBJECTS.options.contains(&option);
-    (in_group && seldom) || (command == "run" && of_intercept)
+    (in_group && seldom) || (["run", "shell"].contains(&command) && of_intercept)
 }
 
 /// Whether an option says which cluster, and who asks it.
@@ -117,6 +118,7 @@ pub(super) const COMMANDS: [(&str, &[Shows]); 5] = [
         "Reach the cluster",
         &[
             shows("run", &[&CLUSTER, &ROUTES, &LOG]),
+            shows("shell", &[&CLUSTER, &ROUTES, &LOG]),
             shows("connect", &[&CLUSTER, &ROUTES, &LOG]),
             shows("forward", &[&CLUSTER, &ROUTES, &LOG]),
             shows("env", &[&CLUSTER, &ROUTES]),

@@ -117,6 +117,7 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
             config,
             &args.command,
             Some(&plan),
+            &[],
             &Terminal { quiet: false },
         )
         .await;

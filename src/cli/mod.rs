@@ -27,6 +27,7 @@ mod terminal;
 mod uninstall;
 mod wrap;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches as _, Parser, Subcommand};
@@ -56,6 +57,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Shell(run::ShellArgs),
     Intercept(intercept::InterceptArgs),
     Forward(forward::ForwardArgs),
     Connect(connect::ConnectArgs),
@@ -93,6 +95,7 @@ impl Cli {
     fn given(&self) -> Given {
         let own = match &self.command {
             Command::Run(args) => args.given(),
+            Command::Shell(args) => args.given(),
             Command::Intercept(args) => args.given(),
             Command::Connect(args) => args.given(),
             Command::Env(args) => args.given(),
@@ -136,10 +139,22 @@ fn settings_of(command: &Command, layered: Layered) -> Config {
 /// passes its child's through.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = helper() {
+        return ExitCode::from(code);
+    }
     if complete::answer() {
         return ExitCode::SUCCESS;
     }
-    let cli = match help::command()
+    // In a terminal `kdev run` alone is a shell; in a script something was forgotten.
+    let shell = std::io::stdin().is_terminal();
+    let command = help::command();
+    let command = match shell {
+        true => command.mut_subcommand("run", |run| {
+            run.mut_arg("command", |arg| arg.required(false))
+        }),
+        false => command,
+    };
+    let cli = match command
         .try_get_matches()
         .and_then(|m| Cli::from_arg_matches(&m))
     {
@@ -155,7 +170,7 @@ pub fn main() -> ExitCode {
         Err(help) => help.exit(),
     };
     let failure = match &cli.command {
-        Command::Run(_) => run::EXIT_KDEV_FAILED,
+        Command::Run(_) | Command::Shell(_) => run::EXIT_KDEV_FAILED,
         Command::Intercept(args) => args.failure(),
         _ => 1,
     };
@@ -172,7 +187,7 @@ pub fn main() -> ExitCode {
         | Command::Demo(_) => Ok(Config::default()),
         _ => config::load(cli.given(), &place).map(|layered| {
             let widened = match &cli.command {
-                Command::Run(_) | Command::Connect(_) => layered.widened(),
+                Command::Run(_) | Command::Shell(_) | Command::Connect(_) => layered.widened(),
                 _ => None,
             };
             if let Some(widened) = widened {
@@ -188,7 +203,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(failure);
         }
     };
-    let quiet = matches!(&cli.command, Command::Run(args) if args.quiet);
+    let quiet = matches!(&cli.command, Command::Run(args) if args.quiet());
     if let Err(error) = logging::start(cli.global.verbose, quiet, config.log_format) {
         output::error(&error);
         return ExitCode::from(failure);
@@ -208,6 +223,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, &config).await,
+            Command::Shell(args) => run::run(args.run(), &config).await,
             Command::Intercept(args) => intercept::run(args, &config).await,
             Command::Forward(args) => forward::run(args, &config).await,
             Command::Connect(args) => connect::run(args, &config).await,
@@ -240,12 +256,39 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Does the work of one of kdev's own helpers, where this process is one.
+#[cfg(not(target_os = "linux"))]
+fn helper() -> Option<u8> {
+    None
+}
+
+/// Does the work of one of kdev's own helpers, where this process is one.
+#[cfg(target_os = "linux")]
+fn helper() -> Option<u8> {
+    use crate::capture::{self, Helped};
+    use crate::run::child::SpawnError;
+
+    let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    Some(match capture::helper(&args)? {
+        Helped::Ended(code) => code,
+        Helped::NotStarted { program, error } => {
+            let error = SpawnError::from_io(&program, error);
+            output::note(&error.to_string());
+            error.exit_code()
+        }
+        Helped::Broken(why) => {
+            output::error(&anyhow::anyhow!("the command did not start: {why}"));
+            run::EXIT_KDEV_FAILED
+        }
+    })
+}
+
 /// The exit code for the command line `words`, which is wrong: 2, unless the command passes on that of
 /// another program, whose own 2 it would look like.
 fn misused(words: &[String]) -> u8 {
     let runs = words.iter().any(|word| word == "--");
     match help::meant(words).as_deref() {
-        Some("run") => run::EXIT_KDEV_FAILED,
+        Some("run" | "shell") => run::EXIT_KDEV_FAILED,
         Some("intercept") if runs => run::EXIT_KDEV_FAILED,
         _ => 2,
     }

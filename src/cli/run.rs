@@ -10,6 +10,7 @@ use super::{SettingFlags, complete, output};
 use crate::app;
 use crate::app::intercept::{Asked, Planned, Terms, owner};
 use crate::config::{Config, Given, on};
+use crate::run::publish::Publish;
 
 /// The exit code when kdev itself failed, as `docker run` has it: a child's own code is passed
 /// through, 126 and 127 say that it was not started.
@@ -19,15 +20,27 @@ const EXAMPLES: &str = "\
 Examples:
   kdev run -- curl http://orders.shop/             run a command that sees the cluster
   kdev run -- docker run --rm my/api               run a container that sees the cluster
-  kdev run -n shop -- npm start                    let bare names mean Services of namespace shop
+  kdev run -n shop -- psql -h pg -U shop           let bare names mean Services of namespace shop
+  kdev run --publish 0.0.0.0:8080:3000 -- npm start   show others what it serves on port 3000
   kdev run -- docker run -d my/api                 stay in this terminal until the container ends
   kdev run --host-loopback -- docker run my/api    let the container reach 127.0.0.1 of this laptop
   kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   take a Service's requests too
 
-The command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip need;
-KDEV_SOCKS_PROXY is the same port for SOCKS. Names that do not belong to the cluster are dialled from
-this laptop as always. Programs that ignore proxy variables (psql, redis-cli) need a port of `kdev
-forward`; kdev says so when nothing came through it.
+On Linux the command gets a network of its own, without root: names, Services and pods of the cluster
+answer any program, by TCP and UDP, and everything else is dialled from this laptop as always. TCP
+ports that the command listens on are reachable from this laptop at the same address; localhost is
+this laptop's, where the command does not listen there itself, and host.kdev.internal in any case.
+
+What differs in such a network: a connection stands before it is dialled, so what is refused or
+cannot be reached shows as a reset at the first use; only `lo` is there, and no ping, multicast or
+abstract Unix socket; `sudo` and other programs that become another user do not work, root's files
+show as nobody's, and ssh refuses a configuration that includes such files.
+
+Where the system does not allow that (`kdev doctor` says why), with --capture off, and on other
+systems, the command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip
+need; KDEV_SOCKS_PROXY is the same port for SOCKS. Programs that ignore proxy variables (psql,
+redis-cli) then need a port of `kdev forward`; kdev says so when nothing came through it. A container
+gets the variables too.
 
 Plain HTTP/1 requests to Services that you intercept with --mine get baggage kdev=YOU on their way;
 --mine-header off leaves them as they are.
@@ -40,22 +53,25 @@ Before a container starts, a short one on its network, of an image that is alrea
 way to kdev. Where a firewall blocks it, kdev says what opens it and starts nothing.
 
 SIGTERM is passed on to the command. What does not end by it is killed: a container 10 s later,
-another command 30 s later.
+another command 30 s later. What a command leaves running in the background loses its network when
+kdev ends; where kdev is killed by SIGKILL, so is what runs in that network.
 
 Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed or was
 used wrongly.";
+
+const SHELL_EXAMPLES: &str = "\
+Examples:
+  kdev shell                    start the shell of $SHELL
+  kdev shell -n shop            let bare names mean Services of namespace shop
+
+What you start in it sees the cluster as under `kdev run`, whose help has the details. The prompt of
+bash and fish begins with (kdev NAMESPACE); others find that in $KDEV_PROMPT.";
 
 /// Run a command or a container that sees the cluster
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
-    /// Send a Service's requests to this port meanwhile; repeatable (see `kdev intercept`)
-    #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
-    intercept: Vec<Asked>,
-    /// Print only errors, and what a project's settings send into the cluster
-    #[arg(short, long)]
-    pub(super) quiet: bool,
-    /// The command and its arguments
+    /// The command and its arguments; your shell if there is none, in a terminal
     #[arg(
         required = true,
         trailing_var_arg = true,
@@ -63,6 +79,30 @@ pub(super) struct RunArgs {
         add = complete::command()
     )]
     pub(super) command: Vec<OsString>,
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+/// Start your shell inside the cluster, until `exit`
+#[derive(Debug, Args)]
+#[command(after_help = SHELL_EXAMPLES)]
+pub(super) struct ShellArgs {
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+/// What is asked for beside the command.
+#[derive(Debug, Args)]
+pub(super) struct RunOptions {
+    /// Send a Service's requests to this port meanwhile; repeatable (see `kdev intercept`)
+    #[arg(long, value_name = "SERVICE[:PORT]=[HOST:]PORT")]
+    intercept: Vec<Asked>,
+    /// Reach a port of the command at this address too; repeatable
+    #[arg(long, value_name = "[[IP:]PORT:]COMMAND-PORT")]
+    publish: Vec<Publish>,
+    /// Print only errors, and what a project's settings send into the cluster
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     terms: TermFlags,
     #[command(flatten)]
@@ -72,13 +112,34 @@ pub(super) struct RunArgs {
 impl RunArgs {
     /// The settings that the command line gives.
     pub(super) fn given(&self) -> Given {
-        self.settings.given()
+        self.options.settings.given()
+    }
+
+    /// Whether only errors are printed.
+    pub(super) fn quiet(&self) -> bool {
+        self.options.quiet
+    }
+}
+
+impl ShellArgs {
+    /// The same command line for `run`.
+    pub(super) fn run(self) -> RunArgs {
+        RunArgs {
+            options: self.options,
+            command: Vec::new(),
+        }
+    }
+
+    /// The settings that the command line gives.
+    pub(super) fn given(&self) -> Given {
+        self.options.settings.given()
     }
 }
 
 pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
-    let plan = match args.intercept.is_empty() {
-        true if args.terms.is_any() => {
+    let RunArgs { options, command } = args;
+    let plan = match options.intercept.is_empty() {
+        true if options.terms.is_any() => {
             anyhow::bail!(
                 "options about an intercept, such as --header or --for, need one; write --intercept \
                  SERVICE=PORT too"
@@ -86,22 +147,19 @@ pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
         }
         true => None,
         false => Some(Planned {
-            asked: args.intercept,
+            asked: options.intercept,
             terms: Terms {
                 patient: true,
-                ..args.terms.terms(&owner(config))?
+                ..options.terms.terms(&owner(config))?
             },
             tell: intercept::beside(),
             port: None,
         }),
     };
-    app::run::run(
-        config,
-        &args.command,
-        plan.as_ref(),
-        &Terminal { quiet: args.quiet },
-    )
-    .await
+    let terminal = Terminal {
+        quiet: options.quiet,
+    };
+    app::run::run(config, &command, plan.as_ref(), &options.publish, &terminal).await
 }
 
 /// The terminal, or what stands in its place.

@@ -68,6 +68,8 @@ pub struct Config {
     pub resolve_in_cluster: Vec<String>,
     /// These three, read.
     pub routes: Routes,
+    /// How a command's connections come to kdev.
+    pub capture: Capture,
     /// Whose intercepts these are; this machine's user where nobody says.
     pub owner: Option<String>,
     /// Whether requests say that they are this user's, where a Service is intercepted with `--mine`.
@@ -108,6 +110,7 @@ impl Config {
             host_loopback: _,
             proxy_auth_helper,
             own_session: _,
+            capture: _,
             owner,
             mine_header,
             shape: _,
@@ -146,6 +149,18 @@ pub enum MineHeader {
     #[default]
     On,
     /// They are as programs send them.
+    Off,
+}
+
+/// How the connections of a command come to kdev.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capture {
+    /// From a network of the command's own, where the system allows one.
+    #[default]
+    Auto,
+    /// The same, or not at all.
+    On,
+    /// By the proxy that variables name, from programs that read them.
     Off,
 }
 

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Fallback, Kind, LogFormat, MineHeader, Project, Setting, Value, Via, objects};
+use super::{
+    Capture, Fallback, Kind, LogFormat, MineHeader, Project, Setting, Value, Via, objects,
+};
 use crate::addr;
 use crate::k8s::relay::Carrier;
 use crate::rule::LONGEST_OWNER;
@@ -337,6 +339,31 @@ pub static SETTINGS: &[Setting] = &[
                 ));
             }
             config.owner = Some(text.to_owned());
+            Ok(())
+        },
+    },
+    Setting {
+        key: "capture",
+        short: None,
+        value_name: "WHEN",
+        kind: Kind::Choice(&[
+            (
+                "auto",
+                "all connections where this machine allows it, else those of programs that read proxy variables",
+            ),
+            ("on", "all connections, or the command does not start"),
+            ("off", "those of programs that read proxy variables"),
+        ]),
+        help: "Which connections of a command go through kdev (Linux)",
+        fallback: Fallback::Is("auto"),
+        project: Project::May,
+        on: on::RUN | on::INTERCEPT,
+        set: |config, value| {
+            config.capture = match value.text() {
+                "on" => Capture::On,
+                "off" => Capture::Off,
+                _ => Capture::Auto,
+            };
             Ok(())
         },
     },

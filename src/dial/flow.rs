@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::Instant;
 
 use super::DialError;
@@ -65,6 +65,13 @@ pub struct FlowReceiver(Receiver);
 
 enum Sender {
     Socket(Arc<UdpSocket>),
+    Behind {
+        socket: Arc<UdpSocket>,
+        header: Vec<u8>,
+        wire: Vec<u8>,
+        /// The flow is open as long as this is.
+        _control: TcpStream,
+    },
     Capsules {
         io: WriteHalf<BoxIo>,
         wire: BytesMut,
@@ -73,6 +80,8 @@ enum Sender {
 
 enum Receiver {
     Socket(Arc<UdpSocket>),
+    /// With so many bytes before each datagram.
+    Behind(Arc<UdpSocket>, usize),
     Capsules {
         io: ReadHalf<BoxIo>,
         /// What came and is no whole capsule yet.
@@ -125,6 +134,23 @@ impl Flow {
         }
     }
 
+    /// The datagrams of a connected socket, each behind a header of the same length, sent with
+    /// `header`; the flow ends when `control` is closed from here.
+    #[must_use]
+    pub fn behind(socket: UdpSocket, header: Vec<u8>, control: TcpStream) -> Self {
+        let socket = Arc::new(socket);
+        let length = header.len();
+        Self {
+            sender: FlowSender(Sender::Behind {
+                socket: socket.clone(),
+                header,
+                wire: Vec::new(),
+                _control: control,
+            }),
+            receiver: FlowReceiver(Receiver::Behind(socket, length)),
+        }
+    }
+
     /// The datagrams in a stream of capsules. One that is larger than a frame of Ethernet takes
     /// its bytes from `room` while it is on the way.
     pub fn capsules<I: Io>(io: I, room: Room) -> Self {
@@ -167,6 +193,19 @@ impl FlowSender {
                 }
                 Ok(())
             }
+            Sender::Behind {
+                socket,
+                header,
+                wire,
+                ..
+            } => {
+                wire.clear();
+                wire.extend_from_slice(header);
+                wire.extend_from_slice(payload);
+                // As above: what it does not take is lost.
+                let _ = socket.send(wire).await;
+                Ok(())
+            }
             Sender::Capsules { io, wire } => {
                 wire.clear();
                 if payload.len() <= KEPT - datagram::MAX_HEAD {
@@ -199,20 +238,8 @@ impl FlowReceiver {
     /// When the flow is broken.
     pub async fn receive(&mut self, into: &mut BytesMut) -> io::Result<bool> {
         match &mut self.0 {
-            Receiver::Socket(socket) => loop {
-                socket.readable().await?;
-                let received = ARENA.with_borrow_mut(|arena| {
-                    let n = socket.try_recv(arena)?;
-                    into.extend_from_slice(&arena[..n]);
-                    Ok(())
-                });
-                match received.map_err(|e: io::Error| (e.kind(), e)) {
-                    Ok(()) => return Ok(true),
-                    // The peer's port is closed, perhaps for a moment: UDP has no connections.
-                    Err((io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused, _)) => {}
-                    Err((_, error)) => return Err(error),
-                }
-            },
+            Receiver::Socket(socket) => from_socket(socket, 0, into).await,
+            Receiver::Behind(socket, header) => from_socket(socket, *header, into).await,
             Receiver::Capsules {
                 io,
                 read,
@@ -239,6 +266,26 @@ impl FlowReceiver {
                     return Ok(false);
                 }
             },
+        }
+    }
+}
+
+/// The next datagram of a socket without its first `header` bytes. One that is shorter is none.
+async fn from_socket(socket: &UdpSocket, header: usize, into: &mut BytesMut) -> io::Result<bool> {
+    loop {
+        socket.readable().await?;
+        let received = ARENA.with_borrow_mut(|arena| {
+            let n = socket.try_recv(arena)?;
+            let payload = arena[..n].get(header..);
+            into.extend_from_slice(payload.unwrap_or_default());
+            Ok(payload.is_some())
+        });
+        match received.map_err(|e: io::Error| (e.kind(), e)) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            // The peer's port is closed, perhaps for a moment: UDP has no connections.
+            Err((io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused, _)) => {}
+            Err((_, error)) => return Err(error),
         }
     }
 }
@@ -387,6 +434,7 @@ impl fmt::Debug for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.sender.0 {
             Sender::Socket(_) => "Flow(socket)",
+            Sender::Behind { .. } => "Flow(behind a proxy)",
             Sender::Capsules { .. } => "Flow(capsules)",
         })
     }

@@ -132,9 +132,15 @@ impl Routes {
     #[must_use]
     pub fn resolves_inside(&self, name: &str) -> bool {
         // Rules for one port are not about the name: no port is 0.
+        self.side(name) == Some(Side::Inside)
+    }
+
+    /// Where the rules send `name` on every port, if they do; written as for
+    /// [`Routes::resolves_inside`].
+    #[must_use]
+    pub fn side(&self, name: &str) -> Option<Side> {
         let target = Target::new(Host::Name(name.to_owned()), 0);
-        let rule = self.decide(&target);
-        rule.is_some_and(|rule| rule.side == Side::Inside)
+        self.decide(&target).map(Rule::side)
     }
 
     fn of(rules: BTreeMap<(Pattern, Option<u16>), Side>) -> Self {

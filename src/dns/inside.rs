@@ -16,6 +16,7 @@ use super::name::lower;
 use crate::addr::{Host, Target};
 use crate::dial::{
     Answer, Answered, DialError, DialRelay, Flow, NAMESERVERS, NEEDS_RELAY, NoRelay, Room, Routes,
+    Side,
 };
 
 /// The port of nameservers.
@@ -37,6 +38,9 @@ pub struct Inside<T = NoRelay> {
     relay: Option<T>,
     answered: Answered,
     told: AtomicBool,
+    /// Whether what programs dial afterwards is an address alone, so that all rules about names have
+    /// to be followed here.
+    decides: bool,
 }
 
 impl Inside {
@@ -56,12 +60,32 @@ impl<T: DialRelay> Inside<T> {
             relay,
             answered,
             told: AtomicBool::new(false),
+            decides: false,
         }
+    }
+
+    /// The same for programs that then dial an address: every rule about a name counts, and not
+    /// only those about whom to ask.
+    #[must_use]
+    pub fn deciding(self) -> Self {
+        Self {
+            decides: true,
+            ..self
+        }
+    }
+
+    /// Whether `name` is not the cluster's, whatever the cluster has.
+    pub(super) fn leaves(&self, name: &str) -> bool {
+        self.decides && self.routes.side(name) == Some(Side::Laptop)
     }
 
     /// Whether `name` may be asked about nowhere else.
     pub(super) fn takes(&self, name: &Name) -> bool {
-        self.routes.resolves_inside(&lower(name))
+        match self.routes.side(&lower(name)) {
+            Some(Side::Inside) => true,
+            Some(Side::Cluster) => self.decides,
+            Some(Side::Laptop) | None => false,
+        }
     }
 
     /// The answer to `request`, whose question section ends at `end`. What came over TCP goes

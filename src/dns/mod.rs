@@ -66,9 +66,25 @@ pub struct Sockets {
     udp: UdpSocket,
     tcp: TcpListener,
     address: SocketAddr,
+    /// Whether only programs of this session reach them.
+    private: bool,
 }
 
 impl Sockets {
+    /// Sockets of a network of its own, where whoever asks may.
+    ///
+    /// # Errors
+    /// When they are none of a runtime's.
+    pub fn private(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<Self> {
+        let udp = UdpSocket::from_std(udp)?;
+        Ok(Self {
+            address: udp.local_addr()?,
+            udp,
+            tcp: TcpListener::from_std(tcp)?,
+            private: true,
+        })
+    }
+
     /// Listens on `address`, or on a free port of loopback.
     ///
     /// # Errors
@@ -79,7 +95,14 @@ impl Sockets {
             let tcp = TcpListener::bind(wanted).await?;
             let address = tcp.local_addr()?;
             match UdpSocket::bind(address).await {
-                Ok(udp) => return Ok(Self { udp, tcp, address }),
+                Ok(udp) => {
+                    return Ok(Self {
+                        udp,
+                        tcp,
+                        address,
+                        private: false,
+                    });
+                }
                 // The port is free for one of the two only.
                 Err(e)
                     if e.kind() == io::ErrorKind::AddrInUse
@@ -112,12 +135,18 @@ pub fn serve_inside<Z: Zone, T: DialRelay>(
     inside: Inside<T>,
     tasks: &Tasks,
 ) {
-    let Sockets { udp, tcp, address } = sockets;
+    let Sockets {
+        udp,
+        tcp,
+        address,
+        private,
+    } = sockets;
     let server = Arc::new(Server {
         zone,
         inside,
         upstreams: Arc::new(Upstreams::new(source, address)),
         address,
+        private,
         waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         probe: Mutex::default(),
         tasks: tasks.clone(),
@@ -149,6 +178,7 @@ struct Server<Z, T> {
     inside: Inside<T>,
     upstreams: Arc<Upstreams>,
     address: SocketAddr,
+    private: bool,
     waiting: Arc<Semaphore>,
     probe: Mutex<Probe>,
     tasks: Tasks,
@@ -173,11 +203,11 @@ enum Step {
 }
 
 impl<Z: Zone, T: DialRelay> Server<Z, T> {
-    /// Whether a peer is on this machine, where others may not ask: `--dns-listen` may name an
+    /// Whether a peer is on this machine, where other users may not ask: `--dns-listen` may name an
     /// address for other machines.
     fn is_here(&self, peer: SocketAddr) -> bool {
         let ip = peer.ip().to_canonical();
-        ip.is_loopback() || ip == self.address.ip().to_canonical()
+        !self.private && (ip.is_loopback() || ip == self.address.ip().to_canonical())
     }
 
     /// Answers `request` into `out` if that is possible without waiting.
@@ -248,8 +278,25 @@ impl<Z: Zone, T: DialRelay> Server<Z, T> {
         out
     }
 
+    /// What becomes of a question whose name, or whose name without the cluster's search list, the
+    /// user's rules keep from the cluster; `None` for all others.
+    fn left(&self, question: &Question) -> Option<Outcome> {
+        let name = name::lower(question.name());
+        if self.inside.leaves(&name) {
+            return Some(Outcome::Elsewhere);
+        }
+        let below = format!(".{}.svc.{}", self.zone.namespace(), self.zone.domain());
+        let short = name.strip_suffix(&below)?;
+        // The resolver goes on to the next name of its list.
+        let no = || Outcome::Reply(Reply::empty(ResponseCode::NXDomain));
+        self.inside.leaves(short).then(no)
+    }
+
     /// Looks at what is known, with what was learned in front of it.
     fn look(&self, question: &Question, exact: bool, learned: &[(Subject, Found)]) -> Outcome {
+        if let Some(outcome) = self.left(question) {
+            return outcome;
+        }
         let find = |subject: &Subject| match learned.iter().find(|(known, _)| known == subject) {
             Some((_, found)) => found.clone(),
             None => self.zone.find(subject),

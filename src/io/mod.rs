@@ -2,6 +2,8 @@
 
 mod accept;
 pub mod datagram;
+#[cfg(all(feature = "client", target_os = "linux"))]
+pub mod listening;
 mod pass;
 #[cfg(all(feature = "client", target_os = "linux"))]
 mod peer;

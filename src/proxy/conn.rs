@@ -22,7 +22,7 @@ use crate::task::Tasks;
 
 /// Bytes of a handshake that are read at once. Holds any SOCKS message, and the head of most
 /// CONNECT requests; it is freed when the handshake is over.
-const HANDSHAKE_BUFFER: usize = 1 << 10;
+pub(super) const HANDSHAKE_BUFFER: usize = 1 << 10;
 
 /// How long a program without a password may be one of a container that was started this moment,
 /// and of which the engine has not told yet.

@@ -26,12 +26,40 @@ pub async fn serve_datagrams<D: DialUdp>(
     let Ok(local) = socket.local_addr() else {
         return debug!(%target, "the socket for datagrams is gone");
     };
+    let may_send =
+        move |from: SocketAddr| !from.ip().is_loopback() || is_same_users_socket(from, local);
+    all_from(socket, target, dial, stats, tasks, may_send).await;
+}
+
+/// As [`serve_datagrams`], from whoever reaches `socket`.
+#[cfg(target_os = "linux")]
+pub(super) async fn all_to<D: DialUdp>(
+    socket: UdpSocket,
+    target: Target,
+    dial: D,
+    stats: Arc<Stats>,
+    tasks: Tasks,
+) {
+    all_from(socket, target, dial, stats, tasks, |_| true).await;
+}
+
+async fn all_from<D: DialUdp>(
+    socket: UdpSocket,
+    target: Target,
+    dial: D,
+    stats: Arc<Stats>,
+    tasks: Tasks,
+    may_send: impl Fn(SocketAddr) -> bool,
+) {
     let mut flows = Flows::new(socket, dial, stats.clone(), tasks.child());
     let socket = flows.socket.clone();
     let receiving = async {
         loop {
             let received = receive_from(&socket, |datagram, from| {
-                let passed = flows.pass(&from, datagram, || ends(&target, from, local));
+                let passed = flows.pass(&from, datagram, || match may_send(from) {
+                    true => Ok(ends(&target, from)),
+                    false => Err("it is of another user"),
+                });
                 if let Err(why) = passed {
                     stats.drop_datagram();
                     debug!(%from, why, "dropped a datagram");
@@ -50,19 +78,13 @@ pub async fn serve_datagrams<D: DialUdp>(
     flows.kill();
 }
 
-/// The flow of a sender who is new, or why there is none.
-fn ends(
-    target: &Target,
-    client: SocketAddr,
-    local: SocketAddr,
-) -> Result<(SocketAddr, Ends), &'static str> {
-    if client.ip().is_loopback() && !is_same_users_socket(client, local) {
-        return Err("it is of another user");
-    }
+/// The flow of a sender who is new.
+fn ends(target: &Target, client: SocketAddr) -> (SocketAddr, Ends) {
     let ends = Ends {
         target: target.clone(),
         client,
         header: Box::default(),
+        from: None,
     };
-    Ok((client, ends))
+    (client, ends)
 }

@@ -4,12 +4,14 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -55,7 +57,12 @@ pub(super) struct Ends {
     pub(super) client: SocketAddr,
     /// What stands before each answer.
     pub(super) header: Box<[u8]>,
+    /// The socket that answers are sent from, where it is not the one that datagrams come to.
+    pub(super) from: Option<Answering>,
 }
+
+/// Makes a socket for answers.
+pub(super) type Answering = BoxFuture<'static, io::Result<Arc<UdpSocket>>>;
 
 struct FlowEntry {
     payloads: mpsc::Sender<(Bytes, Taken)>,
@@ -148,11 +155,18 @@ struct Carrying {
 }
 
 impl Carrying {
-    async fn run<D: DialUdp>(self, dial: D, mut payloads: mpsc::Receiver<(Bytes, Taken)>) {
+    async fn run<D: DialUdp>(mut self, dial: D, mut payloads: mpsc::Receiver<(Bytes, Taken)>) {
+        if let Some(from) = self.ends.from.take() {
+            match from.await {
+                Ok(socket) => self.socket = socket,
+                Err(error) => return debug!(%error, "no socket for answers"),
+            }
+        }
         let Ends {
             target,
             client,
             header,
+            ..
         } = &self.ends;
         let flow = match dial.dial_udp(target).await {
             Ok(flow) => flow,

@@ -8,6 +8,8 @@
 //! not be able to make it act as one.
 
 mod access;
+#[cfg(target_os = "linux")]
+mod captured;
 mod conn;
 mod datagrams;
 mod flows;
@@ -31,6 +33,8 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, debug_span, field};
 
 pub use access::{Access, AllowedPeers, Password};
+#[cfg(target_os = "linux")]
+pub use captured::{AnswersFrom, Captured, Names};
 pub use datagrams::serve_datagrams;
 pub use flows::{FLOW_IDLE, MAX_FLOWS};
 pub use stats::{Snapshot, Stats};

@@ -161,6 +161,7 @@ impl<D: Dial + DialUdp> Association<D> {
                 target: target(address).map_err(|_| "it has no destination")?,
                 client: from,
                 header: header.into(),
+                from: None,
             };
             Ok((header.into(), ends))
         })

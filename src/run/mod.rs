@@ -3,11 +3,18 @@
 //!
 //! * [`environment`]: the variables that make common runtimes use the proxy
 //! * [`child`]: a process that behaves as if kdev were not there
+//! * `capture`: a network of its own for the command (Linux)
+//! * [`publish`]: which of its ports are reachable under another address
+//! * [`shell`]: an interactive shell, which says where it is
 //! * [`container`]: `docker run` and its kin: a listener the container can reach, the variables
 //!   by a descriptor, the addresses of what was started
 //!
 //! Nothing here knows Kubernetes or opens a listener by itself: `app` composes.
 
+#[cfg(target_os = "linux")]
+pub mod capture;
 pub mod child;
 pub mod container;
 pub mod environment;
+pub mod publish;
+pub mod shell;

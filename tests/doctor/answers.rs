@@ -83,7 +83,7 @@ async fn with_the_role_edit_and_no_relay_all_but_intercepts() {
         "{text}"
     );
     assert!(
-        text.ends_with("\n`kdev doctor -v` shows all 24 checks.\n"),
+        text.ends_with("\n`kdev doctor -v` shows all 25 checks.\n"),
         "{text}"
     );
     assert!(!text.contains("api server"), "{text}");

@@ -5,7 +5,7 @@ use kdev_sim::{Options, TurnAway};
 use crate::support::{Doctor, cluster};
 
 /// The checks of a cluster that answers, in their order, which scripts may rely on.
-const IDS: [&str; 23] = [
+const IDS: [&str; 24] = [
     "kubeconfig",
     "api-server",
     "login",
@@ -29,6 +29,7 @@ const IDS: [&str; 23] = [
     "container.reach",
     "local.proxies",
     "local.runtime-folder",
+    "local.capture",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,9 @@ impl Inside {
     /// What a program in `kdev run` gets from there.
     async fn fetch(&self, stage: &Stage, more: &[&str]) -> Done {
         let kdev = env!("CARGO_BIN_EXE_kdev");
-        let run = ["run", "--resolve-in-cluster", "example"];
+        // The pods of the simulation have this machine's loopback for an address, where a captured
+        // command finds itself.
+        let run = ["run", "--capture", "off", "--resolve-in-cluster", "example"];
         let fetch = ["--", kdev, "demo", "--fetch", &self.url];
         stage.kdev(&[&run, more, &fetch].concat()).await
     }

@@ -72,6 +72,8 @@ impl Team {
             .env("HOME", self.folder.path())
             .env("XDG_RUNTIME_DIR", self.folder.path())
             .env("KDEV_PROJECT", "off")
+            // What is said of it stands in tests/capture.
+            .env("KDEV_CAPTURE", "off")
             .env("KDEV_OWNER", format!("{owner}@laptop"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

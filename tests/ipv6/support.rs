@@ -61,6 +61,8 @@ impl Stage {
             .env("KUBECONFIG", folder.join("kubeconfig"))
             .env("XDG_RUNTIME_DIR", folder)
             .env("KDEV_PROJECT", "off")
+            // What is said of it stands in tests/capture.
+            .env("KDEV_CAPTURE", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

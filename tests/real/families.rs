@@ -108,6 +108,11 @@ async fn endpoints_are_dialled_at_the_addresses_that_their_service_has() {
         let done = status(relay.kdev(), &format!("http://{host}/"));
         assert_eq!(done.out, "404", "{host}: {}", done.err);
     }
+    // A program that resolves the name itself, and dials what it gets.
+    let mut caught = relay.kdev();
+    caught.env("KDEV_CAPTURE", "on");
+    let done = status(caught, "http://only6:8080/");
+    assert_eq!(done.out, "404", "{}", done.err);
     // Nobody listens on the address that this Service has.
     let done = status(relay.kdev(), "http://only4:8080/");
     assert_ne!(done.out, "404", "{}", done.err);

@@ -4,6 +4,7 @@
 mod app;
 mod balance;
 mod callers;
+mod capture;
 mod catalog;
 mod client;
 mod container;

@@ -55,6 +55,8 @@ pub(crate) fn kdev_with(kubeconfig: &Path) -> Command {
     // Nothing learned by an earlier run, which may have been another account's.
     command.env("XDG_CACHE_HOME", "/dev/null/cache");
     command.env_remove("KUBECONFIG");
+    // What is about proxies is about those. What is caught stands in `capture`.
+    command.env("KDEV_CAPTURE", "off");
     command.arg("--kubeconfig").arg(kubeconfig);
     command.stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

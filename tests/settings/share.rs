@@ -197,7 +197,16 @@ async fn connections_through_a_running_connect_are_told_by_whoever_uses_it() {
     let (_connect, _) = stage.connect(&[]).await;
     // One that the proxy keeps for later requests, and one that ends with the command.
     for flags in [&[][..], &["-p"]] {
-        let curl = ["run", "-v", "--", "curl", "-sS", "-o/dev/null"];
+        let curl = [
+            "run",
+            "-v",
+            "--capture",
+            "off",
+            "--",
+            "curl",
+            "-sS",
+            "-o/dev/null",
+        ];
         let args = [&curl, flags, &["http://web.shop/"]].concat();
         let (code, _, said) = stage.output(&args).await;
         assert_eq!(code, 0, "{said}");
@@ -213,16 +222,19 @@ async fn connections_through_a_running_connect_are_told_by_whoever_uses_it() {
             .count()
     };
     for _ in 0..3 {
-        let (_, _, said) = stage.output(&[&["run"], &failing[..]].concat()).await;
+        let run = ["run", "--capture", "off"];
+        let (_, _, said) = stage.output(&[&run, &failing[..]].concat()).await;
         assert_eq!(lines(&said), 1, "{said}");
         assert!(!said.contains("→"), "{said}");
     }
     // Once each is enough.
     let twice = "for n in 1 2; do curl -sS -o/dev/null http://web.shop:81/; done";
-    let (_, _, said) = stage.output(&["run", "--", "sh", "-c", twice]).await;
+    let (_, _, said) = stage
+        .output(&["run", "--capture", "off", "--", "sh", "-c", twice])
+        .await;
     assert_eq!(lines(&said), 1, "{said}");
     let (_, _, said) = stage
-        .output(&[&["run", "--quiet"], &failing[..]].concat())
+        .output(&[&["run", "--capture", "off", "--quiet"], &failing[..]].concat())
         .await;
     assert_eq!(lines(&said), 0, "{said}");
 }

@@ -7,6 +7,9 @@ use crate::app::registry::{self, Found};
 use crate::k8s::kubeconfig::Loaded;
 use crate::upstream::Proxies;
 
+const CAPTURE: &str = "local.capture";
+const CAPTURE_TITLE: &str = "connections of a command that go through kdev";
+
 pub(super) async fn checks(
     loaded: Option<&Loaded>,
     proxies: &Proxies,
@@ -37,8 +40,34 @@ pub(super) async fn checks(
     vec![
         proxies::check(loaded, proxies, domain).await,
         folder,
+        capture().await,
         sessions().await,
     ]
+}
+
+/// Whether all connections of a command can come to kdev.
+#[cfg(target_os = "linux")]
+async fn capture() -> Check {
+    use crate::run::capture::{Network, advice};
+    let made = tokio::task::spawn_blocking(|| Network::make(false)).await;
+    match made {
+        Ok(Ok(_)) => Check::ok(CAPTURE, CAPTURE_TITLE, "all of them, from any program"),
+        Ok(Err(failure)) => {
+            let detail = format!("only those of programs that read proxy variables: {failure}");
+            let check = Check::warn(CAPTURE, CAPTURE_TITLE, detail);
+            check.fix(advice(&failure).unwrap_or_default())
+        }
+        Err(error) => Check::skipped(CAPTURE, CAPTURE_TITLE, error.to_string()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn capture() -> Check {
+    Check::skipped(
+        CAPTURE,
+        CAPTURE_TITLE,
+        "this needs Linux; programs that read proxy variables reach the cluster",
+    )
 }
 
 async fn sessions() -> Check {

@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use self::learn::{Answer, Learned};
 use self::name::{Query, What};
 use self::shared::{FeedState, Shared};
-use self::store::ServiceKind;
+use self::store::{Owner, ServiceKind};
 use super::client::Client;
 use crate::addr::{ClusterDomain, ClusterName, Host, Names, Namespaced, Protocol, Target};
 use crate::dial::{DialError, Notes, Resolution, Resolve, Wanted};
@@ -182,6 +182,15 @@ impl Catalog {
             Some(known) => Ok(Some(known)),
             None => learned.is_there().map(|_| None),
         }
+    }
+
+    /// The Service whose address this is, as far as it is known.
+    #[must_use]
+    pub fn service_at(&self, ip: IpAddr) -> Option<Namespaced> {
+        self.shared.read(|store| match store.owner(ip) {
+            Some(Owner::Service(namespace, name)) => Some(Namespaced::new(&**namespace, &**name)),
+            Some(Owner::Pod(..)) | None => None,
+        })
     }
 
     /// The Services that a name may mean, the likeliest first.

@@ -97,7 +97,9 @@ impl SpawnError {
         }
     }
 
-    fn from_io(program: &OsString, error: io::Error) -> Self {
+    /// Why `program` did not start, from what the system said.
+    #[must_use]
+    pub fn from_io(program: &OsString, error: io::Error) -> Self {
         let name = program.to_string_lossy().into_owned();
         let not_executable = |reason: &str| Self::NotExecutable {
             program: name.clone(),
@@ -120,7 +122,9 @@ impl SpawnError {
             },
             io::ErrorKind::PermissionDenied => match look_up(program) {
                 Some(path) if path.is_dir() => not_executable("it is a directory"),
-                _ => not_executable("permission denied (chmod +x makes a file executable)"),
+                // Some folder of PATH is closed to this user, which is what was said last.
+                None => Self::NotFound(name),
+                Some(_) => not_executable("permission denied (chmod +x makes a file executable)"),
             },
             _ if cfg!(unix) && error.raw_os_error() == Some(NO_EXEC) => {
                 not_executable("it is no program of this machine, and a script without a #! line")
@@ -134,7 +138,8 @@ impl SpawnError {
 }
 
 /// The file that `program` names, as the system looks it up, executable or not.
-fn look_up(program: &OsString) -> Option<PathBuf> {
+#[must_use]
+pub fn look_up(program: &OsString) -> Option<PathBuf> {
     let path = Path::new(program);
     if path.components().count() > 1 || path.is_absolute() {
         return path.exists().then(|| path.to_owned());

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-pub use command::{Command, SpawnError};
+pub use command::{Command, SpawnError, look_up};
 #[cfg(unix)]
 pub use signals::is_ignored;
 

@@ -165,6 +165,12 @@ impl Variables {
             .find_map(|(n, v)| (n == name).then_some(v.as_str()))
     }
 
+    /// Leaves only kdev's own variables, for a program that needs no proxy.
+    pub fn keep_own(&mut self) {
+        self.set.retain(|(name, _)| name.starts_with("KDEV_"));
+        self.dropped_no_proxy.clear();
+    }
+
     fn put(&mut self, names: &[&str], value: &str) {
         for name in names {
             self.set.push(((*name).to_owned(), value.to_owned()));

@@ -364,6 +364,29 @@ async fn iperf3_measures_connections_and_datagrams() {
     connect.stop();
 }
 
+/// Sends datagrams to the probe's echo as any program does, by a socket that is connected and by one
+/// that is not, and prints what comes back and from where.
+const BY_ITSELF: &str = r#"
+import socket
+to = socket.getaddrinfo("probe", 7, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+for connected in (True, False):
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(5)
+    if connected:
+        udp.connect(to); udp.send(b"connected"); print(udp.recv(100).decode())
+    else:
+        udp.sendto(b"not", to); text, at = udp.recvfrom(100); print(text.decode(), at == to)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn a_command_sends_datagrams_with_sockets_of_its_own() {
+    let probe = Probe::install("caught");
+    let mut run = probe.relay.kdev();
+    run.env("KDEV_CAPTURE", "on");
+    run.args(["run", "--", "python3", "-c", BY_ITSELF]);
+    assert_eq!(finish(&mut run, b"").ok(), "connected\nnot True\n");
+}
+
 /// Sends a datagram to the probe's echo through the SOCKS proxy that the variables name, with its
 /// password, and prints what comes back.
 const IN_A_CONTAINER: &str = r#"

@@ -1,0 +1,75 @@
+//! The same where no system has such networks: commands get proxy variables.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use super::Observer;
+use crate::app::registry::{Lends, Report};
+use crate::app::{Note, Session};
+use crate::config::{Capture, Config};
+use crate::proxy::Stats;
+use crate::run::child::Command;
+use crate::run::publish::Publish;
+use crate::task::Tasks;
+
+pub(super) struct Making(Infallible);
+
+pub(super) struct Idle(Infallible);
+
+pub(super) struct Network(Infallible);
+
+impl Making {
+    pub(super) fn begin(
+        config: &Config,
+        _: &[OsString],
+        _: &impl Observer,
+    ) -> anyhow::Result<Option<Self>> {
+        match config.capture {
+            Capture::On => anyhow::bail!(
+                "--capture on needs Linux; here programs get proxy variables, and containers all of it"
+            ),
+            Capture::Auto | Capture::Off => Ok(None),
+        }
+    }
+
+    pub(super) async fn made(self, _: &impl Observer) -> anyhow::Result<Option<Idle>> {
+        match self.0 {}
+    }
+}
+
+impl Idle {
+    pub(super) fn serve(
+        self,
+        _: &Session,
+        _: &Config,
+        _: &[Publish],
+        _: Note,
+    ) -> anyhow::Result<Network> {
+        match self.0 {}
+    }
+
+    pub(super) fn serve_lent(
+        self,
+        _: &Report,
+        _: &Lends,
+        _: &[Publish],
+        _: Arc<Stats>,
+        _: Note,
+        _: &Tasks,
+    ) -> anyhow::Result<Network> {
+        match self.0 {}
+    }
+}
+
+pub(super) fn may_borrow(_: &Config) -> bool {
+    true
+}
+
+pub(super) fn command(
+    network: &Network,
+    _: &[OsString],
+    _: Vec<(String, String)>,
+) -> anyhow::Result<Command> {
+    match network.0 {}
+}

@@ -1,0 +1,240 @@
+//! The helper that makes the namespaces and stays in them.
+//!
+//! It ends with kdev. Where kdev ended without a word, by SIGKILL above all, it ends what runs in
+//! the namespace too: nothing there has a network any more, and nobody would know what it is.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, setsid};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::rules::{OWN_MARK, Rules};
+use super::wire::{Answer, At as _, Failure, Made, Request, Step, receive, send};
+use super::{CATCH_V4, DNS, files, namespace, network};
+use crate::io::listening::questions;
+
+/// How long what runs in the namespace may take to end by SIGTERM.
+const GRACE: Duration = Duration::from_secs(3);
+/// How often is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+/// Connections that wait to be accepted; the kernel has a limit of its own, which is the same.
+const BACKLOG: i32 = 4096;
+
+/// The name of this helper among the arguments.
+pub const AGENT: &str = "agent";
+/// How often what does not end is killed.
+const KILLS: usize = 100;
+
+/// Serves kdev, which is at the other end of standard input. Gives the exit code.
+pub(super) fn run() -> u8 {
+    // Ctrl-C is the command's business. Fails where it leads a session already.
+    let _ = setsid();
+    let Ok(kdev) = io::stdin().as_fd().try_clone_to_owned() else {
+        return 1;
+    };
+    let kdev = UnixStream::from(kdev);
+    let outside = network_of("self");
+    if let Ok(Ended::Asked) = serve(&kdev) {
+        return 0;
+    }
+    // What runs in the machine's own network is not the command's.
+    if let (Some(outside), Some(inside)) = (outside, network_of("self"))
+        && outside != inside
+    {
+        end_all(&inside);
+    }
+    1
+}
+
+enum Ended {
+    /// kdev said so.
+    Asked,
+    /// kdev is gone.
+    Lost,
+}
+
+fn serve(kdev: &UnixStream) -> io::Result<Ended> {
+    let mut rules = None;
+    let mut covered = Vec::new();
+    loop {
+        let Some((request, _)) = receive::<Request>(kdev)? else {
+            return Ok(Ended::Lost);
+        };
+        match request {
+            Request::Leave => return Ok(Ended::Asked),
+            Request::Make { world_v6 } => match make(world_v6) {
+                Ok((made, descriptors, made_rules)) => {
+                    rules = Some(made_rules);
+                    let beside: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+                    send(kdev, &Answer::Made(made), &beside)?;
+                }
+                Err(failure) => send(kdev, &Answer::Failed(failure), &[])?,
+            },
+            Request::Files(all) => {
+                answer(kdev, files::cover(&all).at(Step::Files))?;
+                covered = all;
+            }
+            Request::Keep => answer(kdev, files::keep(&covered).at(Step::Files))?,
+            Request::Ports(ports) => {
+                let set = rules
+                    .as_mut()
+                    .map_or(Ok(()), |rules| rules.set_ports(ports));
+                answer(kdev, set.at(Step::Rules))?;
+            }
+            Request::Socket { v6, datagram } => match inside(v6, datagram).at(Step::Sockets) {
+                Ok(socket) => send(kdev, &Answer::Done, &[socket.as_fd()])?,
+                Err(failure) => send(kdev, &Answer::Failed(failure), &[])?,
+            },
+        }
+    }
+}
+
+fn answer(kdev: &UnixStream, done: Result<(), Failure>) -> io::Result<()> {
+    let answer = done.map_or_else(Answer::Failed, |()| Answer::Done);
+    send(kdev, &answer, &[])
+}
+
+fn make(world_v6: bool) -> Result<(Made, Vec<OwnedFd>, Rules), Failure> {
+    let user = namespace::make()?;
+    let v6 = network::lead_to_lo(world_v6).at(Step::Network)?;
+    let tcp = listener(SocketAddr::from((CATCH_V4, 0))).at(Step::Sockets)?;
+    let port = port(&tcp).at(Step::Sockets)?;
+    let udp = datagrams(SocketAddr::from((CATCH_V4, port))).at(Step::Sockets)?;
+    let dns = SocketAddr::from((DNS, 53));
+    let dns_tcp = listener(dns).at(Step::Sockets)?;
+    let dns_udp = bound(dns, Type::DGRAM).at(Step::Sockets)?;
+    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    for name in ["net", "mnt"] {
+        descriptors.push(own(name).at(Step::Namespaces)?);
+    }
+    descriptors.extend([tcp, udp, dns_tcp, dns_udp].map(OwnedFd::from));
+    descriptors.push(questions().at(Step::Sockets)?);
+    let mut port_v6 = None;
+    if v6 {
+        let at = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        let tcp = listener(at(port)).at(Step::Sockets)?;
+        let udp = datagrams(at(port)).at(Step::Sockets)?;
+        descriptors.extend([tcp, udp].map(OwnedFd::from));
+        port_v6 = Some(port);
+    }
+    if user {
+        descriptors.push(own("user").at(Step::Namespaces)?);
+    }
+    let rules = Rules::make(port, port_v6).at(Step::Rules)?;
+    Ok((Made { v6, user }, descriptors, rules))
+}
+
+/// The namespace that this process is in.
+fn own(kind: &str) -> io::Result<OwnedFd> {
+    fs::File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from)
+}
+
+fn socket(domain: Domain, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, None::<Protocol>)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn bound(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = socket(Domain::for_address(address), kind)?;
+    socket.set_reuse_address(kind == Type::STREAM)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    transparent(&socket, address.is_ipv6())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Lets a socket take, and send from, addresses that are not its own.
+fn transparent(socket: &Socket, v6: bool) -> io::Result<()> {
+    match v6 {
+        true => socket.set_ip_transparent_v6(true),
+        false => socket.set_ip_transparent_v4(true),
+    }
+}
+
+fn listener(address: SocketAddr) -> io::Result<Socket> {
+    let socket = bound(address, Type::STREAM)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A socket that is told where each datagram wanted to go.
+fn datagrams(address: SocketAddr) -> io::Result<Socket> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let socket = bound(address, Type::DGRAM)?;
+    match address.is_ipv6() {
+        true => setsockopt(&socket, sockopt::Ipv6OrigDstAddr, &true)?,
+        false => setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true)?,
+    }
+    Ok(socket)
+}
+
+fn port(socket: &Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?.as_socket();
+    let address = address.ok_or_else(|| io::Error::other("the socket has no address"))?;
+    Ok(address.port())
+}
+
+/// A socket for kdev's own traffic in the namespace, to which no rule applies.
+fn inside(v6: bool, datagram: bool) -> io::Result<Socket> {
+    let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
+    let kind = if datagram { Type::DGRAM } else { Type::STREAM };
+    let socket = socket(domain, kind)?;
+    // It sends from the addresses of others, and nothing of it is to be caught again.
+    transparent(&socket, v6)?;
+    socket.set_mark(OWN_MARK)?;
+    if datagram {
+        socket.set_reuse_address(true)?;
+    }
+    Ok(socket)
+}
+
+/// Ends what runs in the network namespace `inside`.
+fn end_all(inside: &Path) {
+    tell_all(inside, Signal::SIGTERM);
+    let until = Instant::now() + GRACE;
+    while Instant::now() < until && !others(inside).is_empty() {
+        sleep(LOOK);
+    }
+    for _ in 0..KILLS {
+        if others(inside).is_empty() {
+            return;
+        }
+        tell_all(inside, Signal::SIGKILL);
+        sleep(LOOK);
+    }
+}
+
+fn tell_all(inside: &Path, signal: Signal) {
+    for pid in others(inside) {
+        // Fails where it has ended meanwhile.
+        let _ = kill(pid, signal);
+        // One that is stopped would not see it.
+        let _ = kill(pid, Signal::SIGCONT);
+    }
+}
+
+/// The other processes of a network namespace.
+fn others(inside: &Path) -> Vec<Pid> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| network_of(name).is_some_and(|network| network == inside))
+        .filter_map(|name| name.parse().ok().map(Pid::from_raw))
+        .filter(|pid| *pid != Pid::this())
+        .collect()
+}
+
+/// The network namespace of a process, or of `self`.
+fn network_of(pid: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/net")).ok()
+}

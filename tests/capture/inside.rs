@@ -1,0 +1,228 @@
+//! What the commands do: programs with sockets of their own.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{
+    IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket,
+};
+use std::time::{Duration, Instant};
+
+use crate::stage::CASE;
+
+/// How long anything may take that answers at once.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Not a test: what `kdev run` starts. Does nothing by itself.
+#[test]
+fn case() {
+    let Ok(case) = std::env::var(CASE) else {
+        return;
+    };
+    match case.as_str() {
+        "services" => services(),
+        "place" => place(),
+        "failures" => failures(),
+        "thousand" => thousand(),
+        "loopback" => loopback(),
+        "lent" => lent(),
+        "never" => never(),
+        "listen" => listen(),
+        "leave" => leave(),
+        other => panic!("no case {other}"),
+    }
+}
+
+fn connect(to: &str) -> TcpStream {
+    let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+/// Sends `text` and reads to the end.
+fn ask(to: &str, text: &str) -> String {
+    let mut stream = connect(to);
+    stream.write_all(text.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
+
+fn ports() -> Vec<u16> {
+    let ports = std::env::var("PORTS").unwrap();
+    ports.split(' ').map(|port| port.parse().unwrap()).collect()
+}
+
+fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let found = (name, 80).to_socket_addrs()?;
+    Ok(found.map(|at| at.ip()).collect())
+}
+
+fn services() {
+    for name in [
+        "web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+        "web.shop.svc.cluster.local.",
+    ] {
+        let answer = ask(&format!("{name}:80"), GET);
+        assert!(answer.contains("hello from web-"), "{name}: {answer}");
+    }
+    // A program sees the address of the Service, and is connected to it.
+    let service = resolve("web").unwrap();
+    assert!(!service.iter().any(IpAddr::is_loopback), "{service:?}");
+    assert_eq!(connect("web:80").peer_addr().unwrap().ip(), service[0]);
+    // Half-close: what is sent after the end was told comes back still.
+    let bytes = "x".repeat(1 << 20);
+    let mut echo = connect("echo:7");
+    let mut sender = echo.try_clone().unwrap();
+    let sent = bytes.clone();
+    let sending = std::thread::spawn(move || {
+        sender.write_all(sent.as_bytes()).unwrap();
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut back = String::new();
+    echo.read_to_string(&mut back).unwrap();
+    sending.join().unwrap();
+    assert!(back == bytes, "{} bytes came back", back.len());
+    assert!(std::env::vars().all(|(name, _)| !name.to_uppercase().ends_with("_PROXY") || name == "KDEV_SOCKS_PROXY"));
+}
+
+fn place() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = |name: &str| {
+        status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap()
+            .to_owned()
+    };
+    let ids: Vec<String> = line("Uid:")
+        .split_whitespace()
+        .skip(1)
+        .map(str::to_owned)
+        .collect();
+    let uid = nix::unistd::geteuid().as_raw().to_string();
+    assert!(ids.iter().all(|id| *id == uid), "{ids:?}");
+    if uid != "0" {
+        // No privilege over its network either.
+        assert_eq!(
+            line("CapEff:").split_whitespace().last(),
+            Some("0000000000000000")
+        );
+    }
+    let here = std::env::current_dir().unwrap();
+    assert!(here.join("Cargo.toml").exists(), "{}", here.display());
+    let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap();
+    assert!(
+        resolv.contains("search shop.svc.cluster.local svc.cluster.local"),
+        "{resolv}"
+    );
+}
+
+fn failures() {
+    // Nobody listens on this machine's port 1 either.
+    let refused = TcpStream::connect("127.0.0.1:1").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(resolve("nosuch").is_err());
+    assert!(resolve("nosuch.shop.svc.cluster.local").is_err());
+    // A Service without pods: the connection stands before that is known, and is reset.
+    let mut stream = connect("archive:80");
+    let asked = stream
+        .write_all(GET.as_bytes())
+        .and_then(|()| stream.read(&mut [0; 1]));
+    assert_eq!(asked.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+fn thousand() {
+    let mut streams: Vec<TcpStream> = (0..1000).map(|_| connect("echo:7")).collect();
+    for (number, stream) in streams.iter_mut().enumerate() {
+        write!(stream, "{number:08}").unwrap();
+    }
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let mut back = [0; 8];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, *format!("{number:08}").as_bytes());
+    }
+}
+
+fn loopback() {
+    let [tcp, udp] = ports()[..] else { panic!() };
+    for host in ["127.0.0.1", "localhost", "host.kdev.internal"] {
+        assert_eq!(ask(&format!("{host}:{tcp}"), "hello"), "hello", "{host}");
+    }
+    echo(udp);
+    // What the command itself listens on comes first.
+    let Ok(own) = TcpListener::bind(("127.0.0.1", tcp)) else {
+        panic!("the port is this machine's alone");
+    };
+    let mut stream = connect(&format!("127.0.0.1:{tcp}"));
+    let (mut accepted, _) = own.accept().unwrap();
+    accepted.write_all(b"own").unwrap();
+    drop(accepted);
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "own");
+}
+
+fn echo(port: u16) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
+    // Not connected, so that the answer must come from where the question went.
+    socket.send_to(b"hello", to).unwrap();
+    let mut room = [0; 16];
+    let (length, from) = socket.recv_from(&mut room).unwrap();
+    assert_eq!((&room[..length], from), (&b"hello"[..], to));
+}
+
+fn lent() {
+    assert!(ask("web:80", GET).contains("hello from web-"));
+    assert!(ask("web.shop.svc.cluster.local:80", GET).contains("hello from web-"));
+    echo(ports()[0]);
+}
+
+fn never() {
+    assert!(
+        resolve("web").is_err(),
+        "the name is not the cluster's any more"
+    );
+    assert!(ask("echo:7", "hello") == "hello", "others are");
+}
+
+/// Listens, says where, and answers everybody until a `q` comes.
+fn listen() {
+    let at = std::env::var("PORTS").unwrap();
+    let listener = TcpListener::bind(&at).unwrap();
+    println!("listening {}", listener.local_addr().unwrap().port());
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        stream.write_all(&first).unwrap();
+        if first == *b"q" {
+            break;
+        }
+    }
+    drop(listener);
+    println!("closed");
+    // Until the test has looked.
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).unwrap();
+}
+
+/// Leaves a process behind that outlives it.
+#[allow(clippy::zombie_processes)]
+fn leave() {
+    let child = std::process::Command::new("sleep")
+        .arg("300")
+        .spawn()
+        .unwrap();
+    println!("left {}", child.id());
+    let until = Instant::now() + Duration::from_secs(300);
+    while std::env::var_os("STAY").is_some() && Instant::now() < until {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
