@@ -365,16 +365,21 @@ async fn iperf3_measures_connections_and_datagrams() {
 }
 
 /// Sends datagrams to the probe's echo as any program does, by a socket that is connected and by one
-/// that is not, and prints what comes back and from where.
+/// that is not, and prints what comes back and from where. As everywhere, some may be lost.
 const BY_ITSELF: &str = r#"
 import socket
 to = socket.getaddrinfo("probe", 7, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
 for connected in (True, False):
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(5)
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(2)
     if connected:
-        udp.connect(to); udp.send(b"connected"); print(udp.recv(100).decode())
-    else:
-        udp.sendto(b"not", to); text, at = udp.recvfrom(100); print(text.decode(), at == to)
+        udp.connect(to)
+    for _ in range(5):
+        udp.send(b"connected") if connected else udp.sendto(b"not", to)
+        try:
+            text, at = udp.recvfrom(100)
+            print(text.decode(), at == to); break
+        except TimeoutError:
+            pass
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,7 +389,7 @@ async fn a_command_sends_datagrams_with_sockets_of_its_own() {
     let mut run = probe.relay.kdev();
     run.env("KDEV_CAPTURE", "on");
     run.args(["run", "--", "python3", "-c", BY_ITSELF]);
-    assert_eq!(finish(&mut run, b"").ok(), "connected\nnot True\n");
+    assert_eq!(finish(&mut run, b"").ok(), "connected True\nnot True\n");
 }
 
 /// Sends a datagram to the probe's echo through the SOCKS proxy that the variables name, with its
