@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use self::place::Place;
@@ -28,7 +27,7 @@ use crate::addr::{Protocol, Target};
 use crate::config::Config;
 use crate::dial::{Dial, DialError, DialRelay as _, DialUdp, Notes, Resolve, Way};
 use crate::io::user::is_same_user;
-use crate::io::{Io as _, accept, splice};
+use crate::io::{Io as _, accept_each, splice};
 use crate::k8s::portforward::PodReset;
 use crate::proxy::serve_datagrams;
 use crate::task::Tasks;
@@ -300,28 +299,13 @@ fn cannot_listen(
 }
 
 async fn serve<D: Dial>(listener: TcpListener, target: Target, dialer: D, tasks: Tasks) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let said = Arc::new(Said::default());
-    let accepting = async {
-        loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else {
-                return;
-            };
-            let (app, peer) = accept(&listener).await;
-            let (dialer, target, said) = (dialer.clone(), target.clone(), said.clone());
-            let span = debug_span!("conn", %peer, %target);
-            let connection = async move {
-                carry(app, peer, &target, &dialer, &said).await;
-                drop(permit);
-            };
-            tasks.spawn(connection.instrument(span));
-        }
-    };
-    tokio::select! {
-        biased;
-        () = tasks.draining() => {}
-        () = accepting => {}
-    }
+    accept_each(listener, MAX_CONNECTIONS, tasks, |app, peer| {
+        let (dialer, target, said) = (dialer.clone(), target.clone(), said.clone());
+        let span = debug_span!("conn", %peer, %target);
+        async move { carry(app, peer, &target, &dialer, &said).await }.instrument(span)
+    })
+    .await;
 }
 
 /// Carries one connection to its end. What comes of its dial is told by the dialer's observer.

@@ -48,6 +48,6 @@ impl Dial for Named {
 
 impl DialUdp for Named {
     async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
-        self.dialer.dial_udp(target).await
+        self.dialer.dial_udp(&self.named(target)).await
     }
 }

@@ -7,7 +7,6 @@ use std::fs;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use nix::unistd::{Pid, setsid};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::rules::{OWN_MARK, Rules};
-use super::wire::{Answer, At as _, Failure, Made, Request, Step, receive, send};
+use super::wire::{Answer, At as _, Failure, Made, Request, Step, Talk};
 use super::{CATCH_V4, DNS, files, namespace, network};
 use crate::io::listening::questions;
 
@@ -40,9 +39,8 @@ pub(super) fn run() -> u8 {
     let Ok(kdev) = io::stdin().as_fd().try_clone_to_owned() else {
         return 1;
     };
-    let kdev = UnixStream::from(kdev);
     let outside = network_of("self");
-    if let Ok(Ended::Asked) = serve(&kdev) {
+    if let Ok(Ended::Asked) = serve(&mut kdev.into()) {
         return 0;
     }
     // What runs in the machine's own network is not the command's.
@@ -61,11 +59,11 @@ enum Ended {
     Lost,
 }
 
-fn serve(kdev: &UnixStream) -> io::Result<Ended> {
+fn serve(kdev: &mut Talk) -> io::Result<Ended> {
     let mut rules = None;
     let mut covered = Vec::new();
     loop {
-        let Some((request, _)) = receive::<Request>(kdev)? else {
+        let Some((request, _)) = kdev.receive::<Request>()? else {
             return Ok(Ended::Lost);
         };
         match request {
@@ -74,9 +72,9 @@ fn serve(kdev: &UnixStream) -> io::Result<Ended> {
                 Ok((made, descriptors, made_rules)) => {
                     rules = Some(made_rules);
                     let beside: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-                    send(kdev, &Answer::Made(made), &beside)?;
+                    kdev.send(&Answer::Made(made), &beside)?;
                 }
-                Err(failure) => send(kdev, &Answer::Failed(failure), &[])?,
+                Err(failure) => kdev.send(&Answer::Failed(failure), &[])?,
             },
             Request::Files(all) => {
                 answer(kdev, files::cover(&all).at(Step::Files))?;
@@ -90,16 +88,16 @@ fn serve(kdev: &UnixStream) -> io::Result<Ended> {
                 answer(kdev, set.at(Step::Rules))?;
             }
             Request::Socket { v6, datagram } => match inside(v6, datagram).at(Step::Sockets) {
-                Ok(socket) => send(kdev, &Answer::Done, &[socket.as_fd()])?,
-                Err(failure) => send(kdev, &Answer::Failed(failure), &[])?,
+                Ok(socket) => kdev.send(&Answer::Done, &[socket.as_fd()])?,
+                Err(failure) => kdev.send(&Answer::Failed(failure), &[])?,
             },
         }
     }
 }
 
-fn answer(kdev: &UnixStream, done: Result<(), Failure>) -> io::Result<()> {
+fn answer(kdev: &Talk, done: Result<(), Failure>) -> io::Result<()> {
     let answer = done.map_or_else(Answer::Failed, |()| Answer::Done);
-    send(kdev, &answer, &[])
+    kdev.send(&answer, &[])
 }
 
 fn make(world_v6: bool) -> Result<(Made, Vec<OwnedFd>, Rules), Failure> {

@@ -30,7 +30,7 @@ mod rules;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The first argument of kdev that makes it a helper.
 pub const HELPER: &str = "__capture";
@@ -50,13 +50,6 @@ pub const HOST_NAME: &str = "host.kdev.internal";
 pub const DNS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 53);
 /// Where connections to elsewhere are accepted; nobody has to know it.
 const CATCH_V4: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
-
-/// Whether `ip` is kdev's own in the namespace, so that what listens there is none of the
-/// program's.
-#[must_use]
-pub fn is_kdevs(ip: IpAddr) -> bool {
-    ip == IpAddr::V4(DNS) || ip == IpAddr::V4(CATCH_V4)
-}
 
 /// What became of a helper.
 #[derive(Debug)]

@@ -23,7 +23,39 @@ const NLA_F_NESTED: u16 = 0x8000;
 /// message.
 const ANSWERS: usize = 64 << 10;
 
-/// A message that is being written.
+/// Attributes that are being written, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    /// Adds an attribute.
+    pub(super) fn put(mut self, kind: u16, value: &[u8]) -> Self {
+        let bytes = &mut self.0;
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// Adds a text with the zero that ends it.
+    pub(super) fn text(self, kind: u16, text: &str) -> Self {
+        self.put(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    /// Adds a number in network order.
+    pub(super) fn number(self, kind: u16, number: u32) -> Self {
+        self.put(kind, &number.to_be_bytes())
+    }
+
+    /// Adds an attribute that has attributes.
+    pub(super) fn nest(self, kind: u16, inner: Self) -> Self {
+        self.put(kind | NLA_F_NESTED, &inner.0)
+    }
+}
+
+/// A message.
 #[derive(Debug)]
 pub(super) struct Message {
     bytes: Vec<u8>,
@@ -31,70 +63,26 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A message of `kind`, to be acknowledged.
-    pub(super) fn new(kind: u16, flags: u16) -> Self {
-        Self::with(kind, flags | NLM_F_ACK)
+    /// A message of `kind`, to be acknowledged: its fixed part, then attributes.
+    pub(super) fn new(kind: u16, flags: u16, fixed: &[u8], attributes: &Attributes) -> Self {
+        Self::with(kind, flags | NLM_F_ACK, fixed, attributes)
     }
 
-    /// A message that nobody acknowledges.
-    pub(super) fn silent(kind: u16) -> Self {
-        Self::with(kind, 0)
+    /// A message without attributes that nobody acknowledges.
+    pub(super) fn silent(kind: u16, fixed: &[u8]) -> Self {
+        Self::with(kind, 0, fixed, &Attributes::default())
     }
 
-    fn with(kind: u16, flags: u16) -> Self {
+    fn with(kind: u16, flags: u16, fixed: &[u8], attributes: &Attributes) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend(fixed);
+        bytes.extend(&attributes.0);
         Self {
             bytes,
             acknowledged: flags & NLM_F_ACK != 0,
         }
-    }
-
-    /// Adds bytes of the fixed part.
-    pub(super) fn fixed(mut self, part: &[u8]) -> Self {
-        self.bytes.extend(part);
-        self
-    }
-
-    /// Adds an attribute.
-    pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        self.put(kind, value);
-        self
-    }
-
-    /// Adds a text with the zero that ends it.
-    pub(super) fn text(self, kind: u16, text: &str) -> Self {
-        self.attribute(kind, &[text.as_bytes(), &[0]].concat())
-    }
-
-    /// Adds a number in network order.
-    pub(super) fn number(self, kind: u16, number: u32) -> Self {
-        self.attribute(kind, &number.to_be_bytes())
-    }
-
-    /// Adds an attribute that `fill` fills with attributes.
-    pub(super) fn nest(mut self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
-        let inner = Self {
-            bytes: Vec::new(),
-            acknowledged: false,
-        };
-        let inner = fill(inner).bytes;
-        self.put(kind | NLA_F_NESTED, &inner);
-        self
-    }
-
-    /// The attributes of a message that was written to be part of another.
-    pub(super) fn attributes(&self) -> &[u8] {
-        &self.bytes[HEADER..]
-    }
-
-    fn put(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(value);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
     fn finish(mut self, number: u32) -> Vec<u8> {
@@ -121,7 +109,8 @@ impl Netlink {
         Ok(Self(socket))
     }
 
-    /// Sends messages at once and waits until all are acknowledged.
+    /// Sends messages at once and waits until all are acknowledged. After a refusal there may be
+    /// answers still that nobody reads: open another one then.
     pub(super) fn send(&self, messages: Vec<Message>) -> io::Result<()> {
         let mut waiting = messages.iter().filter(|m| m.acknowledged).count();
         let numbered = messages.into_iter().zip(1..);

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::netlink::{Message, NLM_F_CREATE, Netlink};
+use super::netlink::{Attributes, Message, NLM_F_CREATE, Netlink};
 use super::{OWN_V4, OWN_V6};
 
 // linux/rtnetlink.h
@@ -50,17 +50,17 @@ fn up() -> Message {
         IFF_UP.to_ne_bytes(),
         IFF_UP.to_ne_bytes(),
     ];
-    Message::new(RTM_NEWLINK, 0).fixed(&fixed.concat())
+    Message::new(RTM_NEWLINK, 0, &fixed.concat(), &Attributes::default())
 }
 
 fn address(ip: IpAddr) -> Message {
     let (family, bytes) = family(ip);
     let prefix = u8::try_from(bytes.len() * 8).unwrap_or_default();
-    Message::new(RTM_NEWADDR, NLM_F_CREATE)
-        .fixed(&[family, prefix, IFA_F_NODAD, 0])
-        .fixed(&LO.to_ne_bytes())
-        .attribute(IFA_LOCAL, &bytes)
-        .attribute(IFA_ADDRESS, &bytes)
+    let fixed = [[family, prefix, IFA_F_NODAD, 0], LO.to_ne_bytes()];
+    let attributes = Attributes::default()
+        .put(IFA_LOCAL, &bytes)
+        .put(IFA_ADDRESS, &bytes);
+    Message::new(RTM_NEWADDR, NLM_F_CREATE, &fixed.concat(), &attributes)
 }
 
 /// A route to `lo`, for all of the family of `source` or a range of IPv6.
@@ -68,16 +68,18 @@ fn route(range: Option<(Ipv6Addr, u8)>, source: IpAddr) -> Message {
     let (family, source) = family(source);
     let length = range.map_or(0, |(_, length)| length);
     let scope = if family == AF_INET { RT_SCOPE_HOST } else { 0 };
-    let message = Message::new(RTM_NEWROUTE, NLM_F_CREATE)
-        .fixed(&[family, length, 0, 0])
-        .fixed(&[RT_TABLE_LOCAL, RTPROT_BOOT, scope, RTN_LOCAL])
-        .fixed(&[0; 4])
-        .attribute(RTA_OIF, &LO.to_ne_bytes())
-        .attribute(RTA_PREFSRC, &source);
-    match range {
-        Some((first, _)) => message.attribute(RTA_DST, &first.octets()),
-        None => message,
+    let fixed = [
+        [family, length, 0, 0],
+        [RT_TABLE_LOCAL, RTPROT_BOOT, scope, RTN_LOCAL],
+        [0; 4],
+    ];
+    let mut attributes = Attributes::default()
+        .put(RTA_OIF, &LO.to_ne_bytes())
+        .put(RTA_PREFSRC, &source);
+    if let Some((first, _)) = range {
+        attributes = attributes.put(RTA_DST, &first.octets());
     }
+    Message::new(RTM_NEWROUTE, NLM_F_CREATE, &fixed.concat(), &attributes)
 }
 
 fn family(ip: IpAddr) -> (u8, Vec<u8>) {

@@ -17,7 +17,7 @@ use std::io;
 
 use rustix::net::netlink::NETFILTER;
 
-use super::netlink::{Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
+use super::netlink::{Attributes, Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
 use super::wire::Ports;
 use super::{CATCH_V4, OWN_V4, OWN_V6};
 
@@ -58,25 +58,22 @@ const EQUAL: u32 = 0;
 const DIFFERENT: u32 = 1;
 const AT_LEAST: u32 = 5;
 
-/// A way to the rules of the namespace.
+/// The rules of the namespace.
 #[derive(Debug)]
 pub(super) struct Rules {
-    netlink: Netlink,
     ports: Ports,
 }
 
 impl Rules {
     /// Makes them; what is caught goes to the port `v4` of [`CATCH_V4`], and to `v6` of `::1`.
     pub(super) fn make(v4: u16, v6: Option<u16>) -> io::Result<Self> {
-        let netlink = Netlink::open(Some(NETFILTER))?;
         let mut batch = vec![table(), chain()];
         for name in ["tcp4", "udp4", "tcp6", "udp6"] {
             batch.push(set(name));
         }
         batch.extend(rules(v4, v6).into_iter().map(Rule::message));
-        send(&netlink, batch)?;
+        send(batch)?;
         Ok(Self {
-            netlink,
             ports: Ports::default(),
         })
     }
@@ -91,10 +88,6 @@ impl Rules {
             ("udp6", &self.ports.udp6, &ports.udp6),
         ];
         for (set, before, now) in sets {
-            let missing = |from: &[u16], of: &[u16]| -> Vec<u16> {
-                let missing = of.iter().filter(|port| !from.contains(port));
-                missing.copied().collect()
-            };
             for (kind, ports) in [
                 (DELETE_ELEMENTS, missing(now, before)),
                 (NEW_ELEMENTS, missing(before, now)),
@@ -104,53 +97,63 @@ impl Rules {
             }
         }
         if !batch.is_empty() {
-            send(&self.netlink, batch)?;
+            send(batch)?;
         }
         self.ports = ports;
         Ok(())
     }
 }
 
-fn send(netlink: &Netlink, batch: Vec<Message>) -> io::Result<()> {
-    let mark = |kind| Message::silent(kind).fixed(&[0, 0, 0, 10]);
+/// What is in `of` and not in `from`, both of which are sorted.
+fn missing(from: &[u16], of: &[u16]) -> Vec<u16> {
+    let missing = of.iter().filter(|port| from.binary_search(port).is_err());
+    missing.copied().collect()
+}
+
+/// All of it, or none where the kernel refuses.
+fn send(batch: Vec<Message>) -> io::Result<()> {
+    let mark = |kind| Message::silent(kind, &[0, 0, 0, 10]);
     let mut all = vec![mark(BATCH_BEGIN)];
     all.extend(batch);
     all.push(mark(BATCH_END));
-    netlink.send(all)
+    Netlink::open(Some(NETFILTER))?.send(all)
 }
 
-fn message(kind: u16, flags: u16) -> Message {
-    Message::new(kind, flags).fixed(&[INET, 0, 0, 0])
+fn message(kind: u16, flags: u16, attributes: &Attributes) -> Message {
+    Message::new(kind, flags, &[INET, 0, 0, 0], attributes)
 }
 
 fn table() -> Message {
-    message(NEW_TABLE, NLM_F_CREATE).text(1, TABLE)
+    let attributes = Attributes::default().text(1, TABLE);
+    message(NEW_TABLE, NLM_F_CREATE, &attributes)
 }
 
 fn chain() -> Message {
-    message(NEW_CHAIN, NLM_F_CREATE)
+    // NF_INET_PRE_ROUTING
+    let hook = Attributes::default()
+        .number(1, 0)
+        .put(2, &PRIORITY_MANGLE.to_be_bytes());
+    let attributes = Attributes::default()
         .text(1, TABLE)
         .text(3, CHAIN)
-        .nest(4, |hook| {
-            // NF_INET_PRE_ROUTING
-            hook.number(1, 0)
-                .attribute(2, &PRIORITY_MANGLE.to_be_bytes())
-        })
-        .text(7, "filter")
+        .nest(4, hook)
+        .text(7, "filter");
+    message(NEW_CHAIN, NLM_F_CREATE, &attributes)
 }
 
 /// A set of ports.
 fn set(name: &str) -> Message {
     /// `inet_service` in the numbers of `nft`, which says it so to who lists the rules.
     const PORT: u32 = 13;
-    message(NEW_SET, NLM_F_CREATE)
+    let attributes = Attributes::default()
         .text(1, TABLE)
         .text(2, name)
         .number(3, 0)
         .number(4, PORT)
         .number(5, 2)
         // No other set of this batch is meant by its number.
-        .number(10, 1)
+        .number(10, 1);
+    message(NEW_SET, NLM_F_CREATE, &attributes)
 }
 
 fn elements(kind: u16, set: &str, ports: &[u16]) -> Message {
@@ -159,16 +162,15 @@ fn elements(kind: u16, set: &str, ports: &[u16]) -> Message {
     } else {
         0
     };
-    message(kind, flags)
+    let all = ports.iter().fold(Attributes::default(), |all, port| {
+        let key = Attributes::default().put(1, &port.to_be_bytes());
+        all.nest(1, Attributes::default().nest(1, key))
+    });
+    let attributes = Attributes::default()
         .text(1, TABLE)
         .text(2, set)
-        .nest(3, |list| {
-            ports.iter().fold(list, |list, port| {
-                list.nest(1, |element| {
-                    element.nest(1, |key| key.attribute(1, &port.to_be_bytes()))
-                })
-            })
-        })
+        .nest(3, all);
+    message(kind, flags, &attributes)
 }
 
 fn rules(v4: u16, v6: Option<u16>) -> Vec<Rule> {
@@ -215,7 +217,7 @@ fn rules(v4: u16, v6: Option<u16>) -> Vec<Rule> {
 #[derive(Default)]
 struct Rule {
     family: u8,
-    expressions: Vec<(&'static str, Message)>,
+    expressions: Attributes,
 }
 
 impl Rule {
@@ -223,37 +225,32 @@ impl Rule {
     fn of(family: u8) -> Self {
         let rule = Self {
             family,
-            expressions: Vec::new(),
+            ..Self::default()
         };
         // NFT_META_NFPROTO
         rule.meta(15).compare(EQUAL, &[family])
     }
 
-    fn with(mut self, name: &'static str, fill: impl FnOnce(Message) -> Message) -> Self {
-        self.expressions.push((name, fill(Message::silent(0))));
+    fn with(mut self, name: &str, data: Attributes) -> Self {
+        let expression = Attributes::default().text(1, name).nest(2, data);
+        self.expressions = self.expressions.nest(1, expression);
         self
     }
 
     fn meta(self, key: u32) -> Self {
-        self.with("meta", |e| e.number(2, key).number(1, ONE))
+        self.with("meta", Attributes::default().number(2, key).number(1, ONE))
     }
 
     fn compare(self, how: u32, value: &[u8]) -> Self {
-        self.with("cmp", |e| {
-            e.number(1, ONE)
-                .number(2, how)
-                .nest(3, |data| data.attribute(1, value))
-        })
+        let data = Attributes::default().put(1, value);
+        let compared = Attributes::default().number(1, ONE).number(2, how);
+        self.with("cmp", compared.nest(3, data))
     }
 
     /// Loads bytes of the network header (base 1) or of what it carries (2).
     fn payload(self, base: u32, offset: u32, length: u32) -> Self {
-        self.with("payload", |e| {
-            e.number(1, ONE)
-                .number(2, base)
-                .number(3, offset)
-                .number(4, length)
-        })
+        let from = Attributes::default().number(1, ONE).number(2, base);
+        self.with("payload", from.number(3, offset).number(4, length))
     }
 
     fn mark(self, mark: u32) -> Self {
@@ -288,40 +285,40 @@ impl Rule {
     }
 
     fn port_in(self, set: &str) -> Self {
-        self.payload(2, 2, 2)
-            .with("lookup", |e| e.text(1, set).number(2, ONE))
+        let lookup = Attributes::default().text(1, set).number(2, ONE);
+        self.payload(2, 2, 2).with("lookup", lookup)
     }
 
     /// Goes on only where a socket takes the packet that is none of kdev's own, by which it answers in
     /// another's place.
     fn somebody_listens(self) -> Self {
         // NFT_SOCKET_MARK
-        self.with("socket", |e| e.number(1, 1).number(2, ONE))
+        self.with("socket", Attributes::default().number(1, 1).number(2, ONE))
             .compare(DIFFERENT, &OWN_MARK.to_ne_bytes())
     }
 
     fn immediate(self, register: u32, value: &[u8]) -> Self {
-        self.with("immediate", |e| {
-            e.number(1, register)
-                .nest(2, |data| data.attribute(1, value))
-        })
+        let data = Attributes::default().put(1, value);
+        let loaded = Attributes::default().number(1, register).nest(2, data);
+        self.with("immediate", loaded)
     }
 
     fn tproxy(self, family: u8, address: &[u8], port: u16) -> Self {
+        let to = Attributes::default().number(1, u32::from(family));
         self.immediate(ONE, address)
             .immediate(TWO, &port.to_be_bytes())
-            .with("tproxy", |e| {
-                e.number(1, u32::from(family)).number(2, ONE).number(3, TWO)
-            })
+            .with("tproxy", to.number(2, ONE).number(3, TWO))
             .accept()
     }
 
     fn verdict(self, code: u32) -> Self {
-        self.with("immediate", |e| {
-            // NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE
-            e.number(1, 0)
-                .nest(2, |data| data.nest(2, |verdict| verdict.number(1, code)))
-        })
+        // NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE
+        let verdict = Attributes::default().number(1, code);
+        let data = Attributes::default().nest(2, verdict);
+        self.with(
+            "immediate",
+            Attributes::default().number(1, 0).nest(2, data),
+        )
     }
 
     fn accept(self) -> Self {
@@ -333,19 +330,22 @@ impl Rule {
     }
 
     fn message(self) -> Message {
-        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND)
+        let attributes = Attributes::default()
             .text(1, TABLE)
             .text(2, CHAIN)
-            .nest(4, |list| {
-                let all = self.expressions.into_iter();
-                all.fold(list, |list, (name, data)| {
-                    list.nest(1, |e| {
-                        e.text(1, name).attribute(NESTED | 2, data.attributes())
-                    })
-                })
-            })
+            .nest(4, self.expressions);
+        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &attributes)
     }
 }
 
-/// What says that an attribute has attributes, for one that was written before.
-const NESTED: u16 = 0x8000;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_said() {
+        assert_eq!(missing(&[1, 3, 5], &[1, 2, 3, 6]), [2, 6]);
+        assert_eq!(missing(&[], &[7]), [7]);
+        assert_eq!(missing(&[7], &[]), [0; 0]);
+    }
+}

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -14,8 +14,9 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Largest message: a list of all ports of this machine, four times over, has room.
-const LARGEST: usize = 2 << 20;
+/// Largest message: what such a socket takes at once where nobody changed the system's limits (208
+/// KiB). Lists of thirty thousand ports have room.
+const LARGEST: usize = 200 << 10;
 /// Most descriptors of one message.
 const DESCRIPTORS: usize = 16;
 
@@ -54,7 +55,7 @@ pub struct File {
     pub text: String,
 }
 
-/// Ports of loopback listeners.
+/// Ports of loopback listeners, each list sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     /// TCP at 127.0.0.1.
@@ -159,73 +160,106 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     }
 }
 
-/// The two ends of a way to talk.
-///
-/// # Errors
-/// As the system says.
-pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-    let (one, other) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    Ok((one.into(), other.into()))
+/// One end of the way to talk.
+#[derive(Debug)]
+pub struct Talk {
+    socket: UnixStream,
+    /// Where messages are received.
+    room: Vec<u8>,
 }
 
-/// Sends a message with descriptors.
-///
-/// # Errors
-/// When the other side is gone, or the message is too large.
-pub fn send(
-    to: &UnixStream,
-    message: &impl Serialize,
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut beside = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::Error::other("too many descriptors for one message"));
+impl From<OwnedFd> for Talk {
+    fn from(socket: OwnedFd) -> Self {
+        Self {
+            socket: socket.into(),
+            room: vec![0; LARGEST],
+        }
     }
-    sendmsg(
-        to,
-        &[IoSlice::new(&bytes)],
-        &mut beside,
-        SendFlags::NOSIGNAL,
-    )?;
-    Ok(())
 }
 
-/// The next message with its descriptors; `None` where the other side has ended.
-///
-/// # Errors
-/// When the other side breaks off, or sends what is no message.
-pub fn receive<M: DeserializeOwned>(from: &UnixStream) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; LARGEST];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut beside = RecvAncillaryBuffer::new(&mut space);
-    let mut into = [IoSliceMut::new(&mut bytes)];
-    let received = loop {
-        match recvmsg(
-            from.as_fd(),
-            &mut into,
-            &mut beside,
-            RecvFlags::CMSG_CLOEXEC,
-        ) {
-            Err(rustix::io::Errno::INTR) => {}
-            received => break received?,
-        }
-    };
-    if received.bytes == 0 {
-        return Ok(None);
+impl Talk {
+    /// One end, and the socket that is the other.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let kind = SocketType::SEQPACKET;
+        let (one, other) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+        Ok((one.into(), other))
     }
-    let mut descriptors = Vec::new();
-    for part in beside.drain() {
-        if let RecvAncillaryMessage::ScmRights(some) = part {
-            descriptors.extend(some);
+
+    /// Sends a message with descriptors.
+    ///
+    /// # Errors
+    /// When the other side is gone, or the message is too large.
+    pub fn send(&self, message: &impl Serialize, beside: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > LARGEST {
+            return Err(io::Error::other("the message is too large"));
         }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut rights = SendAncillaryBuffer::new(&mut space);
+        if !beside.is_empty() && !rights.push(SendAncillaryMessage::ScmRights(beside)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        let bytes = [IoSlice::new(&bytes)];
+        sendmsg(&self.socket, &bytes, &mut rights, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
-    let message = serde_json::from_slice(&bytes[..received.bytes])?;
-    Ok(Some((message, descriptors)))
+
+    /// The next message with its descriptors; `None` where the other side has ended.
+    ///
+    /// # Errors
+    /// When the other side breaks off, or sends what is no message.
+    pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut rights = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut self.room)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            match recvmsg(&self.socket, &mut into, &mut rights, flags) {
+                Err(rustix::io::Errno::INTR) => {}
+                received => break received?,
+            }
+        };
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let mut descriptors = Vec::new();
+        for part in rights.drain() {
+            if let RecvAncillaryMessage::ScmRights(some) = part {
+                descriptors.extend(some);
+            }
+        }
+        let message = serde_json::from_slice(&self.room[..received.bytes])?;
+        Ok(Some((message, descriptors)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn messages_come_whole_with_their_descriptors_or_not_at_all() {
+        let (mut one, other) = Talk::pair().unwrap();
+        let other = Talk::from(other);
+        // As many as fit, each with five digits.
+        let many = |count: u16| Ports {
+            tcp4: (0..count).map(|n| u16::MAX - n).collect(),
+            ..Ports::default()
+        };
+        let some = Request::Ports(many(30_000));
+        other.send(&some, &[io::stdin().as_fd()]).unwrap();
+        let (heard, descriptors) = one.receive::<Request>().unwrap().unwrap();
+        assert!(matches!(heard, Request::Ports(ports) if ports == many(30_000)));
+        assert_eq!(descriptors.len(), 1);
+        other
+            .send(&Request::Ports(many(u16::MAX)), &[])
+            .unwrap_err();
+        drop(other);
+        assert!(one.receive::<Request>().unwrap().is_none());
+    }
 }

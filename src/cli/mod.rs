@@ -91,11 +91,21 @@ struct Global {
 }
 
 impl Cli {
+    /// With `run` in the place of `shell`, which is one without a command.
+    fn with_shell(self) -> Self {
+        let command = match self.command {
+            Command::Shell(args) => Command::Run(args.run()),
+            other => other,
+        };
+        Self { command, ..self }
+    }
+
     /// The settings that the command line gives.
     fn given(&self) -> Given {
         let own = match &self.command {
             Command::Run(args) => args.given(),
-            Command::Shell(args) => args.given(),
+            // It was made a `run` when it was read.
+            Command::Shell(_) => Vec::new(),
             Command::Intercept(args) => args.given(),
             Command::Connect(args) => args.given(),
             Command::Env(args) => args.given(),
@@ -158,7 +168,7 @@ pub fn main() -> ExitCode {
         .try_get_matches()
         .and_then(|m| Cli::from_arg_matches(&m))
     {
-        Ok(cli) => cli,
+        Ok(cli) => cli.with_shell(),
         // Help and the version are kdev's own words; an error has those of the command line.
         Err(error) if error.use_stderr() => {
             let words: Vec<String> = std::env::args_os()
@@ -170,7 +180,7 @@ pub fn main() -> ExitCode {
         Err(help) => help.exit(),
     };
     let failure = match &cli.command {
-        Command::Run(_) | Command::Shell(_) => run::EXIT_KDEV_FAILED,
+        Command::Run(_) => run::EXIT_KDEV_FAILED,
         Command::Intercept(args) => args.failure(),
         _ => 1,
     };
@@ -187,7 +197,7 @@ pub fn main() -> ExitCode {
         | Command::Demo(_) => Ok(Config::default()),
         _ => config::load(cli.given(), &place).map(|layered| {
             let widened = match &cli.command {
-                Command::Run(_) | Command::Shell(_) | Command::Connect(_) => layered.widened(),
+                Command::Run(_) | Command::Connect(_) => layered.widened(),
                 _ => None,
             };
             if let Some(widened) = widened {

@@ -129,11 +129,6 @@ impl ShellArgs {
             command: Vec::new(),
         }
     }
-
-    /// The settings that the command line gives.
-    pub(super) fn given(&self) -> Given {
-        self.options.settings.given()
-    }
 }
 
 pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {

@@ -8,6 +8,7 @@
 //! with nothing that runs programs, opens this machine to others, or says who the user is: see
 //! [`Project`].
 
+mod capture;
 mod file;
 mod layers;
 mod objects;
@@ -30,6 +31,7 @@ use crate::run::environment::AllProxy;
 use crate::upstream::{Helper, Proxies, ProxyVars};
 
 pub use crate::dial::Via;
+pub use capture::Capture;
 pub use file::{Kin, Problem, check};
 pub use layers::{Given, Layered, Origin, load};
 pub use place::{PROJECT_FILE, Place, PlaceError};
@@ -149,18 +151,6 @@ pub enum MineHeader {
     #[default]
     On,
     /// They are as programs send them.
-    Off,
-}
-
-/// How the connections of a command come to kdev.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Capture {
-    /// From a network of the command's own, where the system allows one.
-    #[default]
-    Auto,
-    /// The same, or not at all.
-    On,
-    /// By the proxy that variables name, from programs that read them.
     Off,
 }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{
-    Capture, Fallback, Kind, LogFormat, MineHeader, Project, Setting, Value, Via, objects,
+    Fallback, Kind, LogFormat, MineHeader, Project, Setting, Value, Via, capture, objects,
 };
 use crate::addr;
 use crate::k8s::relay::Carrier;
@@ -342,31 +342,7 @@ pub static SETTINGS: &[Setting] = &[
             Ok(())
         },
     },
-    Setting {
-        key: "capture",
-        short: None,
-        value_name: "WHEN",
-        kind: Kind::Choice(&[
-            (
-                "auto",
-                "all connections where this machine allows it, else those of programs that read proxy variables",
-            ),
-            ("on", "all connections, or the command does not start"),
-            ("off", "those of programs that read proxy variables"),
-        ]),
-        help: "Which connections of a command go through kdev (Linux)",
-        fallback: Fallback::Is("auto"),
-        project: Project::May,
-        on: on::RUN | on::INTERCEPT,
-        set: |config, value| {
-            config.capture = match value.text() {
-                "on" => Capture::On,
-                "off" => Capture::Off,
-                _ => Capture::Auto,
-            };
-            Ok(())
-        },
-    },
+    capture::CAPTURE,
     Setting {
         key: "mine-header",
         short: None,

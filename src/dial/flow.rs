@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use super::DialError;
@@ -70,7 +70,7 @@ enum Sender {
         header: Vec<u8>,
         wire: Vec<u8>,
         /// The flow is open as long as this is.
-        _control: TcpStream,
+        _control: BoxIo,
     },
     Capsules {
         io: WriteHalf<BoxIo>,
@@ -137,7 +137,7 @@ impl Flow {
     /// The datagrams of a connected socket, each behind a header of the same length, sent with
     /// `header`; the flow ends when `control` is closed from here.
     #[must_use]
-    pub fn behind(socket: UdpSocket, header: Vec<u8>, control: TcpStream) -> Self {
+    pub fn behind(socket: UdpSocket, header: Vec<u8>, control: BoxIo) -> Self {
         let socket = Arc::new(socket);
         let length = header.len();
         Self {

@@ -127,18 +127,11 @@ impl Routes {
         Ok(Self::of(rules))
     }
 
-    /// Whether the cluster's DNS, and no other, is to be asked about `name`, which is lower-case
-    /// and has no final dot.
-    #[must_use]
-    pub fn resolves_inside(&self, name: &str) -> bool {
-        // Rules for one port are not about the name: no port is 0.
-        self.side(name) == Some(Side::Inside)
-    }
-
-    /// Where the rules send `name` on every port, if they do; written as for
-    /// [`Routes::resolves_inside`].
+    /// Where the rules send `name`, which is lower-case and has no final dot, on every port, if they
+    /// do.
     #[must_use]
     pub fn side(&self, name: &str) -> Option<Side> {
+        // Rules for one port are not about the name: no port is 0.
         let target = Target::new(Host::Name(name.to_owned()), 0);
         self.decide(&target).map(Rule::side)
     }

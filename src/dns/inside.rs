@@ -68,15 +68,18 @@ impl<T: DialRelay> Inside<T> {
     /// only those about whom to ask.
     #[must_use]
     pub fn deciding(self) -> Self {
-        Self {
-            decides: true,
-            ..self
-        }
+        let decides = self.routes.iter().next().is_some();
+        Self { decides, ..self }
+    }
+
+    /// Whether there are rules that may keep a name from the cluster.
+    pub(super) fn decides(&self) -> bool {
+        self.decides
     }
 
     /// Whether `name` is not the cluster's, whatever the cluster has.
     pub(super) fn leaves(&self, name: &str) -> bool {
-        self.decides && self.routes.side(name) == Some(Side::Laptop)
+        self.routes.side(name) == Some(Side::Laptop)
     }
 
     /// Whether `name` may be asked about nowhere else.
@@ -254,4 +257,29 @@ async fn by_connection<T: DialRelay>(
     timeout(TCP_PATIENCE, asking)
         .await
         .unwrap_or_else(|_| Err(timed_out(target, TCP_PATIENCE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_about_destinations_decide_on_names_where_addresses_are_dialled() {
+        let owned = |text: &str| vec![text.to_owned()];
+        let rules = Routes::parse(&owned("db.example"), &owned("web"), &owned("corp.example"));
+        let inside = || Inside::<NoRelay>::new(rules.clone().unwrap(), None, Answered::default());
+        let takes = |inside: &Inside, name: &str| inside.takes(&name.parse().unwrap());
+        for name in ["a.corp.example.", "corp.example."] {
+            assert!(
+                takes(&inside(), name) && takes(&inside().deciding(), name),
+                "{name}"
+            );
+        }
+        assert!(!takes(&inside(), "db.example.") && takes(&inside().deciding(), "db.example."));
+        assert!(!takes(&inside().deciding(), "web."));
+        assert!(!inside().decides());
+        assert!(inside().deciding().decides() && inside().leaves("web"));
+        // Without rules nothing is looked at for each question.
+        assert!(!Inside::none().deciding().decides());
+    }
 }

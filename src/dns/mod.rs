@@ -281,6 +281,9 @@ impl<Z: Zone, T: DialRelay> Server<Z, T> {
     /// What becomes of a question whose name, or whose name without the cluster's search list, the
     /// user's rules keep from the cluster; `None` for all others.
     fn left(&self, question: &Question) -> Option<Outcome> {
+        if !self.inside.decides() {
+            return None;
+        }
         let name = name::lower(question.name());
         if self.inside.leaves(&name) {
             return Some(Outcome::Elsewhere);

@@ -3,26 +3,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-/// Bytes of a `struct nlmsghdr`, and of a `struct inet_diag_req_v2` behind it.
-const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
-/// Where an answer, a `struct inet_diag_msg`, has its port and its address.
-const PORT: usize = HEADER + 4;
-const ADDRESS: usize = HEADER + 8;
-const ANSWER: usize = HEADER + 72;
-/// `linux/sock_diag.h`, `linux/netlink.h`
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub use super::sock_diag::questions;
+use super::sock_diag::{ADDRESS, AF_INET, AF_INET6, ANSWER, HEADER, PORTS, TCP, UDP, request};
+
+/// `linux/netlink.h`
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+const NLM_F_DUMP: u16 = 0x300;
 /// Bytes of answers that are read at once: what the kernel writes at once at most.
 const ROOM: usize = 32 << 10;
 /// Most reads of one answer.
@@ -42,21 +33,10 @@ impl Listener {
     /// datagram socket without a peer has.
     fn numbers(self) -> (u8, u32) {
         match self {
-            Self::Tcp => (6, 1 << 10),
-            Self::Udp => (17, 1 << 7),
+            Self::Tcp => (TCP, 1 << 10),
+            Self::Udp => (UDP, 1 << 7),
         }
     }
-}
-
-/// A socket to ask which sockets there are, of the caller's network namespace.
-///
-/// # Errors
-/// As the system says.
-pub fn questions() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let kind = SocketType::DGRAM;
-    let asked = Some(netlink::SOCK_DIAG);
-    Ok(socket_with(AddressFamily::NETLINK, kind, flags, asked)?)
 }
 
 /// Where is listened, in the namespace of `questions`; every address once.
@@ -80,13 +60,7 @@ fn ask(
     into: &mut Vec<SocketAddr>,
 ) -> io::Result<()> {
     let (protocol, states) = what.numbers();
-    let mut request = [0; REQUEST];
-    let mut put = |at: usize, part: &[u8]| request[at..at + part.len()].copy_from_slice(part);
-    put(0, &(REQUEST as u32).to_ne_bytes());
-    put(4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    put(6, &NLM_F_REQUEST_DUMP.to_ne_bytes());
-    put(HEADER, &[family, protocol]);
-    put(HEADER + 4, &states.to_ne_bytes());
+    let request = request(NLM_F_DUMP, family, protocol, states);
     send(questions, &request, SendFlags::empty())?;
     let mut answers = vec![0; ROOM];
     for _ in 0..READS {
@@ -116,7 +90,7 @@ fn ask(
 
 /// The address of an answer, which is long enough.
 fn address(answer: &[u8], family: u8) -> SocketAddr {
-    let port = u16::from_be_bytes([answer[PORT], answer[PORT + 1]]);
+    let port = u16::from_be_bytes([answer[PORTS], answer[PORTS + 1]]);
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&answer[ADDRESS..ADDRESS + 16]);
     let [a, b, c, d, ..] = bytes;

@@ -7,6 +7,8 @@ pub mod listening;
 mod pass;
 #[cfg(all(feature = "client", target_os = "linux"))]
 mod peer;
+#[cfg(all(feature = "client", target_os = "linux"))]
+mod sock_diag;
 pub mod text;
 mod traffic;
 #[cfg(feature = "client")]
@@ -20,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-pub use accept::accept;
+pub use accept::{accept, accept_each};
 pub(crate) use pass::pass_writes;
 pub use traffic::{Traffic, TrafficSnapshot};
 

@@ -6,12 +6,14 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 
-use super::user::Owner;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::sock_diag::{
+    self, AF_INET, AF_INET6, ANSWER, ASKED_ADDRESSES, ASKED_PORTS, COOKIE, INODE, PORTS, REQUEST,
+    SOCK_DIAG_BY_FAMILY, STATE, TCP, UDP, UID, questions,
 };
+use super::user::Owner;
 
 /// What a socket speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,67 +35,41 @@ pub(super) fn owner(kind: Kind, peer: SocketAddr, local: SocketAddr) -> Owner {
     }
 }
 
-/// Length of a netlink header, and of a `struct inet_diag_req_v2` after it.
-const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
-/// Where the answer, a `struct inet_diag_msg`, has its fields.
-const STATE: usize = HEADER + 1;
-const PORTS: usize = HEADER + 4;
-const UID: usize = HEADER + 64;
-const INODE: usize = HEADER + 68;
-/// Bytes of an answer without attributes.
-const ANSWER: usize = HEADER + 72;
-
-/// The only message type of `sock_diag`, and what an error comes as (`linux/sock_diag.h`).
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST: u16 = 1;
 /// A connection whose process has closed it may linger as this (`net/tcp_states.h`).
 const TCP_TIME_WAIT: u8 = 6;
 
 fn ask_kernel(kind: Kind, peer: SocketAddr, local: SocketAddr) -> io::Result<Owner> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        SockProtocol::NetlinkSockDiag,
-    )?;
-    let fd = netlink.as_raw_fd();
-    send(fd, &request(kind, peer, local), MsgFlags::empty())?;
+    let netlink = questions()?;
+    send(&netlink, &request(kind, peer, local), SendFlags::empty())?;
     // The kernel answers within `send`. Attributes that it may add do not matter here.
     let mut answer = [0; 1024];
-    let length = recv(fd, &mut answer, MsgFlags::empty())?;
+    let (length, _) = recv(&netlink, &mut answer[..], RecvFlags::empty())?;
     read_answer(kind, &answer[..length], peer, local).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn request(kind: Kind, peer: SocketAddr, local: SocketAddr) -> [u8; REQUEST] {
-    let mut bytes = [0; REQUEST];
-    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
-    put(0, &(REQUEST as u32).to_ne_bytes());
-    put(4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    put(6, &NLM_F_REQUEST.to_ne_bytes());
-    let family = if peer.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if peer.is_ipv4() { AF_INET } else { AF_INET6 };
     // For datagrams, whose sockets are looked up as for one that comes in, the ends are swapped
     // (udp_dump_one in net/ipv4/udp_diag.c).
     let (protocol, peer, local) = match kind {
-        Kind::Tcp => (SockProtocol::Tcp, peer, local),
-        Kind::Udp => (SockProtocol::Udp, local, peer),
+        Kind::Tcp => (TCP, peer, local),
+        Kind::Udp => (UDP, local, peer),
     };
-    put(HEADER, &[family as i32 as u8, protocol as i32 as u8]);
-    put(HEADER + 4, &u32::MAX.to_ne_bytes());
-    put(HEADER + 8, &peer.port().to_be_bytes());
-    put(HEADER + 10, &local.port().to_be_bytes());
-    for (at, ip) in [(HEADER + 12, peer.ip()), (HEADER + 28, local.ip())] {
+    let mut bytes = sock_diag::request(0, family, protocol, u32::MAX);
+    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    put(ASKED_PORTS, &peer.port().to_be_bytes());
+    put(ASKED_PORTS + 2, &local.port().to_be_bytes());
+    for (at, ip) in [
+        (ASKED_ADDRESSES, peer.ip()),
+        (ASKED_ADDRESSES + 16, local.ip()),
+    ] {
         match ip {
             IpAddr::V4(ip) => put(at, &ip.octets()),
             IpAddr::V6(ip) => put(at, &ip.octets()),
         }
     }
     // No cookie: any socket with these addresses.
-    put(HEADER + 48, &[0xff; 8]);
+    put(COOKIE, &[0xff; 8]);
     bytes
 }
 

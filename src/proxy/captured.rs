@@ -11,7 +11,6 @@ use futures_util::future::BoxFuture;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use tokio::io::{BufReader, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tracing::{Instrument as _, debug, debug_span, field};
 
 use super::conn::{HANDSHAKE_BUFFER, Session, unbuffer};
@@ -21,11 +20,13 @@ use super::stats::Counted;
 use super::{Config, Stats};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, DialUdp};
-use crate::io::{Io as _, accept, splice};
+use crate::io::{Io as _, accept_each, splice};
 use crate::task::Tasks;
 
 /// Datagrams that are taken at once before other tasks have their turn.
 const BATCH: usize = 64;
+/// Connections with questions about names at a time: as many as kdev's own DNS server takes.
+const MAX_QUESTIONS: usize = 128;
 /// Largest datagram.
 const LARGEST: usize = 64 << 10;
 
@@ -53,14 +54,19 @@ impl Captured {
         config: Config,
         tasks: &Tasks,
     ) {
-        let stats = config.stats.clone();
+        let (stats, host, most) = (config.stats.clone(), self.host, config.max_connections);
+        let session = Arc::new(Session::new(dial.clone(), config, tasks.clone()));
         for listener in self.tcp {
-            let session = Session::new(dial.clone(), config.clone(), tasks.clone());
-            tasks.spawn(connections(
+            let session = session.clone();
+            tasks.spawn(accept_each(
                 listener,
-                Arc::new(session),
-                self.host,
+                most,
                 tasks.clone(),
+                move |stream, peer| {
+                    let session = session.clone();
+                    let span = debug_span!("conn", %peer, target = field::Empty);
+                    async move { session.caught(stream, host).await }.instrument(span)
+                },
             ));
         }
         for socket in self.udp {
@@ -94,26 +100,22 @@ impl Names {
         tasks: &Tasks,
     ) {
         let target = Target::new(Host::Ip(nameserver.ip()), nameserver.port());
-        let (tcp, to, by, connections) = (self.tcp, target.clone(), dial.clone(), tasks.clone());
-        tasks.spawn(async move {
-            let accepting = async {
-                loop {
-                    let (mut stream, _) = accept(&tcp).await;
-                    let (by, to) = (by.clone(), to.clone());
-                    connections.spawn(async move {
-                        match by.dial(&to).await {
-                            // How it ends is the resolver's business.
-                            Ok(io) => drop(splice(stream, io).await),
-                            Err(_) => stream.reset(),
-                        }
-                    });
+        let (by, to) = (dial.clone(), target.clone());
+        tasks.spawn(accept_each(
+            self.tcp,
+            MAX_QUESTIONS,
+            tasks.clone(),
+            move |mut stream, _| {
+                let (by, to) = (by.clone(), to.clone());
+                async move {
+                    match by.dial(&to).await {
+                        // How it ends is the resolver's business.
+                        Ok(io) => drop(splice(stream, io).await),
+                        Err(_) => stream.reset(),
+                    }
                 }
-            };
-            tokio::select! {
-                () = connections.draining() => {}
-                () = accepting => {}
-            }
-        });
+            },
+        ));
         tasks.spawn(all_to(self.udp, target, dial, stats, tasks.clone()));
     }
 }
@@ -125,35 +127,6 @@ fn meant(address: SocketAddr, host: IpAddr) -> Target {
         ip => ip,
     };
     Target::new(Host::Ip(ip), address.port())
-}
-
-async fn connections<D: Dial + DialUdp>(
-    listener: TcpListener,
-    session: Arc<Session<D>>,
-    host: IpAddr,
-    tasks: Tasks,
-) {
-    let permits = Arc::new(Semaphore::new(session.config.max_connections));
-    let accepting = async {
-        loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else {
-                return;
-            };
-            let (stream, peer) = accept(&listener).await;
-            let session = session.clone();
-            let span = debug_span!("conn", %peer, target = field::Empty);
-            let connection = async move {
-                session.caught(stream, host).await;
-                drop(permit);
-            };
-            tasks.spawn(connection.instrument(span));
-        }
-    };
-    tokio::select! {
-        biased;
-        () = tasks.draining() => {}
-        () = accepting => {}
-    }
 }
 
 impl<D: Dial + DialUdp> Session<D> {
@@ -189,7 +162,10 @@ impl Datagrams {
     async fn serve<D: DialUdp>(self, socket: UdpSocket, dial: D, stats: Arc<Stats>, tasks: Tasks) {
         let mut flows = Flows::new(socket, dial, stats.clone(), tasks.child());
         let socket = flows.socket.clone();
-        let mut room = vec![0; LARGEST];
+        let mut room = Room {
+            payload: vec![0; LARGEST],
+            beside: nix::cmsg_space!(nix::libc::sockaddr_in6),
+        };
         let receiving = async {
             loop {
                 let received = receive(&socket, &mut room, |datagram, from, to| {
@@ -242,13 +218,13 @@ impl Datagrams {
 /// should go.
 async fn receive(
     socket: &UdpSocket,
-    room: &mut [u8],
+    room: &mut Room,
     mut take: impl FnMut(&[u8], SocketAddr, SocketAddr),
 ) -> io::Result<()> {
     socket.readable().await?;
     for _ in 0..BATCH {
         match socket.try_io(Interest::READABLE, || one(socket, room)) {
-            Ok((length, Some((from, to)))) => take(&room[..length], from, to),
+            Ok((length, Some((from, to)))) => take(&room.payload[..length], from, to),
             Ok((_, None)) => debug!("a datagram without a destination"),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
@@ -260,13 +236,19 @@ async fn receive(
 
 type Between = (SocketAddr, SocketAddr);
 
-fn one(socket: &UdpSocket, room: &mut [u8]) -> io::Result<(usize, Option<Between>)> {
-    let mut into = [IoSliceMut::new(room)];
-    let mut space = nix::cmsg_space!(nix::libc::sockaddr_in6);
+/// Where a datagram is received.
+struct Room {
+    payload: Vec<u8>,
+    /// What the system says of it.
+    beside: Vec<u8>,
+}
+
+fn one(socket: &UdpSocket, room: &mut Room) -> io::Result<(usize, Option<Between>)> {
+    let mut into = [IoSliceMut::new(&mut room.payload)];
     let received = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut into,
-        Some(&mut space),
+        Some(&mut room.beside),
         MsgFlags::empty(),
     )?;
     let from = received.address.as_ref().and_then(socket_address);

@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tracing::{Instrument, debug_span, field};
 
 pub use access::{Access, AllowedPeers, Password};
@@ -40,7 +39,7 @@ pub use flows::{FLOW_IDLE, MAX_FLOWS};
 pub use stats::{Snapshot, Stats};
 
 use crate::dial::{Dial, DialUdp};
-use crate::io::accept;
+use crate::io::accept_each;
 use crate::task::Tasks;
 
 /// Connections that one listener serves at a time; the next wait in the system's queue. More
@@ -141,27 +140,12 @@ pub async fn serve<D: Dial + DialUdp>(
     config: Config,
     tasks: Tasks,
 ) {
-    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let most = config.max_connections;
     let session = Arc::new(conn::Session::new(dial, config, tasks.clone()));
-    let accepting = async {
-        loop {
-            // The permit comes first: a connection that is accepted is served.
-            let Ok(permit) = permits.clone().acquire_owned().await else {
-                return;
-            };
-            let (stream, peer) = accept(&listener).await;
-            let session = session.clone();
-            let span = debug_span!("conn", %peer, target = field::Empty);
-            let connection = async move {
-                session.accepted(stream, peer).await;
-                drop(permit);
-            };
-            tasks.spawn(connection.instrument(span));
-        }
-    };
-    tokio::select! {
-        biased;
-        () = tasks.draining() => {}
-        () = accepting => {}
-    }
+    accept_each(listener, most, tasks, |stream, peer| {
+        let session = session.clone();
+        let span = debug_span!("conn", %peer, target = field::Empty);
+        async move { session.accepted(stream, peer).await }.instrument(span)
+    })
+    .await;
 }

@@ -21,14 +21,20 @@ pub struct Publish {
 )]
 pub struct PublishSyntax(String);
 
-/// A port that cannot be listened on.
+/// Why ports are not published.
 #[derive(Debug, thiserror::Error)]
-#[error("--publish {publish}: {at} cannot be listened on: {reason}", at = publish.at)]
-pub struct PublishError {
-    /// What was asked for.
-    pub publish: Publish,
-    /// Why.
-    pub reason: io::Error,
+pub enum PublishError {
+    /// One that was asked for cannot be listened on.
+    #[error("--publish {publish}: {at} cannot be listened on: {reason}", at = publish.at)]
+    Taken {
+        /// What was asked for.
+        publish: Publish,
+        /// Why.
+        reason: io::Error,
+    },
+    /// The system does not say who listens where, or the helper is gone.
+    #[error("the ports of this machine and of the command cannot be kept alike: {0}")]
+    Blind(#[from] io::Error),
 }
 
 impl FromStr for Publish {

@@ -1,86 +1,72 @@
 //! The proxy of another kdev of this user, for what was caught: by SOCKS5, datagrams too
 //! (RFC 1928, 7).
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use super::error::ProxyError;
+use super::proxy::Proxy;
 use super::socks;
-use super::url::ProxyUrl;
+use super::url::{ProxyUrl, Scheme};
 use crate::addr::{Host, Target};
 use crate::dial::{Dial, DialError, DialUdp, Flow, LAPTOP_DIAL_TIMEOUT};
 use crate::io::BoxIo;
 
-/// Says hello without a login, and asks for an association with whatever port.
-const ASSOCIATE: [u8; 13] = [5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0];
-/// What is answered to that before the address: hello, and "granted".
-const GRANTED: [u8; 5] = [5, 0, 5, 0, 0];
+/// How long the other one may take: it bounds its own dials, which may take the relay's time.
+const PATIENCE: std::time::Duration = LAPTOP_DIAL_TIMEOUT.saturating_mul(2);
 
 /// Dials through the proxy of another kdev.
 #[derive(Clone, Debug)]
-pub struct Lent {
-    at: SocketAddr,
-    url: Option<Arc<ProxyUrl>>,
-}
+pub struct Lent(Arc<Proxy>);
 
 impl Lent {
     /// Through the one that listens at `at`.
     #[must_use]
     pub fn new(at: SocketAddr) -> Self {
-        let url = format!("socks5h://{at}").parse().ok();
-        Self {
-            at,
-            url: url.map(Arc::new),
-        }
-    }
-
-    fn gone(&self, target: &Target, error: &io::Error) -> DialError {
-        DialError::Unreachable {
-            target: target.to_string(),
-            reason: format!("the kdev at {} does not serve any more: {error}", self.at),
-            fix: String::new(),
-        }
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.at).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
-    async fn associate(&self, target: &Target) -> io::Result<Flow> {
-        let mut control = self.connect().await?;
-        control.write_all(&ASSOCIATE).await?;
-        let mut granted = [0; GRANTED.len()];
-        control.read_exact(&mut granted).await?;
-        if granted != GRANTED {
-            return Err(io::Error::other("it carries no datagrams"));
-        }
-        let at = match control.read_u8().await? {
-            1 => IpAddr::from(control.read_u32().await?.to_be_bytes()),
-            _ => IpAddr::from(control.read_u128().await?.to_be_bytes()),
+        let url = ProxyUrl {
+            scheme: Scheme::Socks5,
+            address: Target::new(Host::Ip(at.ip()), at.port()),
+            login: None,
         };
-        let at = SocketAddr::new(at, control.read_u16().await?);
-        let socket = UdpSocket::bind((self.at.ip(), 0)).await?;
-        socket.connect(at).await?;
-        let mut header = vec![0; 3];
-        match &target.host {
-            Host::Ip(IpAddr::V4(ip)) => {
-                header.push(1);
-                header.extend(ip.octets());
-            }
-            Host::Ip(IpAddr::V6(ip)) => {
-                header.push(4);
-                header.extend(ip.octets());
-            }
-            Host::Name(_) => return Err(io::ErrorKind::Unsupported.into()),
-        }
-        header.extend(target.port.to_be_bytes());
+        Self(Arc::new(Proxy::new(url, None)))
+    }
+
+    /// Not as [`Proxy::open`], which takes many dials to one destination for a loop.
+    async fn open(&self, target: &Target) -> Result<BoxIo, ProxyError> {
+        socks::open(self.0.url(), self.0.connect().await?, target).await
+    }
+
+    async fn associate(&self, target: &Target) -> Result<Flow, ProxyError> {
+        let url = self.0.url();
+        let (control, at) = socks::associate(url, self.0.connect().await?, target).await?;
+        let broken = |error: std::io::Error| ProxyError::Unreachable {
+            proxy: url.to_string(),
+            reason: error.to_string(),
+        };
+        let socket = UdpSocket::bind(match at {
+            SocketAddr::V4(_) => "0.0.0.0:0",
+            SocketAddr::V6(_) => "[::]:0",
+        });
+        let socket = socket.await.map_err(broken)?;
+        socket.connect(at).await.map_err(broken)?;
+        let header = socks::header(url, target)?;
         Ok(Flow::behind(socket, header, control))
+    }
+}
+
+async fn bounded<T>(
+    target: &Target,
+    opening: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, DialError> {
+    match timeout(PATIENCE, opening).await {
+        Ok(opened) => opened.map_err(|error| error.into_dial(target)),
+        Err(_) => Err(DialError::TimedOut {
+            target: target.to_string(),
+            after: PATIENCE,
+        }),
     }
 }
 
@@ -88,29 +74,12 @@ impl Dial for Lent {
     type Io = BoxIo;
 
     async fn dial(&self, target: &Target) -> Result<BoxIo, DialError> {
-        let Some(url) = &self.url else {
-            return Err(self.gone(target, &io::ErrorKind::InvalidInput.into()));
-        };
-        let dialling = async {
-            let stream = self.connect().await.map_err(|e| self.gone(target, &e))?;
-            let opened = socks::open(url, Box::new(stream), target).await;
-            opened.map_err(|error| error.into_dial(target))
-        };
-        // The other one bounds its own dials, which may take the relay's time.
-        match timeout(LAPTOP_DIAL_TIMEOUT * 2, dialling).await {
-            Ok(result) => result,
-            Err(_) => Err(DialError::TimedOut {
-                target: target.to_string(),
-                after: LAPTOP_DIAL_TIMEOUT * 2,
-            }),
-        }
+        bounded(target, self.open(target)).await
     }
 }
 
 impl DialUdp for Lent {
     async fn dial_udp(&self, target: &Target) -> Result<Flow, DialError> {
-        let opened = timeout(LAPTOP_DIAL_TIMEOUT, self.associate(target)).await;
-        let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        opened.map_err(|error| self.gone(target, &error))
+        bounded(target, self.associate(target)).await
     }
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::stage::{PATIENCE, Stage, text};
+use crate::stage::{CASE, PATIENCE, Stage, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn codes_and_signals_are_the_commands_own() {
@@ -98,28 +98,17 @@ async fn where_namespaces_are_forbidden_variables_do_and_it_is_said() {
     let Some(stage) = Stage::set_up().await else {
         return;
     };
-    // Namespaces below this one are forbidden, and its own root has no rights.
-    let script = "echo 0 >/proc/sys/user/max_user_namespaces && \
-                  exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
     for (capture, code) in [("auto", 0), ("on", 125)] {
-        let mut kdev = tokio::process::Command::new("unshare");
-        kdev.args(["-Ur", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_kdev")])
-            .args([
-                "run",
-                "--capture",
-                capture,
-                "--",
-                "sh",
-                "-c",
-                "echo $HTTP_PROXY",
-            ])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", stage.folder.path())
-            .env("KUBECONFIG", stage.folder.path().join("kubeconfig"))
-            .env("XDG_RUNTIME_DIR", stage.folder.path())
-            .env("KDEV_PROJECT", "off");
-        let output = kdev.output().await.unwrap();
+        let args = [
+            "run",
+            "--capture",
+            capture,
+            "--",
+            "sh",
+            "-c",
+            "echo $HTTP_PROXY",
+        ];
+        let output = without_namespaces(&stage, &args).await;
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(
@@ -129,4 +118,97 @@ async fn where_namespaces_are_forbidden_variables_do_and_it_is_said() {
         let proxy = text(&output.stdout);
         assert_eq!(proxy.starts_with("http://127.0.0.1:"), code == 0, "{proxy}");
     }
+    let doctor = without_namespaces(&stage, &["doctor", "--json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks
+        .iter()
+        .find(|check| check["id"] == "local.capture")
+        .unwrap();
+    assert_eq!(check["status"], "warn", "{check}");
+    let fix = check["fix"].as_str().unwrap();
+    assert!(fix.contains("sysctl user.max_user_namespaces="), "{fix}");
+}
+
+/// kdev where namespaces below its own are forbidden, and the root of that one has no rights.
+async fn without_namespaces(stage: &Stage, args: &[&str]) -> std::process::Output {
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces && \
+                  exec setpriv --bounding-set=-all --inh-caps=-all \"$@\"";
+    let before = ["unshare", "-Ur", "sh", "-c", script, "sh"];
+    let mut kdev = stage.kdev_behind(&before, args);
+    kdev.env_remove("KDEV_CAPTURE").output().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resolv_conf_that_is_replaced_does_not_take_the_clusters_names_away() {
+    let Some(stage) = Stage::set_up().await else {
+        return;
+    };
+    // In a namespace with an /etc of its own: a VPN does the same to everybody's.
+    let script = "set -e; mkdir $HOME/etc; \
+                  cp /etc/resolv.conf /etc/hosts /etc/nsswitch.conf /etc/passwd $HOME/etc; \
+                  mount --bind $HOME/etc /etc; mkfifo $HOME/out; \"$@\" >$HOME/out & \
+                  while read line; do case $line in *'listening 0'*) \
+                  cp /etc/hosts /etc/new; mv /etc/new /etc/resolv.conf ;; esac; \
+                  echo \"$line\"; done <$HOME/out; wait $!";
+    let before = ["unshare", "-Urm", "sh", "-c", script, "sh"];
+    let own = std::env::current_exe().unwrap();
+    let args = [
+        "run",
+        "--",
+        own.to_str().unwrap(),
+        "inside::case",
+        "--exact",
+        "--nocapture",
+    ];
+    let mut kdev = stage.kdev_behind(&before, &args);
+    let output = tokio::time::timeout(PATIENCE, kdev.env(CASE, "kept").output()).await;
+    let output = output.expect("it hangs").unwrap();
+    let shown = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        shown.contains("listening 0") && shown.contains("1 passed"),
+        "{shown}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_is_inside_and_says_so() {
+    use tokio::io::AsyncWriteExt as _;
+    let Some(stage) = Stage::set_up().await else {
+        return;
+    };
+    let typed = "echo $KDEV_PROMPT; getent hosts web >/dev/null && echo is inside; exit 3\n";
+    // From a script `shell` does; in a terminal `run` alone is the same.
+    let kdev = env!("CARGO_BIN_EXE_kdev");
+    let in_terminal = format!("'{kdev}' run");
+    let terminal = ["script", "-qec", &in_terminal, "/dev/null"];
+    for (command, prompts) in [(&[kdev, "shell"][..], 1), (&terminal, 2)] {
+        let mut shell = stage.command(command);
+        shell
+            .env("SHELL", "/bin/sh")
+            .stdin(std::process::Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(typed.as_bytes())
+            .await
+            .unwrap();
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.expect("it hangs").unwrap();
+        let shown = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(3), "{shown}");
+        assert!(
+            shown.contains("\nis inside") && shown.contains("in namespace shop"),
+            "{shown}"
+        );
+        assert!(shown.matches("(kdev shop)").count() >= prompts, "{shown}");
+    }
+    let nothing = stage.kdev(&["run"]).output().await.unwrap();
+    assert_eq!(
+        nothing.status.code(),
+        Some(125),
+        "a script forgot its command"
+    );
 }

@@ -26,6 +26,7 @@ fn case() {
         "lent" => lent(),
         "never" => never(),
         "listen" => listen(),
+        "kept" => kept(),
         "leave" => leave(),
         other => panic!("no case {other}"),
     }
@@ -171,11 +172,19 @@ fn echo(port: u16) {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     let to = SocketAddr::from(([127, 0, 0, 1], port));
-    // Not connected, so that the answer must come from where the question went.
-    socket.send_to(b"hello", to).unwrap();
     let mut room = [0; 16];
-    let (length, from) = socket.recv_from(&mut room).unwrap();
-    assert_eq!((&room[..length], from), (&b"hello"[..], to));
+    // Not connected, so that the answer must come from where the question went. More than one: what
+    // answers must not stand in the way of the next.
+    for number in 0..5 {
+        socket.send_to(&[number], to).unwrap();
+        let (length, from) = socket.recv_from(&mut room).unwrap();
+        assert_eq!((&room[..length], from), (&[number][..], to));
+    }
+    let connected = UdpSocket::bind("0.0.0.0:0").unwrap();
+    connected.set_read_timeout(Some(SOON)).unwrap();
+    connected.connect(to).unwrap();
+    connected.send(b"hello").unwrap();
+    assert_eq!(connected.recv(&mut room).unwrap(), 5);
 }
 
 fn lent() {
@@ -196,12 +205,33 @@ fn never() {
 fn listen() {
     let at = std::env::var("PORTS").unwrap();
     let listener = TcpListener::bind(&at).unwrap();
-    println!("listening {}", listener.local_addr().unwrap().port());
+    let own = listener.local_addr().unwrap();
+    println!("listening {}", own.port());
+    // It reaches itself, once that is published; before, the address is this machine's alone.
+    if !own.ip().is_loopback() && !own.ip().is_unspecified() {
+        std::thread::spawn(move || {
+            let until = Instant::now() + SOON;
+            while Instant::now() < until {
+                let mut back = [0];
+                let asked = TcpStream::connect(own).and_then(|mut stream| {
+                    stream.write_all(b"a")?;
+                    stream.read_exact(&mut back)
+                });
+                if asked.is_ok() {
+                    return println!("reached itself");
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+    }
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
         let mut first = [0];
         stream.read_exact(&mut first).unwrap();
-        stream.write_all(&first).unwrap();
+        match first {
+            [b'p'] => write!(stream, "{}", stream.peer_addr().unwrap().ip()).unwrap(),
+            first => stream.write_all(&first).unwrap(),
+        }
         if first == *b"q" {
             break;
         }
@@ -211,6 +241,26 @@ fn listen() {
     // Until the test has looked.
     let mut line = String::new();
     io::stdin().read_line(&mut line).unwrap();
+}
+
+/// Says that it is there, waits until its name server was taken away, and finds names again.
+fn kept() {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = || {
+        std::fs::metadata("/etc/resolv.conf")
+            .map(|file| file.dev())
+            .ok()
+    };
+    let before = file();
+    println!("listening 0");
+    let until = Instant::now() + SOON;
+    // One that is put there again is another one.
+    while file() == before || resolve("web").is_err() {
+        assert!(Instant::now() < until, "names are gone");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap();
+    assert!(resolv.contains("search shop.svc.cluster.local"), "{resolv}");
 }
 
 /// Leaves a process behind that outlives it.

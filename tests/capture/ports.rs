@@ -1,7 +1,7 @@
 //! What the command listens on.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -119,8 +119,13 @@ async fn a_port_that_is_taken_outside_is_told_of() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let listening = Listening::start(&stage, &format!("127.0.0.1:{port}"), &[]).await;
-    // Twice as long as kdev takes to look.
+    // Longer than kdev takes to look.
     tokio::time::sleep(Duration::from_millis(600)).await;
+    // And it is reachable as soon as the other one has ended.
+    drop(taken);
+    answers(port, b'a', true);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port_taken = taken.local_addr().unwrap().port();
     let mut child = listening.child;
     child.start_kill().unwrap();
     let said = text(&child.wait_with_output().await.unwrap().stderr);
@@ -130,11 +135,51 @@ async fn a_port_that_is_taken_outside_is_told_of() {
         "{said}"
     );
 
-    let mut kdev = stage.kdev(&["run", "--publish", &port.to_string(), "--", "true"]);
+    let mut kdev = stage.kdev(&["run", "--publish", &port_taken.to_string(), "--", "true"]);
     let output = kdev.output().await.unwrap();
     assert_eq!(output.status.code(), Some(125));
     assert!(
         text(&output.stderr).contains("cannot be listened on"),
         "{output:?}"
     );
+}
+
+/// This machine's address towards the world, where it has one. Asks the routing table, and sends nothing.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.88.99.1:9").ok()?;
+    let ip = socket.local_addr().unwrap().ip();
+    (!ip.is_loopback()).then_some(ip)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_sees_who_comes_and_may_listen_on_the_address_of_this_machine() {
+    let Some(stage) = Stage::set_up().await else {
+        return;
+    };
+    let Some(own) = own_address() else {
+        return println!("this machine has no address but loopback");
+    };
+    let who = |port: u16| {
+        let mut stream = TcpStream::connect((own, port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"p").unwrap();
+        let mut peer = String::new();
+        stream.read_to_string(&mut peer).unwrap();
+        peer
+    };
+    for at in ["0.0.0.0:0".to_owned(), format!("{own}:0")] {
+        let mut listening = Listening::start(&stage, &at, &[]).await;
+        if at.starts_with("0.0") {
+            answers(listening.port, b'a', true);
+        } else {
+            Listening::line(&mut listening.lines, "reached itself").await;
+        }
+        // A server that trusts loopback must not take it for that.
+        assert_eq!(who(listening.port), own.to_string(), "{at}");
+        let mut stream = TcpStream::connect((own, listening.port)).unwrap();
+        stream.write_all(b"q").unwrap();
+        Listening::line(&mut listening.lines, "closed").await;
+        listening.end().await;
+    }
 }

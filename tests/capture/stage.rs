@@ -60,9 +60,19 @@ impl Stage {
 
     /// `kdev ARGS` for the shop, with nothing else from this process's environment.
     pub(crate) fn kdev(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kdev"));
+        self.kdev_behind(&[], args)
+    }
+
+    /// The same as the last words of another command.
+    pub(crate) fn kdev_behind(&self, before: &[&str], args: &[&str]) -> Command {
+        self.command(&[before, &[env!("CARGO_BIN_EXE_kdev")], args].concat())
+    }
+
+    /// A command of which kdev is part.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(words[0]);
         command
-            .args(args)
+            .args(&words[1..])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.folder.path())

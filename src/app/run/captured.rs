@@ -68,28 +68,34 @@ impl Making {
         let network = spawn_blocking(|| Network::make(leads_v6()));
         Ok(Some(Self { network, wanted }))
     }
+}
 
-    /// The network, or `None` where the system has none and variables will do.
-    ///
-    /// # Errors
-    /// When there is none and nothing else is wanted.
-    pub(super) async fn made(self, observer: &impl Observer) -> anyhow::Result<Option<Idle>> {
-        let failure = match self.network.await? {
-            Ok((network, sockets)) => {
-                info!("the command gets a network of its own, all of which comes to kdev");
-                return Ok(Some(Idle { network, sockets }));
-            }
-            Err(failure) => failure,
-        };
-        if self.wanted == Capture::On {
-            anyhow::bail!("{failure}; `kdev doctor` says what allows it");
+/// What was begun: the network, or `None` where the system has none and variables will do.
+///
+/// # Errors
+/// When there is none and nothing else is wanted.
+pub(super) async fn made(
+    making: Option<Making>,
+    observer: &impl Observer,
+) -> anyhow::Result<Option<Idle>> {
+    let Some(Making { network, wanted }) = making else {
+        return Ok(None);
+    };
+    let failure = match network.await? {
+        Ok((network, sockets)) => {
+            info!("the command gets a network of its own, all of which comes to kdev");
+            return Ok(Some(Idle { network, sockets }));
         }
-        observer.remark(&format!(
-            "only programs that read proxy variables reach the cluster here: {failure}; `kdev doctor` \
-             says what changes that"
-        ));
-        Ok(None)
+        Err(failure) => failure,
+    };
+    if wanted == Capture::On {
+        anyhow::bail!("{failure}; `kdev doctor` says what allows it");
     }
+    observer.remark(&format!(
+        "only programs that read proxy variables reach the cluster here: {failure}; `kdev doctor` says \
+         what changes that"
+    ));
+    Ok(None)
 }
 
 impl Idle {

@@ -32,9 +32,15 @@ impl Making {
             Capture::Auto | Capture::Off => Ok(None),
         }
     }
+}
 
-    pub(super) async fn made(self, _: &impl Observer) -> anyhow::Result<Option<Idle>> {
-        match self.0 {}
+pub(super) async fn made(
+    making: Option<Making>,
+    _: &impl Observer,
+) -> anyhow::Result<Option<Idle>> {
+    match making {
+        Some(making) => match making.0 {},
+        None => Ok(None),
     }
 }
 

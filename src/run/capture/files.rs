@@ -27,20 +27,16 @@ pub struct Names {
 #[must_use]
 pub fn files(names: &Names) -> Vec<File> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let mut files = Vec::new();
-    let mut add = |path: &str, text: String| {
-        if Path::new(path).exists() {
-            files.push(File {
-                path: path.to_owned(),
-                text,
-            });
-        }
+    let file = |path: &str, text: String| File {
+        path: path.to_owned(),
+        text,
     };
-    add(RESOLV_CONF, resolv_conf(names, &read(RESOLV_CONF)));
-    add(HOSTS, hosts(&read(HOSTS)));
-    if let Some(text) = nsswitch(&read(NSSWITCH)) {
-        add(NSSWITCH, text);
+    // Without this one no name resolves, and that is told.
+    let mut files = vec![file(RESOLV_CONF, resolv_conf(names, &read(RESOLV_CONF)))];
+    if Path::new(HOSTS).exists() {
+        files.push(file(HOSTS, hosts(&read(HOSTS))));
     }
+    files.extend(nsswitch(&read(NSSWITCH)).map(|text| file(NSSWITCH, text)));
     files
 }
 

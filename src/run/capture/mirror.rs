@@ -15,10 +15,10 @@ use tracing::debug;
 
 use super::super::publish::{Publish, PublishError};
 use super::{Network, ports};
-use crate::capture::is_kdevs;
-use crate::capture::wire::{Failure, Step};
+use crate::capture::wire::{Failure, Ports, Step};
 use crate::io::listening::{Listener, listening, questions};
-use crate::io::{Io as _, accept, splice};
+use crate::io::{Io as _, accept_each, splice};
+use crate::proxy::MAX_CONNECTIONS;
 use crate::task::Tasks;
 
 /// Looks after which the command's files are looked after, too: within a second.
@@ -40,6 +40,8 @@ pub(super) struct Mirror {
     asked: Vec<(u16, Published)>,
     /// Whether the helper is known to be gone.
     alone: bool,
+    /// What the network was told of this machine.
+    told: Ports,
     /// Where kdev listens in the command's place.
     own: BTreeSet<SocketAddr>,
     tasks: Tasks,
@@ -65,23 +67,29 @@ impl Network {
     ///
     /// # Errors
     /// When a port that is asked for cannot be listened on.
-    pub fn publish(&self, wanted: &[Publish], tell: Tell, tasks: &Tasks) -> anyhow::Result<()> {
+    pub fn publish(
+        &self,
+        wanted: &[Publish],
+        tell: Tell,
+        tasks: &Tasks,
+    ) -> Result<(), PublishError> {
         let mut mirror = Mirror {
             network: self.clone(),
             machine: questions()?,
             published: BTreeMap::new(),
             asked: Vec::new(),
             alone: false,
+            told: Ports::default(),
             own: BTreeSet::new(),
             tasks: tasks.clone(),
         };
         for publish in wanted {
-            let error = |reason| PublishError {
+            let listener = listen(publish.at);
+            let published = listener.and_then(|listener| mirror.serve(listener, publish.port));
+            let published = published.map_err(|reason| PublishError::Taken {
                 publish: *publish,
                 reason,
-            };
-            let listener = listen(publish.at).map_err(error)?;
-            let published = mirror.serve(listener, publish.port).map_err(error)?;
+            })?;
             mirror.asked.push((publish.port, published));
         }
         // What the command's first look at loopback shall find.
@@ -123,7 +131,11 @@ impl Mirror {
     /// Has the network lead to what this machine listens on.
     fn lead_out(&mut self) -> io::Result<()> {
         let ports = ports::of_machine(&self.machine, &self.own)?;
-        self.network.set_ports(ports).map_err(told)
+        if ports != self.told {
+            self.network.set_ports(ports.clone()).map_err(told)?;
+            self.told = ports;
+        }
+        Ok(())
     }
 
     /// Has this machine lead to what the command listens on.
@@ -165,7 +177,7 @@ impl Mirror {
 
     /// Whether the command listens there, and not kdev's helper.
     fn is_commands(&self, at: SocketAddr) -> bool {
-        !is_kdevs(at.ip()) && !self.network.inner.own.contains(&at)
+        !self.network.inner.own.contains(&at)
     }
 
     fn open(&mut self, inside: SocketAddr) -> io::Result<Published> {
@@ -189,23 +201,16 @@ impl Mirror {
         let at = listener.local_addr()?;
         self.own.insert(at);
         debug!(%at, port, "the command's port is published");
-        let (network, tasks, ended) = (
-            self.network.clone(),
-            self.tasks.clone(),
-            CancellationToken::new(),
-        );
+        let (network, ended) = (self.network.clone(), CancellationToken::new());
         let guard = ended.clone().drop_guard();
+        let tasks = self.tasks.clone();
         self.tasks.spawn(async move {
-            let accepting = async {
-                loop {
-                    let (stream, _) = accept(&listener).await;
-                    let network = network.clone();
-                    tasks.spawn(async move { connect(&network, stream, port).await });
-                }
-            };
+            let accepting = accept_each(listener, MAX_CONNECTIONS, tasks, |stream, _| {
+                let network = network.clone();
+                async move { connect(&network, stream, port).await }
+            });
             tokio::select! {
                 () = ended.cancelled() => {}
-                () = tasks.draining() => {}
                 () = accepting => {}
             }
         });

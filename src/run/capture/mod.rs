@@ -13,7 +13,6 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::process::{self, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,9 +22,7 @@ pub use self::advice::advice;
 pub use self::files::{Names, files};
 pub use self::mirror::Tell;
 use super::child::Command;
-use crate::capture::wire::{
-    Answer, Failure, File, Made, Ports, Request, Step, pair, receive, send,
-};
+use crate::capture::wire::{Answer, Failure, File, Made, Ports, Request, Step, Talk};
 use crate::capture::{HELPER, agent, enter};
 
 /// This program, also after its file was replaced.
@@ -63,7 +60,7 @@ struct Inner {
 #[derive(Debug)]
 struct Agent {
     process: process::Child,
-    socket: UnixStream,
+    talk: Talk,
 }
 
 impl Network {
@@ -73,35 +70,22 @@ impl Network {
     /// # Errors
     /// Where the system does not allow it.
     pub fn make(world_v6: bool) -> Result<(Self, Sockets), Failure> {
-        let talk = |error: io::Error| Failure::new(Step::Talk, &error);
-        let (socket, theirs) = pair().map_err(talk)?;
+        let broken = |error: io::Error| Failure::new(Step::Talk, &error);
+        let (talk, theirs) = Talk::pair().map_err(broken)?;
         let process = process::Command::new(OWN_PROGRAM)
             .args([HELPER, agent::AGENT])
-            .stdin(OwnedFd::from(theirs))
+            .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(talk)?;
-        let mut agent = Agent { process, socket };
-        let (made, descriptors) = match agent.ask(&Request::Make { world_v6 })? {
-            (Answer::Made(made), descriptors) => (made, descriptors),
+            .map_err(broken)?;
+        let mut agent = Agent { process, talk };
+        let told = match agent.ask(&Request::Make { world_v6 })? {
+            (Answer::Made(made), descriptors) => told_apart(agent, made, descriptors),
             (Answer::Failed(failure), _) => return Err(failure),
-            (Answer::Done, _) => return Err(talk(io::ErrorKind::InvalidData.into())),
+            (Answer::Done, _) => None,
         };
-        let parts = Parts::take(made, descriptors);
-        let (inner, sockets) = parts.ok_or_else(|| talk(io::ErrorKind::InvalidData.into()))?;
-        let inner = Inner {
-            agent: Mutex::new(agent),
-            net: inner.net,
-            mnt: inner.mnt,
-            user: inner.user,
-            questions: inner.questions,
-            own: sockets
-                .tcp
-                .iter()
-                .filter_map(|tcp| tcp.local_addr().ok())
-                .collect(),
-        };
+        let (inner, sockets) = told.ok_or_else(|| broken(io::ErrorKind::InvalidData.into()))?;
         let inner = Arc::new(inner);
         Ok((Self { inner }, sockets))
     }
@@ -179,7 +163,10 @@ impl Network {
 
 impl Agent {
     fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), Failure> {
-        let asked = send(&self.socket, request, &[]).and_then(|()| receive(&self.socket));
+        let asked = self
+            .talk
+            .send(request, &[])
+            .and_then(|()| self.talk.receive());
         let answer =
             asked.and_then(|answer| answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         answer.map_err(|error| Failure::new(Step::Talk, &error))
@@ -190,41 +177,35 @@ impl Drop for Agent {
     /// Lets the helper go, and what the command left behind alone.
     fn drop(&mut self) {
         // Where it is gone already, there is nobody to tell.
-        let _ = send(&self.socket, &Request::Leave, &[]);
+        let _ = self.talk.send(&Request::Leave, &[]);
         let _ = self.process.wait();
     }
 }
 
-/// What the helper made, told apart.
-struct Parts {
-    net: OwnedFd,
-    mnt: OwnedFd,
-    user: Option<OwnedFd>,
-    questions: OwnedFd,
-}
-
-impl Parts {
-    fn take(made: Made, descriptors: Vec<OwnedFd>) -> Option<(Self, Sockets)> {
-        let mut rest = descriptors.into_iter();
-        let (net, mnt) = (rest.next()?, rest.next()?);
-        let (tcp, udp) = (rest.next()?, rest.next()?);
-        let dns = (rest.next()?.into(), rest.next()?.into());
-        let questions = rest.next()?;
-        let (mut tcp, mut udp) = (vec![tcp.into()], vec![udp.into()]);
-        if made.v6 {
-            tcp.push(rest.next()?.into());
-            udp.push(rest.next()?.into());
-        }
-        let user = match made.user {
-            true => Some(rest.next()?),
-            false => None,
-        };
-        let parts = Self {
-            net,
-            mnt,
-            user,
-            questions,
-        };
-        Some((parts, Sockets { tcp, udp, dns }))
+/// What the helper made, in the order of [`Made`]; `None` where something is missing.
+fn told_apart(agent: Agent, made: Made, descriptors: Vec<OwnedFd>) -> Option<(Inner, Sockets)> {
+    let mut rest = descriptors.into_iter();
+    let (net, mnt) = (rest.next()?, rest.next()?);
+    let (tcp, udp) = (rest.next()?, rest.next()?);
+    let dns: (TcpListener, UdpSocket) = (rest.next()?.into(), rest.next()?.into());
+    let questions = rest.next()?;
+    let (mut tcp, mut udp) = (vec![TcpListener::from(tcp)], vec![UdpSocket::from(udp)]);
+    if made.v6 {
+        tcp.push(rest.next()?.into());
+        udp.push(rest.next()?.into());
     }
+    let user = match made.user {
+        true => Some(rest.next()?),
+        false => None,
+    };
+    let listeners = tcp.iter().chain([&dns.0]);
+    let inner = Inner {
+        own: listeners.filter_map(|tcp| tcp.local_addr().ok()).collect(),
+        agent: Mutex::new(agent),
+        net,
+        mnt,
+        user,
+        questions,
+    };
+    Some((inner, Sockets { tcp, udp, dns }))
 }

@@ -148,3 +148,17 @@ pub fn look_up(program: &OsString) -> Option<PathBuf> {
         .map(|dir| dir.join(path))
         .find(|file| file.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_folder_of_the_path_hides_no_program_that_is_not_there() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let of = |program: &str| SpawnError::from_io(&program.into(), denied());
+        assert_eq!(of("no-such-program-anywhere").exit_code(), 127);
+        assert_eq!(of("/dev/null").exit_code(), 126);
+        assert_eq!(of("/").exit_code(), 126);
+    }
+}
