@@ -1,6 +1,7 @@
 //! Names and addresses, parsed once.
 
 mod cluster;
+pub mod inside;
 mod protocol;
 
 use std::fmt;

@@ -7,7 +7,7 @@
 //! other. `tests/layering.rs` checks the direction.
 //!
 //! ```text
-//! main, cli → app → config → k8s · run → proxy · dns · intercept · relay → http · upstream · rule → tunnel → dial → capture → addr · io · task
+//! main, cli → app → config → k8s · run → proxy · dns · intercept · relay · companion → http · upstream · rule → tunnel → dial → capture → addr · io · task
 //! ```
 //!
 //! * `cli`: one file per command: flags and printing
@@ -24,12 +24,17 @@
 //! * [`upstream`]: the corporate proxies on the way to the API server and to all that is not the
 //!   cluster's
 //! * [`relay`]: what runs in the cluster
+//! * [`companion`]: what stands beside a container, in its network, and sends on what may be the
+//!   cluster's
 //! * [`tunnel`]: streams over one connection between kdev and its relay
 //! * `capture`: a network namespace whose every connection comes to kdev (Linux)
 //! * [`dial`]: what it means to open a stream, and why that fails
 //! * [`addr`], [`io`], [`task`]: names, byte streams, owned tasks
 
 pub mod addr;
+#[cfg(target_os = "linux")]
+pub mod capture;
+pub mod companion;
 pub mod dial;
 pub mod http;
 pub mod io;
@@ -40,8 +45,7 @@ pub mod tunnel;
 
 #[cfg(feature = "client")]
 pub mod app;
-#[cfg(all(feature = "client", target_os = "linux"))]
-pub mod capture;
+
 #[cfg(feature = "client")]
 pub mod cli;
 #[cfg(feature = "client")]

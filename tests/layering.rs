@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 11] = [
     &["app"],
     &["config"],
     &["k8s", "run"],
-    &["proxy", "dns", "intercept", "relay"],
+    &["proxy", "dns", "intercept", "relay", "companion"],
     &["http", "upstream", "rule"],
     &["tunnel"],
     &["dial"],

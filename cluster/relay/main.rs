@@ -2,6 +2,8 @@
 //! so that a crash costs milliseconds and not a restart of the container, and the listeners for
 //! callers open, so that those who come meanwhile wait for the next worker.
 
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,10 @@ use tracing::{error, info, warn};
 
 /// The argument that makes this process the worker.
 const WORKER: &str = "worker";
+/// The argument that makes this process catch what programs of this network send.
+const COMPANION: &str = "companion";
+/// The same for the first process of a container, whose network stays when kdev is gone.
+const HOLD: &str = "hold";
 /// A worker that lived so long had a good start: the next one starts at once.
 const GOOD_START: Duration = Duration::from_secs(5);
 /// The longest pause before the next worker, for one that fails at its start.
@@ -22,9 +28,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
+    let beside = std::env::args()
+        .nth(1)
+        .is_some_and(|what| [COMPANION, HOLD].contains(&&*what));
     tracing_subscriber::fmt()
+        .with_writer(move || -> Box<dyn Write> {
+            // A companion's output is its way to kdev.
+            match beside {
+                true => Box::new(io::stderr()),
+                false => Box::new(io::stdout()),
+            }
+        })
         .json()
         .flatten_event(true)
+        // Where nobody reads what is said, it is left unsaid.
+        .log_internal_errors(false)
         .with_current_span(false)
         .with_max_level(match std::env::var("KDEV_LOG").as_deref() {
             Ok("debug") => tracing::Level::DEBUG,
@@ -36,13 +54,15 @@ fn main() -> ExitCode {
     let result = match (args.next().as_deref(), args.next()) {
         (None, None) => supervise(),
         (Some(WORKER), None) => work(),
+        (Some(COMPANION), None) => companion(false),
+        (Some(HOLD), None) => companion(true),
         (Some("--version"), None) => {
             // In one piece: `kdev install` finds the version of a program by this text in it.
             println!(concat!("kdev-relay ", env!("CARGO_PKG_VERSION")));
             return ExitCode::SUCCESS;
         }
         _ => {
-            Err("usage: kdev-relay [worker | --version]; settings come from the environment".into())
+            Err("usage: kdev-relay [worker | hold | companion | --version]; settings come from the environment".into())
         }
     };
     match result {
@@ -71,6 +91,39 @@ fn work() -> Outcome {
                 let _ = end.recv().await;
             })
             .await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Catches what programs of this network send, until kdev is gone; `holds` it, until this process is
+/// told to end.
+fn companion(holds: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (mut end, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        let holding = async {
+            let caught = kdev::companion::run(input, output).await;
+            if !holds {
+                return caught;
+            }
+            if let Err(error) = caught {
+                warn!(%error, "nothing is caught");
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            _ = end.recv() => {}
+            _ = interrupt.recv() => {}
+            caught = holding => caught?,
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -112,7 +165,7 @@ fn supervise() -> Outcome {
     })
 }
 
-fn start(kept: &Kept) -> std::io::Result<Child> {
+fn start(kept: &Kept) -> io::Result<Child> {
     Command::new(std::env::current_exe()?)
         .arg(WORKER)
         .stdin(kept.hand_over()?)

@@ -29,7 +29,6 @@ pub mod intercept;
 pub mod intercepts;
 pub mod late;
 mod mine;
-#[cfg(target_os = "linux")]
 mod named;
 pub mod registry;
 pub mod resolve;

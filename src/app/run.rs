@@ -8,6 +8,7 @@ mod captured;
 mod captured;
 mod command;
 mod containers;
+mod joined;
 mod unused;
 
 use std::ffi::OsString;

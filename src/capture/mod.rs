@@ -16,42 +16,61 @@
 //! * [`enter`]: the second one
 //! * [`wire`]: what kdev and the agent say to each other
 //! * `namespace`, `network`, `rules`, `files`: the steps of the agent
-//! * `netlink`: messages to the kernel
+//! * [`container`]: the same for the network that a container has, where only some of it is caught
+//! * `nft`, `sets`, `marked`, `netlink`, `sockets`: messages to the kernel, and sockets for what is caught
 
+#[cfg(feature = "client")]
 pub mod agent;
+pub mod container;
+#[cfg(feature = "client")]
 pub mod enter;
+#[cfg(feature = "client")]
 pub mod wire;
 
+#[cfg(feature = "client")]
 mod files;
+mod marked;
+#[cfg(feature = "client")]
 mod namespace;
 mod netlink;
+#[cfg(feature = "client")]
 mod network;
+mod nft;
+#[cfg(feature = "client")]
 mod rules;
+#[cfg(feature = "client")]
+mod sets;
+mod sockets;
 
+#[cfg(feature = "client")]
 use std::ffi::OsString;
+#[cfg(feature = "client")]
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
+#[cfg(feature = "client")]
+use std::net::Ipv6Addr;
+
+pub use crate::addr::inside::DNS;
+#[cfg(feature = "client")]
+pub use crate::addr::inside::{HOST_NAME, HOST_V4};
 
 /// The first argument of kdev that makes it a helper.
+#[cfg(feature = "client")]
 pub const HELPER: &str = "__capture";
 
 /// The address that programs in the namespace have, besides the loopback ones: the dummy address of
 /// RFC 7600, which nobody can have. Without one, `getaddrinfo` with `AI_ADDRCONFIG` finds no address
 /// at all.
+#[cfg(feature = "client")]
 pub const OWN_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// The same for IPv6, a unique local one (RFC 4193).
+#[cfg(feature = "client")]
 pub const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd6b, 0x6465, 0x7600, 0, 0, 0, 0, 1);
-/// The address by which a program reaches this machine's loopback, whatever listens in its own: from
-/// the block of IETF protocols (RFC 6890), which no network uses, and unassigned there.
-pub const HOST_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 11);
-/// The name of that address.
-pub const HOST_NAME: &str = "host.kdev.internal";
-/// Where kdev answers questions about names: in the loopback block, where nothing else listens.
-pub const DNS: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 53);
 /// Where connections to elsewhere are accepted; nobody has to know it.
 const CATCH_V4: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 
 /// What became of a helper.
+#[cfg(feature = "client")]
 #[derive(Debug)]
 pub enum Helped {
     /// It has done its work, and ends with this code.
@@ -71,6 +90,7 @@ pub enum Helped {
 /// to become the command, it returns only if it fails.
 ///
 /// Call it before there is a second thread: only a process with one may join a user namespace.
+#[cfg(feature = "client")]
 #[must_use]
 pub fn helper(args: &[OsString]) -> Option<Helped> {
     let [name, what, rest @ ..] = args else {

@@ -9,54 +9,21 @@
 //!   multicast, ping                                                drop: nobody would answer
 //!   TCP, UDP                                                       tproxy, accept
 //! ```
-//!
-//! Numbers are those of `linux/netfilter/nf_tables.h`. A rule with `tproxy` goes on to the next one
-//! where the packet is of a connection that exists, which is how answers reach the program.
 
 use std::io;
 
-use rustix::net::netlink::NETFILTER;
-
-use super::netlink::{Attributes, Message, NLM_F_APPEND, NLM_F_CREATE, Netlink};
+use super::netlink::Attributes;
+use super::nft::{self, AT_LEAST, Chain, EQUAL, IPV4, IPV6, ONE, OWN_MARK, Rule, TCP, UDP};
+use super::sets::{self, Change};
 use super::wire::Ports;
 use super::{CATCH_V4, OWN_V4, OWN_V6};
-
-/// The mark of what kdev's own sockets send, so that it is not caught again.
-pub(super) const OWN_MARK: u32 = 0x6b64_6576;
-
-const TABLE: &str = "kdev";
-const CHAIN: &str = "prerouting";
-
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
-const SUBSYSTEM: u16 = 10;
-const NEW_TABLE: u16 = SUBSYSTEM << 8;
-const NEW_CHAIN: u16 = NEW_TABLE + 3;
-const NEW_RULE: u16 = NEW_TABLE + 6;
-const NEW_SET: u16 = NEW_TABLE + 9;
-const NEW_ELEMENTS: u16 = NEW_TABLE + 12;
-const DELETE_ELEMENTS: u16 = NEW_TABLE + 14;
 
 /// Elements of one message: their list's length is a number of 16 bits.
 const ELEMENTS: usize = 1024;
 
-const INET: u8 = 1;
-const IPV4: u8 = 2;
-const IPV6: u8 = 10;
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-
-/// After what looks at connections, before what routes again.
-const PRIORITY_MANGLE: i32 = -150;
-
-/// A register for what a rule compares, and one for a second value.
-const ONE: u32 = 1;
-const TWO: u32 = 2;
-const EQUAL: u32 = 0;
 const DIFFERENT: u32 = 1;
-const AT_LEAST: u32 = 5;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// The rules of the namespace.
 #[derive(Debug)]
@@ -67,12 +34,16 @@ pub(super) struct Rules {
 impl Rules {
     /// Makes them; what is caught goes to the port `v4` of [`CATCH_V4`], and to `v6` of `::1`.
     pub(super) fn make(v4: u16, v6: Option<u16>) -> io::Result<Self> {
-        let mut batch = vec![table(), chain()];
+        let mut batch = vec![nft::table(), Chain::Prerouting.message()];
         for name in ["tcp4", "udp4", "tcp6", "udp6"] {
-            batch.push(set(name));
+            batch.push(sets::set(name));
         }
-        batch.extend(rules(v4, v6).into_iter().map(Rule::message));
-        send(batch)?;
+        batch.extend(
+            rules(v4, v6)
+                .into_iter()
+                .map(|rule| rule.message(Chain::Prerouting)),
+        );
+        nft::send(batch)?;
         Ok(Self {
             ports: Ports::default(),
         })
@@ -88,16 +59,16 @@ impl Rules {
             ("udp6", &self.ports.udp6, &ports.udp6),
         ];
         for (set, before, now) in sets {
-            for (kind, ports) in [
-                (DELETE_ELEMENTS, missing(now, before)),
-                (NEW_ELEMENTS, missing(before, now)),
+            for (change, ports) in [
+                (Change::Remove, missing(now, before)),
+                (Change::Add, missing(before, now)),
             ] {
                 let some = ports.chunks(ELEMENTS);
-                batch.extend(some.map(|ports| elements(kind, set, ports)));
+                batch.extend(some.map(|ports| sets::elements(change, set, ports)));
             }
         }
         if !batch.is_empty() {
-            send(batch)?;
+            nft::send(batch)?;
         }
         self.ports = ports;
         Ok(())
@@ -108,69 +79,6 @@ impl Rules {
 fn missing(from: &[u16], of: &[u16]) -> Vec<u16> {
     let missing = of.iter().filter(|port| from.binary_search(port).is_err());
     missing.copied().collect()
-}
-
-/// All of it, or none where the kernel refuses.
-fn send(batch: Vec<Message>) -> io::Result<()> {
-    let mark = |kind| Message::silent(kind, &[0, 0, 0, 10]);
-    let mut all = vec![mark(BATCH_BEGIN)];
-    all.extend(batch);
-    all.push(mark(BATCH_END));
-    Netlink::open(Some(NETFILTER))?.send(all)
-}
-
-fn message(kind: u16, flags: u16, attributes: &Attributes) -> Message {
-    Message::new(kind, flags, &[INET, 0, 0, 0], attributes)
-}
-
-fn table() -> Message {
-    let attributes = Attributes::default().text(1, TABLE);
-    message(NEW_TABLE, NLM_F_CREATE, &attributes)
-}
-
-fn chain() -> Message {
-    // NF_INET_PRE_ROUTING
-    let hook = Attributes::default()
-        .number(1, 0)
-        .put(2, &PRIORITY_MANGLE.to_be_bytes());
-    let attributes = Attributes::default()
-        .text(1, TABLE)
-        .text(3, CHAIN)
-        .nest(4, hook)
-        .text(7, "filter");
-    message(NEW_CHAIN, NLM_F_CREATE, &attributes)
-}
-
-/// A set of ports.
-fn set(name: &str) -> Message {
-    /// `inet_service` in the numbers of `nft`, which says it so to who lists the rules.
-    const PORT: u32 = 13;
-    let attributes = Attributes::default()
-        .text(1, TABLE)
-        .text(2, name)
-        .number(3, 0)
-        .number(4, PORT)
-        .number(5, 2)
-        // No other set of this batch is meant by its number.
-        .number(10, 1);
-    message(NEW_SET, NLM_F_CREATE, &attributes)
-}
-
-fn elements(kind: u16, set: &str, ports: &[u16]) -> Message {
-    let flags = if kind == NEW_ELEMENTS {
-        NLM_F_CREATE
-    } else {
-        0
-    };
-    let all = ports.iter().fold(Attributes::default(), |all, port| {
-        let key = Attributes::default().put(1, &port.to_be_bytes());
-        all.nest(1, Attributes::default().nest(1, key))
-    });
-    let attributes = Attributes::default()
-        .text(1, TABLE)
-        .text(2, set)
-        .nest(3, all);
-    message(kind, flags, &attributes)
 }
 
 fn rules(v4: u16, v6: Option<u16>) -> Vec<Rule> {
@@ -213,72 +121,7 @@ fn rules(v4: u16, v6: Option<u16>) -> Vec<Rule> {
     all
 }
 
-/// A rule: its expressions, one after the other.
-#[derive(Default)]
-struct Rule {
-    family: u8,
-    expressions: Attributes,
-}
-
 impl Rule {
-    /// About packets of a family.
-    fn of(family: u8) -> Self {
-        let rule = Self {
-            family,
-            ..Self::default()
-        };
-        // NFT_META_NFPROTO
-        rule.meta(15).compare(EQUAL, &[family])
-    }
-
-    fn with(mut self, name: &str, data: Attributes) -> Self {
-        let expression = Attributes::default().text(1, name).nest(2, data);
-        self.expressions = self.expressions.nest(1, expression);
-        self
-    }
-
-    fn meta(self, key: u32) -> Self {
-        self.with("meta", Attributes::default().number(2, key).number(1, ONE))
-    }
-
-    fn compare(self, how: u32, value: &[u8]) -> Self {
-        let data = Attributes::default().put(1, value);
-        let compared = Attributes::default().number(1, ONE).number(2, how);
-        self.with("cmp", compared.nest(3, data))
-    }
-
-    /// Loads bytes of the network header (base 1) or of what it carries (2).
-    fn payload(self, base: u32, offset: u32, length: u32) -> Self {
-        let from = Attributes::default().number(1, ONE).number(2, base);
-        self.with("payload", from.number(3, offset).number(4, length))
-    }
-
-    fn mark(self, mark: u32) -> Self {
-        // NFT_META_MARK
-        self.meta(3).compare(EQUAL, &mark.to_ne_bytes())
-    }
-
-    fn protocol(self, protocol: u8) -> Self {
-        // NFT_META_L4PROTO
-        self.meta(16).compare(EQUAL, &[protocol])
-    }
-
-    /// Where the destination stands in the header.
-    fn at(&self) -> u32 {
-        if self.family == IPV4 { 16 } else { 24 }
-    }
-
-    fn destination(self, address: &[u8]) -> Self {
-        let (at, length) = (self.at(), if self.family == IPV4 { 4 } else { 16 });
-        self.payload(1, at, length).compare(EQUAL, address)
-    }
-
-    /// About the first byte of the destination.
-    fn first_byte(self, how: u32, byte: u8) -> Self {
-        let at = self.at();
-        self.payload(1, at, 1).compare(how, &[byte])
-    }
-
     /// About the type of an ICMP message.
     fn kind(self, kind: u8) -> Self {
         self.payload(2, 0, 1).compare(EQUAL, &[kind])
@@ -297,44 +140,8 @@ impl Rule {
             .compare(DIFFERENT, &OWN_MARK.to_ne_bytes())
     }
 
-    fn immediate(self, register: u32, value: &[u8]) -> Self {
-        let data = Attributes::default().put(1, value);
-        let loaded = Attributes::default().number(1, register).nest(2, data);
-        self.with("immediate", loaded)
-    }
-
-    fn tproxy(self, family: u8, address: &[u8], port: u16) -> Self {
-        let to = Attributes::default().number(1, u32::from(family));
-        self.immediate(ONE, address)
-            .immediate(TWO, &port.to_be_bytes())
-            .with("tproxy", to.number(2, ONE).number(3, TWO))
-            .accept()
-    }
-
-    fn verdict(self, code: u32) -> Self {
-        // NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE
-        let verdict = Attributes::default().number(1, code);
-        let data = Attributes::default().nest(2, verdict);
-        self.with(
-            "immediate",
-            Attributes::default().number(1, 0).nest(2, data),
-        )
-    }
-
-    fn accept(self) -> Self {
-        self.verdict(1)
-    }
-
     fn drop(self) -> Self {
         self.verdict(0)
-    }
-
-    fn message(self) -> Message {
-        let attributes = Attributes::default()
-            .text(1, TABLE)
-            .text(2, CHAIN)
-            .nest(4, self.expressions);
-        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &attributes)
     }
 }
 

@@ -267,19 +267,22 @@ pub fn main() -> ExitCode {
 }
 
 /// Does the work of one of kdev's own helpers, where this process is one.
-#[cfg(not(target_os = "linux"))]
 fn helper() -> Option<u8> {
+    let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    crate::run::container::companion::warden::helper(&args).or_else(|| capture_helper(&args))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn capture_helper(_: &[std::ffi::OsString]) -> Option<u8> {
     None
 }
 
-/// Does the work of one of kdev's own helpers, where this process is one.
 #[cfg(target_os = "linux")]
-fn helper() -> Option<u8> {
+fn capture_helper(args: &[std::ffi::OsString]) -> Option<u8> {
     use crate::capture::{self, Helped};
     use crate::run::child::SpawnError;
 
-    let args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
-    Some(match capture::helper(&args)? {
+    Some(match capture::helper(args)? {
         Helped::Ended(code) => code,
         Helped::NotStarted { program, error } => {
             let error = SpawnError::from_io(&program, error);

@@ -39,8 +39,14 @@ show as nobody's, and ssh refuses a configuration that includes such files.
 Where the system does not allow that (`kdev doctor` says why), with --capture off, and on other
 systems, the command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip
 need; KDEV_SOCKS_PROXY is the same port for SOCKS. Programs that ignore proxy variables (psql,
-redis-cli) then need a port of `kdev forward`; kdev says so when nothing came through it. A container
-gets the variables too.
+redis-cli) then need a port of `kdev forward`; kdev says so when nothing came through it.
+
+A container shares the network of a companion, a second container of the same image with NET_ADMIN in
+that network alone; flags about the network (-p, --network, --dns, --hostname and so on) go to it.
+Names, Services and pods answer any program there; names of the user's network win over the
+cluster's, and what is not the cluster's goes out as without kdev. With --network host and the like,
+with proxies in Docker's client configuration, and where the engine allows no companion, the container
+gets the variables in place of it.
 
 Plain HTTP/1 requests to Services that you intercept with --mine get baggage kdev=YOU on their way;
 --mine-header off leaves them as they are.
@@ -49,12 +55,13 @@ Where a `kdev connect` with the same settings runs, a command uses its session a
 --own-session prevents that. -v then shows all connections of that session, those of other commands
 too. Containers always get a session of their own.
 
-Before a container starts, a short one on its network, of an image that is already here, tries the
-way to kdev. Where a firewall blocks it, kdev says what opens it and starts nothing.
+Before a container with variables starts, a short one on its network, of an image that is already
+here, tries the way to kdev. Where a firewall blocks it, kdev says what opens it and starts nothing.
 
 SIGTERM is passed on to the command. What does not end by it is killed: a container 10 s later,
 another command 30 s later. What a command leaves running in the background loses its network when
-kdev ends; where kdev is killed by SIGKILL, so is what runs in that network.
+kdev ends; where kdev is killed by SIGKILL, so is what runs in that network, a container too. One that
+was started with -d goes on when kdev ends, in its network and without the cluster.
 
 Exit code: the command's own; 127 not found, 126 not executable, 125 when kdev itself failed or was
 used wrongly.";

@@ -26,7 +26,7 @@ pub(super) const CAPTURE: Setting = Setting {
         ("on", "all connections, or the command does not start"),
         ("off", "those of programs that read proxy variables"),
     ]),
-    help: "Which connections of a command go through kdev (Linux)",
+    help: "Which connections of a command (Linux) or a container go through kdev",
     fallback: Fallback::Is("auto"),
     project: Project::May,
     on: on::RUN | on::INTERCEPT,

@@ -2,9 +2,12 @@
 //! and the [`Router`] that decides between the relay, the pods and the laptop's own network.
 
 mod answered;
+#[cfg(target_os = "linux")]
+mod caught;
 pub(crate) mod connect;
 mod error;
 mod flow;
+mod flows;
 mod http_io;
 mod laptop;
 mod mark;
@@ -19,10 +22,13 @@ mod via;
 use std::future::Future;
 
 pub use self::answered::Answered;
+#[cfg(target_os = "linux")]
+pub use self::caught::{AnswersFrom, Caught, Meant};
 pub use self::error::{DialError, NEEDS_RELAY};
 pub use self::flow::{
     Activity, DialUdp, Flow, FlowReceiver, FlowSender, Room, Taken, join, receive_from,
 };
+pub use self::flows::{Answering, Count, Ends, FLOW_IDLE, Flows, MAX_FLOWS};
 pub use self::http_io::{HttpIo, HttpProxy, LoginRefused};
 pub use self::laptop::{LAPTOP_DIAL_TIMEOUT, Laptop, lookup};
 pub use self::mark::{Mark, Marker, Standing};

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use super::flows::{Ends, Flows};
 use super::stats::Stats;
 use crate::addr::Target;
-use crate::dial::{DialUdp, receive_from};
+use crate::dial::{Count as _, DialUdp, Ends, Flows, receive_from};
 use crate::io::user::is_same_users_socket;
 use crate::task::Tasks;
 
@@ -61,7 +60,7 @@ async fn all_from<D: DialUdp>(
                     false => Err("it is of another user"),
                 });
                 if let Err(why) = passed {
-                    stats.drop_datagram();
+                    stats.dropped();
                     debug!(%from, why, "dropped a datagram");
                 }
             });

@@ -12,7 +12,6 @@ mod access;
 mod captured;
 mod conn;
 mod datagrams;
-mod flows;
 mod http;
 mod inside;
 mod pages;
@@ -22,6 +21,7 @@ mod socks5;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tunnelled;
 mod udp;
 
 use std::fmt;
@@ -33,10 +33,10 @@ use tracing::{Instrument, debug_span, field};
 
 pub use access::{Access, AllowedPeers, Password};
 #[cfg(target_os = "linux")]
-pub use captured::{AnswersFrom, Captured, Names};
+pub use captured::{Captured, Names};
 pub use datagrams::serve_datagrams;
-pub use flows::{FLOW_IDLE, MAX_FLOWS};
 pub use stats::{Snapshot, Stats};
+pub use tunnelled::Tunnelled;
 
 use crate::dial::{Dial, DialUdp};
 use crate::io::accept_each;

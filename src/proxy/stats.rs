@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::addr::Target;
-use crate::dial::{Dial, DialError, DialUdp, Flow, HttpIo, Mark};
+use crate::dial::{Count, Dial, DialError, DialUdp, Flow, HttpIo, Mark};
 use crate::io::{Io, pass_writes};
 
 /// Counters of one proxy, each exact on its own; together they are no snapshot of one moment.
@@ -74,20 +74,6 @@ impl Stats {
         Live(self.clone())
     }
 
-    /// Counts the payload of a datagram that went to its destination.
-    pub(super) fn datagram_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Counts the payload of a datagram that went to an app.
-    pub(super) fn datagram_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn drop_datagram(&self) {
-        self.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
-    }
-
     pub(super) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
@@ -96,6 +82,20 @@ impl Stats {
 /// A live connection.
 #[derive(Debug)]
 pub(super) struct Live(Arc<Stats>);
+
+impl Count for Stats {
+    fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn dropped(&self) {
+        self.datagrams_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Live {
     fn drop(&mut self) {

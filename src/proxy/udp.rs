@@ -14,10 +14,9 @@ use tracing::debug;
 
 use super::access::Access;
 use super::conn::{Handshake, Session, linger};
-use super::flows::{self, Flows};
 use super::socks5::{VERSION, target};
 use super::stats::{CountedDial, Stats};
-use crate::dial::{Dial, DialUdp, receive_from};
+use crate::dial::{self, Count as _, Dial, DialUdp, Flows, receive_from};
 use crate::io::Io;
 
 /// The two ends of the TCP connection that asks.
@@ -121,7 +120,7 @@ impl<D: Dial + DialUdp> Association<D> {
         loop {
             let received = receive_from(&socket, |datagram, from| {
                 if let Err(why) = self.received(datagram, from) {
-                    self.stats.drop_datagram();
+                    self.stats.dropped();
                     debug!(%from, why, "dropped a datagram");
                 }
             });
@@ -157,7 +156,7 @@ impl<D: Dial + DialUdp> Association<D> {
         }
         let header = &datagram[..datagram.len() - payload.len()];
         self.flows.pass(header, payload, || {
-            let ends = flows::Ends {
+            let ends = dial::Ends {
                 target: target(address).map_err(|_| "it has no destination")?,
                 client: from,
                 header: header.into(),

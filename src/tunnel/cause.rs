@@ -13,6 +13,8 @@ pub const CAUSE_HEADER: &str = "kdev-cause";
 pub const REASON_HEADER: &str = "kdev-reason";
 /// The header with the seconds that were waited, for a time-out.
 const AFTER_HEADER: &str = "kdev-after";
+/// The answer to who may go there himself: this side is not the one to ask (RFC 9110, 15.5.20).
+pub(super) const DECLINED: StatusCode = StatusCode::MISDIRECTED_REQUEST;
 /// Most bytes of a reason.
 const MAX_REASON: usize = 512;
 

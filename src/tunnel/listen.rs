@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::backlog::Backlog;
 use super::budget::Share;
-use super::cause::refusal;
+use super::cause::{DECLINED, refusal};
 use super::health::{Health, Vitals};
 use super::life::{Ended, Watched};
 use super::link::{
@@ -200,6 +200,14 @@ impl Incoming {
     pub fn refuse(mut self, error: &DialError) {
         // The other side is gone when this fails.
         let _ = self.respond.send_response(refusal(error), true);
+    }
+
+    /// Leaves it to the other side, which may go there itself: [`Stream::is_declined`].
+    pub fn decline(mut self) {
+        let mut response = Response::new(());
+        *response.status_mut() = DECLINED;
+        // The other side is gone when this fails.
+        let _ = self.respond.send_response(response, true);
     }
 
     /// Completes when the other side gives up waiting for an answer.

@@ -11,7 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::backlog::Backlog;
-use super::cause::cause_of;
+use super::cause::{DECLINED, cause_of};
 use super::held::{Entry, Held};
 use super::tally::Counted;
 use crate::addr::Target;
@@ -46,8 +46,8 @@ enum Receive {
         /// On the side that opened it.
         _entry: Option<Entry>,
     },
-    /// It was refused.
-    Refused(DialError),
+    /// It was refused, or `declined`: the other side leaves it to this one.
+    Refused { error: DialError, declined: bool },
     /// It went down with its tunnel before it was answered; `in_doubt` is whether the other side
     /// may have had it.
     Lost { error: DialError, in_doubt: bool },
@@ -109,6 +109,13 @@ impl Stream {
         matches!(self.receive, Receive::Lost { .. })
     }
 
+    /// Whether the other side said that the destination is none of its own, and that who asked may go
+    /// there himself.
+    #[must_use]
+    pub fn is_declined(&self) -> bool {
+        matches!(self.receive, Receive::Refused { declined: true, .. })
+    }
+
     /// Whether nobody knows what the other side did with a stream that [is lost](Self::is_lost): it
     /// may have had what was sent.
     #[must_use]
@@ -132,17 +139,23 @@ impl Stream {
                         _entry: Some(entry),
                     }
                 }
-                Ok(response) => Receive::Refused(cause_of(to, &response)),
+                Ok(response) => Receive::Refused {
+                    error: cause_of(to, &response),
+                    declined: response.status() == DECLINED,
+                },
                 Err(error) if is_unserved(&error) => Receive::Lost {
                     in_doubt: error.is_io(),
                     error: lost(to, &error),
                 },
-                Err(error) => Receive::Refused(given_up(to, &error)),
+                Err(error) => Receive::Refused {
+                    error: given_up(to, &error),
+                    declined: false,
+                },
             };
         }
         Poll::Ready(match &mut self.receive {
             Receive::Open { body, chunk, .. } => Ok((body, chunk)),
-            Receive::Refused(error) | Receive::Lost { error, .. } => Err(error.clone()),
+            Receive::Refused { error, .. } | Receive::Lost { error, .. } => Err(error.clone()),
             Receive::Opening { .. } => unreachable!("it was answered above"),
         })
     }
@@ -242,7 +255,7 @@ impl Stream {
                 let flow = body.flow_control();
                 flow.release_capacity(bytes).map_err(io_error)
             }
-            Receive::Opening { .. } | Receive::Refused(_) | Receive::Lost { .. } => Ok(()),
+            Receive::Opening { .. } | Receive::Refused { .. } | Receive::Lost { .. } => Ok(()),
         }
     }
 

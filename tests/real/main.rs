@@ -23,6 +23,7 @@ mod hostile;
 mod install;
 mod installed;
 mod intercept;
+mod joined;
 mod lab;
 mod listed;
 mod logins;

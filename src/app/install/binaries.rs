@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::build;
-use crate::k8s::install::binary::{ARCHES, Binary};
+use crate::k8s::install::binary::{ARCHES, Arch, Binary, Program};
 
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
@@ -43,6 +43,39 @@ pub(super) async fn find(
     let sources = build::sources().map_err(|why| absent(unfit.as_ref(), &why))?;
     let built = build::relay(&sources, say).await?;
     provided(vec![read(&built)?])
+}
+
+/// The program for a machine, as `uname -m` or Kubernetes call it; built where that takes it.
+///
+/// # Errors
+/// When there is none for it.
+pub(in crate::app) async fn for_machine(
+    machine: &str,
+    say: &(dyn Fn(&str) + Sync),
+) -> anyhow::Result<Vec<u8>> {
+    let is_its = |arch: Arch| arch.name == machine || arch.machine == machine;
+    let arch = ARCHES.into_iter().find(|arch| is_its(*arch));
+    let arch = arch.with_context(|| format!("there is no program for {machine}"))?;
+    let fitting = |bytes: &[u8]| match Program::read(bytes) {
+        Ok(program) if program.arch == arch => Some(program.bytes.into_owned()),
+        _ => None,
+    };
+    if let Some(program) = EMBEDDED.iter().find_map(|bytes| fitting(bytes)) {
+        return Ok(program);
+    }
+    let files = names().map(|name| folder().join(name));
+    let mut files = files.filter_map(|path| std::fs::read(path).ok());
+    if let Some(program) = files.find_map(|bytes| fitting(&bytes)) {
+        return Ok(program);
+    }
+    let sources = build::sources().map_err(|why| {
+        anyhow::anyhow!(
+            "this kdev was built without the program for {}, and {why}",
+            arch.name
+        )
+    })?;
+    let built = std::fs::read(build::relay(&sources, say).await?)?;
+    fitting(&built).with_context(|| format!("what was built is not for {}", arch.name))
 }
 
 /// Makes sure that there is one for each machine, all of one version.
@@ -94,13 +127,17 @@ fn folder() -> PathBuf {
     kdev.parent().unwrap_or_else(|| Path::new(".")).to_owned()
 }
 
+/// What files of the program are called.
+fn names() -> impl Iterator<Item = String> {
+    let names = ARCHES.map(|arch| format!("kdev-relay-{}", arch.name));
+    names.into_iter().chain(["kdev-relay".to_owned()])
+}
+
 /// The programs in a folder, and why one there is none. `kdev-relay-ARCH` goes before `kdev-relay`,
 /// which an ordinary build leaves there too, linked dynamically.
 fn beside(folder: &Path) -> (Vec<Binary>, Option<anyhow::Error>) {
-    let names = ARCHES.map(|arch| format!("kdev-relay-{}", arch.name));
-    let names = names.into_iter().chain(["kdev-relay".to_owned()]);
     let (mut found, mut unfit) = (Vec::<Binary>::new(), None);
-    for path in names.map(|name| folder.join(name)) {
+    for path in names().map(|name| folder.join(name)) {
         if !path.is_file() {
             continue;
         }

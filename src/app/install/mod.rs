@@ -1,7 +1,7 @@
 //! `kdev install`, `kdev upgrade`, `kdev uninstall`: the relay in one namespace.
 
 mod after;
-mod binaries;
+pub(in crate::app) mod binaries;
 mod build;
 mod foresee;
 mod remove;

@@ -17,7 +17,7 @@ use crate::app::{Note, Session, mine};
 use crate::capture::HOST_V4;
 use crate::capture::wire::Failure;
 use crate::config::{Capture, Config};
-use crate::dial::{Dial, DialUdp, Laptop};
+use crate::dial::{AnswersFrom, Dial, DialUdp, Laptop};
 use crate::dns;
 use crate::proxy::{self, Access, Captured, Stats};
 use crate::run::capture::{Names, Sockets, files};
@@ -208,7 +208,7 @@ fn catch<D: Dial + DialUdp>(
         host: IpAddr::V4(HOST_V4),
     };
     let network = network.clone();
-    let answers: proxy::AnswersFrom = Arc::new(move |address| {
+    let answers: AnswersFrom = Arc::new(move |address| {
         let network = network.clone();
         Box::pin(async move { network.answers_from(address).await })
     });

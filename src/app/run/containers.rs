@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tracing::{debug, info};
 
 use super::attend::{Proxy, attend};
+use super::joined;
 use super::unused::Unused;
 use super::{
     CONNECTING, Observer, elapsed, give_back, intercepting, listening, not_started, note_dropped,
@@ -16,9 +17,9 @@ use super::{
 use crate::app::intercept::Planned;
 use crate::app::{Note, Session, mine, signals};
 use crate::config::Config;
-use crate::proxy::{self, Access, AllowedPeers, Password};
-use crate::run::child::Child;
-use crate::run::container::{ContainerRun, Finding, Peers, Plan};
+use crate::proxy::{self, Access, AllowedPeers, Password, Stats};
+use crate::run::child::{Child, Command};
+use crate::run::container::{ContainerRun, Finding, Peers, Plan, Started};
 use crate::run::environment::Credentials;
 
 /// The user name in the proxy URL of a container; only the password matters.
@@ -34,6 +35,9 @@ pub(super) async fn run(
     request: Option<&Planned>,
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
+    if let Some(code) = joined::run(config, run, request, observer).await? {
+        return Ok(code);
+    }
     // Before the cluster: what the engine refuses costs no login.
     let plan = run.plan().await?;
     plan.notes.iter().for_each(|note| observer.remark(note));
@@ -41,8 +45,7 @@ pub(super) async fn run(
         .listen
         .bind(config.proxy_listen.map_or(0, |address| address.port()))?;
     let address = listener.local_addr()?;
-    // Unique among all sessions that use this engine.
-    let id = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+    let id = session_id();
     let session = open_and_probe(config, &plan, &listener, &id, observer).await?;
     let secret = password();
     serve_container(
@@ -65,58 +68,67 @@ pub(super) async fn run(
     let (command, started) = plan.command(&id, &variables.set)?;
     let (session, intercepts) = intercepting(session, config, request, observer).await?;
     session.client.release_terminal();
-    let running = async {
-        let stats = &*session.stats;
-        let before = request.is_none().then(|| stats.snapshot().came());
-        let mut unused = Unused::container(before, plan.listen.ip, &plan.advertised_host);
-        let mut over = pin!(elapsed(request));
-        let code = match Child::spawn(command) {
-            Ok(child) => {
-                let proxy = Proxy::Own(stats);
-                attend(
-                    child,
-                    Some(&started),
-                    &mut over,
-                    proxy,
-                    &mut unused,
-                    observer,
-                )
-                .await?
-            }
-            Err(error) => not_started(&error, observer),
-        };
-        if code != 0 || !started.detached() {
-            return Ok(code);
-        }
-        observer.note(&started.stays());
-        let mut following = pin!(signals::unless_told(started.follow()));
-        loop {
-            tokio::select! {
-                biased;
-                ended = &mut following => match ended? {
-                    Ok(code) => {
-                        let code = code?;
-                        unused.ended(code, Some(stats.snapshot().came()), observer);
-                        return Ok(code);
-                    }
-                    Err(number) => {
-                        observer.note(&started.farewell());
-                        return Ok(128 + number);
-                    }
-                },
-                () = &mut over => {
-                    observer.note(&started.farewell());
-                    return Ok(0);
-                }
-                () = unused.due() => unused.look(Some(stats.snapshot().came()), observer),
-            }
-        }
-    };
-    let code = running.await;
+    let before = request.is_none().then(|| session.stats.snapshot().came());
+    let mut unused = Unused::container(before, plan.listen.ip, &plan.advertised_host);
+    let code = stay(
+        command,
+        &started,
+        request,
+        &session.stats,
+        &mut unused,
+        observer,
+    )
+    .await;
     drop(registration);
     give_back(intercepts, observer).await?;
     session.leave().await;
     code
+}
+
+/// Starts `command`, whose container `started` is, and stays until that has ended, or until it is left
+/// running in the background. Gives its exit code.
+pub(super) async fn stay(
+    command: Command,
+    started: &Started,
+    request: Option<&Planned>,
+    stats: &Stats,
+    unused: &mut Unused,
+    observer: &impl Observer,
+) -> anyhow::Result<u8> {
+    let mut over = pin!(elapsed(request));
+    let code = match Child::spawn(command) {
+        Ok(child) => {
+            let proxy = Proxy::Own(stats);
+            attend(child, Some(started), &mut over, proxy, unused, observer).await?
+        }
+        Err(error) => not_started(&error, observer),
+    };
+    if code != 0 || !started.detached() {
+        return Ok(code);
+    }
+    observer.note(&started.stays());
+    let mut following = pin!(signals::unless_told(started.follow()));
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut following => match ended? {
+                Ok(code) => {
+                    let code = code?;
+                    unused.ended(code, Some(stats.snapshot().came()), observer);
+                    return Ok(code);
+                }
+                Err(number) => {
+                    observer.note(&started.farewell());
+                    return Ok(128 + number);
+                }
+            },
+            () = &mut over => {
+                observer.note(&started.farewell());
+                return Ok(0);
+            }
+            () = unused.due() => unused.look(Some(stats.snapshot().came()), observer),
+        }
+    }
 }
 
 /// Opens the session for a container while another one tries the way to `listener`. What does not
@@ -188,6 +200,11 @@ fn serve_container(
         config,
         session.tasks.clone(),
     ));
+}
+
+/// Unique among all sessions that use an engine.
+pub(super) fn session_id() -> String {
+    format!("{}-{:08x}", std::process::id(), rand::random::<u32>())
 }
 
 /// 128 random bits in hexadecimal: good in a URL, in an environment and in a SOCKS message.

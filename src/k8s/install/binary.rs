@@ -1,5 +1,6 @@
 //! The relay's program for one architecture: checked, compressed, cut into parts.
 
+use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
@@ -61,24 +62,46 @@ impl std::fmt::Debug for Binary {
     }
 }
 
+/// The relay's program for one architecture, as it is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program<'a> {
+    /// What it runs on.
+    pub arch: Arch,
+    /// The version that it says it is.
+    pub version: String,
+    /// All of it.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Program<'a> {
+    /// Takes a program, compressed by gzip or not.
+    ///
+    /// # Errors
+    /// As [`Binary::read`].
+    pub fn read(bytes: &'a [u8]) -> Result<Self, String> {
+        let bytes = match bytes.starts_with(&[0x1f, 0x8b]) {
+            true => Cow::Owned(unpack(bytes)?),
+            false => Cow::Borrowed(bytes),
+        };
+        if bytes.len() as u64 > MAX_PROGRAM {
+            return Err(format!("is larger than {} MiB", MAX_PROGRAM >> 20));
+        }
+        Ok(Self {
+            arch: machine(&bytes)?,
+            version: version(&bytes).ok_or("is a program, but no kdev-relay")?,
+            bytes,
+        })
+    }
+}
+
 impl Binary {
     /// Takes a program, compressed by gzip or not.
     ///
     /// # Errors
     /// What is wrong with it, as the end of a sentence about the file.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        let unpacked;
-        let program = if bytes.starts_with(&[0x1f, 0x8b]) {
-            unpacked = unpack(bytes)?;
-            unpacked.as_slice()
-        } else {
-            bytes
-        };
-        if program.len() as u64 > MAX_PROGRAM {
-            return Err(format!("is larger than {} MiB", MAX_PROGRAM >> 20));
-        }
-        let arch = machine(program)?;
-        let version = version(program).ok_or("is a program, but no kdev-relay")?;
+        let program = Program::read(bytes)?;
+        let (arch, version, program) = (program.arch, program.version, &*program.bytes);
         // Not what was given but packed here, so that the same program has the same name always.
         let packed = pack(program).map_err(|e| format!("cannot be compressed: {e}"))?;
         Ok(Self {

@@ -3,7 +3,11 @@
 //!
 //! Only flags without a value are listed: nearly all the others take one, new ones included.
 
+mod split;
+
 use std::ffi::{OsStr, OsString};
+
+pub(super) use split::{Split, split};
 
 use super::engine::Kind;
 

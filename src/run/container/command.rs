@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ContainerError, Plan};
+use super::{ContainerError, ContainerRun, Plan};
 use crate::run::child;
 
 /// The label that marks a session's containers.
@@ -35,7 +35,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// A container command that was, or is about to be, started.
 #[derive(Debug)]
 pub struct Started {
-    pub(super) plan: Plan,
+    pub(super) run: ContainerRun,
+    /// Whether its network is a companion's.
+    pub(super) joined: bool,
     pub(super) cidfile: PathBuf,
     /// When it was made, in seconds since 1970, for the engine's record of events.
     pub(super) since: u64,
@@ -58,43 +60,57 @@ impl Plan {
         session: &str,
         variables: &[(String, String)],
     ) -> Result<(child::Command, Started), ContainerError> {
-        let dir = PrivateDir::create(session)?;
-        let mut out = child::Command {
-            program: self.run.engine.program.clone(),
-            ..child::Command::default()
+        let names: &[&str] = match self.client_proxies {
+            Some(_) => &CLIENT_PROXY_NAMES,
+            None => &[],
         };
-        let env_file = hand_over(variables, &dir, &mut out)?;
-        let mut ours: Vec<OsString> = vec!["--env-file".into(), env_file];
-        ours.extend(["--label".into(), Self::label(session).into()]);
-        let cidfile = match &self.run.flags.cidfile {
-            Some(theirs) => PathBuf::from(theirs),
-            None => {
-                let file = dir.0.join("cid");
-                ours.extend(["--cidfile".into(), file.clone().into()]);
-                file
-            }
-        };
-        if self.client_proxies.is_some() {
-            // Names only: the client takes the values from its own environment.
-            for (name, value) in variables {
-                if CLIENT_PROXY_NAMES.contains(&name.as_str()) {
-                    ours.extend(["--env".into(), name.into()]);
-                    out.env.push((name.clone(), value.clone()));
-                }
-            }
-        }
-        let (before, after) = self.run.args.split_at(self.run.flags_at);
-        out.args = [before, &ours, after].concat();
-        let started = Started {
-            plan: self.clone(),
-            cidfile,
-            since: std::time::UNIX_EPOCH
-                .elapsed()
-                .map_or(0, |elapsed| elapsed.as_secs()),
-            _dir: dir,
-        };
-        Ok((out, started))
+        of(&self.run, session, variables, names)
     }
+}
+
+/// The command that `run` is, as [`Plan::command`]; of its `variables` the client takes those of
+/// `names` from its own environment.
+pub(super) fn of(
+    run: &ContainerRun,
+    session: &str,
+    variables: &[(String, String)],
+    names: &[&str],
+) -> Result<(child::Command, Started), ContainerError> {
+    let dir = PrivateDir::create(session)?;
+    let mut out = child::Command {
+        program: run.engine.program.clone(),
+        ..child::Command::default()
+    };
+    let env_file = hand_over(variables, &dir, &mut out)?;
+    let mut ours: Vec<OsString> = vec!["--env-file".into(), env_file];
+    ours.extend(["--label".into(), Plan::label(session).into()]);
+    let cidfile = match &run.flags.cidfile {
+        Some(theirs) => PathBuf::from(theirs),
+        None => {
+            let file = dir.0.join("cid");
+            ours.extend(["--cidfile".into(), file.clone().into()]);
+            file
+        }
+    };
+    // Names only: the client takes the values from its own environment.
+    for (name, value) in variables {
+        if names.contains(&name.as_str()) {
+            ours.extend(["--env".into(), name.into()]);
+            out.env.push((name.clone(), value.clone()));
+        }
+    }
+    let (before, after) = run.args.split_at(run.flags_at);
+    out.args = [before, &ours, after].concat();
+    let started = Started {
+        run: run.clone(),
+        joined: false,
+        cidfile,
+        since: std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |elapsed| elapsed.as_secs()),
+        _dir: dir,
+    };
+    Ok((out, started))
 }
 
 /// Puts the variables where the engine can read them as a file, and gives its path.
@@ -165,7 +181,7 @@ impl Started {
     pub async fn kill(&self) {
         let killed = async {
             let id = self.container_id()?;
-            let engine = &self.plan.run.engine;
+            let engine = &self.run.engine;
             match tokio::time::timeout(KILL_LIMIT, engine.ask(&["kill", &id])).await {
                 Ok(answer) => answer.map(drop),
                 Err(_) => Err(ContainerError::Timeout {

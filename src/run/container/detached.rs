@@ -15,7 +15,7 @@ impl Started {
     /// Whether the engine's command ends while the container goes on.
     #[must_use]
     pub fn detached(&self) -> bool {
-        self.plan.detached()
+        self.run.detached()
     }
 
     /// What to tell the user once it runs: the prompt that they expect does not come.
@@ -35,10 +35,15 @@ impl Started {
     pub fn farewell(&self) -> String {
         let id = self.container_id().unwrap_or_default();
         let id = id.get(..12).unwrap_or("CONTAINER");
+        let names = if self.joined {
+            " and without names"
+        } else {
+            ""
+        };
         format!(
-            "the container {id} keeps running, without its way to the cluster; `{} stop {id}` \
+            "the container {id} keeps running, without its way to the cluster{names}; `{} stop {id}` \
              ends it",
-            self.plan.run.engine.name()
+            self.run.engine.name()
         )
     }
 
@@ -47,13 +52,17 @@ impl Started {
     pub async fn follow(&self) -> Result<u8, ContainerError> {
         let id = self.container_id()?;
         loop {
-            let code = match self.plan.run.engine.ask_unbounded(&["wait", &id]).await {
+            let code = match self.run.engine.ask_unbounded(&["wait", &id]).await {
                 Ok(code) => code,
                 // It may have ended and been removed (`--rm`) before it was asked about.
                 Err(error) => return self.recorded_exit(&id).await.ok_or(error),
             };
-            let ended = self.state(&id).await.filter(|s| s.may_restart);
-            let Some(ended) = ended else {
+            let now = self.state(&id).await;
+            if now.is_some_and(|state| state.running) {
+                // Somebody has started it again (`docker restart`).
+                continue;
+            }
+            let Some(ended) = now.filter(|state| state.may_restart) else {
                 return Ok(code.parse().map_or(1, exit_code));
             };
             tokio::time::sleep(RESTART_PATIENCE).await;
@@ -64,9 +73,17 @@ impl Started {
         }
     }
 
+    /// Whether the container runs, or is about to again.
+    pub async fn goes_on(&self) -> bool {
+        let Ok(id) = self.container_id() else {
+            return false;
+        };
+        self.state(&id).await.is_some_and(|state| state.running)
+    }
+
     /// How the container is; `None` where it is gone.
     async fn state(&self, id: &str) -> Option<State> {
-        let engine = &self.plan.run.engine;
+        let engine = &self.run.engine;
         let all: Vec<Value> = engine.ask_json(&["inspect", id]).await.ok()?;
         let container = all.first()?;
         let state = &container["State"];
@@ -81,7 +98,7 @@ impl Started {
 
     /// The exit code from the engine's record of events.
     async fn recorded_exit(&self, id: &str) -> Option<u8> {
-        let engine = &self.plan.run.engine;
+        let engine = &self.run.engine;
         let event = match engine.kind {
             Kind::Docker => "event=die",
             Kind::Podman => "event=died",

@@ -4,7 +4,7 @@
 //! TLS, SSH and machines, and because it is what the user's command will be run by.
 
 use std::ffi::{OsStr, OsString};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -99,6 +99,22 @@ impl Engine {
     pub(super) async fn ask_unbounded(&self, args: &[&str]) -> Result<String, ContainerError> {
         let output = self.question(args).output().await;
         let output = output.map_err(|e| self.failed(args, e.to_string()))?;
+        self.read(args, &output)
+    }
+
+    /// What `command`, which does `what`, prints, however long that takes.
+    pub(super) async fn answer(
+        &self,
+        mut command: tokio::process::Command,
+        what: &str,
+    ) -> Result<String, ContainerError> {
+        let output = command.output().await;
+        let output = output.map_err(|e| self.failed(&[what], e.to_string()))?;
+        self.read(&[what], &output)
+    }
+
+    /// The answer in what a question printed.
+    pub(super) fn read(&self, args: &[&str], output: &Output) -> Result<String, ContainerError> {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
@@ -119,7 +135,7 @@ impl Engine {
             .map_err(|e| self.failed(args, format!("an answer that is not understood: {e}")))
     }
 
-    fn failed(&self, args: &[&str], reason: String) -> ContainerError {
+    pub(super) fn failed(&self, args: &[&str], reason: String) -> ContainerError {
         ContainerError::Engine {
             command: self.shown(args),
             reason,

@@ -16,6 +16,7 @@
 
 mod argv;
 mod command;
+pub mod companion;
 mod detached;
 mod engine;
 mod error;
@@ -59,6 +60,7 @@ pub struct ContainerRun {
     /// All arguments, the program excluded.
     args: Vec<OsString>,
     flags_at: usize,
+    image_at: usize,
     image: String,
     flags: argv::RunFlags,
 }
@@ -106,6 +108,7 @@ pub fn detect(argv: &[OsString]) -> Result<Detected, ContainerError> {
             image: args[image_at].to_string_lossy().into_owned(),
             args: args.to_vec(),
             flags_at,
+            image_at,
             flags,
         }))),
     }

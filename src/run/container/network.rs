@@ -82,7 +82,7 @@ pub(super) async fn place(
 }
 
 /// The network's name or mode from what the user wrote; empty for the engine's default.
-fn mode(kind: Kind, written: &str) -> String {
+pub(super) fn mode(kind: Kind, written: &str) -> String {
     // Docker: `name=NET,alias=a`; podman: `NET:alias=a` and `bridge:ip=…`.
     let name = if written.contains('=') && kind != Kind::Podman {
         let parts = written.split(',').filter_map(|part| part.split_once('='));

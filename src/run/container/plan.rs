@@ -171,7 +171,7 @@ async fn image_environment(run: &ContainerRun) -> Option<Vec<String>> {
 
 /// The `noProxy` entry of Docker's client configuration, where that has `proxies`. The client adds
 /// those as if by `-e`, so they would win over an `--env-file`.
-fn client_proxies(run: &ContainerRun) -> Option<String> {
+pub(super) fn client_proxies(run: &ContainerRun) -> Option<String> {
     let globals = &run.engine.globals;
     let given = globals.iter().enumerate().find_map(|(i, arg)| {
         let arg = arg.to_str()?;

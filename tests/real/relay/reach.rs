@@ -421,3 +421,38 @@ async fn a_container_sends_datagrams_too() {
     run.args([lab::TOOLS, "python3", "-c", IN_A_CONTAINER]);
     assert_eq!(finish(&mut run, b"").ok().trim(), "from a container");
 }
+
+const CAUGHT: &str = r#"
+import socket
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(2)
+for _ in range(5):
+    udp.sendto(b"from a caught container", ("probe", 7))
+    try:
+        print(udp.recv(100).decode()); break
+    except TimeoutError:
+        pass
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the lab"]
+async fn datagrams_of_a_container_need_no_proxy() {
+    let probe = Probe::install("caught");
+    let (_folder, program) = crate::joined::release();
+    let mut run = Command::new(program);
+    run.env("KDEV_CAPTURE", "on").env_remove("KUBECONFIG");
+    run.arg("--kubeconfig").arg(lab::kubeconfig("admin"));
+    run.args([
+        "run",
+        "-n",
+        &probe.relay.site.0,
+        "--",
+        "docker",
+        "run",
+        "--rm",
+        "--pull",
+        "never",
+    ]);
+    run.args([lab::TOOLS, "python3", "-c", CAUGHT]);
+    let said = finish(&mut run, b"").ok();
+    assert_eq!(said.trim(), "from a caught container");
+}

@@ -16,9 +16,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::stats::Stats;
+use super::flow::{Activity, DialUdp, Room, Taken};
 use crate::addr::Target;
-use crate::dial::{Activity, DialUdp, Room, Taken};
 use crate::task::Tasks;
 
 /// Flows of one socket at a time; for another one the quietest has to go. What asks many servers
@@ -37,32 +36,45 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of the buffer for answers that a flow keeps: a frame of Ethernet and the SOCKS header.
 const KEPT: usize = 2 << 10;
 
+/// Counts the datagrams of flows.
+pub trait Count: Send + Sync + 'static {
+    /// One of so many bytes went to its destination.
+    fn sent(&self, bytes: usize);
+
+    /// One of so many bytes came back.
+    fn received(&self, bytes: usize);
+
+    /// One was lost here.
+    fn dropped(&self);
+}
+
 /// The flows of one socket, told apart by `K`.
-pub(super) struct Flows<K, D> {
-    pub(super) socket: Arc<UdpSocket>,
+pub struct Flows<K, D> {
+    /// Where they come.
+    pub socket: Arc<UdpSocket>,
     flows: HashMap<K, FlowEntry>,
     waiting: Room,
     /// Whether the user was told of a flow that cannot be opened.
     warned: Arc<AtomicBool>,
     dial: D,
-    stats: Arc<Stats>,
+    stats: Arc<dyn Count>,
     tasks: Tasks,
 }
 
 /// Between whom a flow is.
-pub(super) struct Ends {
+pub struct Ends {
     /// Where it goes.
-    pub(super) target: Target,
+    pub target: Target,
     /// Who gets the answers.
-    pub(super) client: SocketAddr,
+    pub client: SocketAddr,
     /// What stands before each answer.
-    pub(super) header: Box<[u8]>,
+    pub header: Box<[u8]>,
     /// The socket that answers are sent from, where it is not the one that datagrams come to.
-    pub(super) from: Option<Answering>,
+    pub from: Option<Answering>,
 }
 
 /// Makes a socket for answers.
-pub(super) type Answering = BoxFuture<'static, io::Result<Arc<UdpSocket>>>;
+pub type Answering = BoxFuture<'static, io::Result<Arc<UdpSocket>>>;
 
 struct FlowEntry {
     payloads: mpsc::Sender<(Bytes, Taken)>,
@@ -70,7 +82,8 @@ struct FlowEntry {
 }
 
 impl<K: Clone + Eq + Hash, D: DialUdp> Flows<K, D> {
-    pub(super) fn new(socket: UdpSocket, dial: D, stats: Arc<Stats>, tasks: Tasks) -> Self {
+    /// None yet; they will dial by `dial`, and live in `tasks`.
+    pub fn new(socket: UdpSocket, dial: D, stats: Arc<dyn Count>, tasks: Tasks) -> Self {
         Self {
             socket: Arc::new(socket),
             flows: HashMap::new(),
@@ -83,13 +96,13 @@ impl<K: Clone + Eq + Hash, D: DialUdp> Flows<K, D> {
     }
 
     /// Ends all of them.
-    pub(super) fn kill(&self) {
+    pub fn kill(&self) {
         self.tasks.kill();
     }
 
     /// Passes a datagram on in the flow `key`, for which `open` says between whom it is where it
     /// is new; or says why not.
-    pub(super) fn pass<Q: Eq + Hash + ?Sized>(
+    pub fn pass<Q: Eq + Hash + ?Sized>(
         &mut self,
         key: &Q,
         payload: &[u8],
@@ -150,7 +163,7 @@ struct Carrying {
     ends: Ends,
     socket: Arc<UdpSocket>,
     activity: Arc<Activity>,
-    stats: Arc<Stats>,
+    stats: Arc<dyn Count>,
     warned: Arc<AtomicBool>,
 }
 
@@ -186,7 +199,7 @@ impl Carrying {
                 if let Err(error) = sender.send(&payload).await {
                     return debug!(%target, %error, "a flow broke");
                 }
-                self.stats.datagram_sent(payload.len());
+                self.stats.sent(payload.len());
             }
         };
         let back = async {
@@ -194,7 +207,7 @@ impl Carrying {
             while let Ok(true) = receiver.receive(&mut answer).await {
                 self.activity.touch();
                 match self.socket.send_to(&answer, client).await {
-                    Ok(_) => self.stats.datagram_received(answer.len() - header.len()),
+                    Ok(_) => self.stats.received(answer.len() - header.len()),
                     Err(error) => debug!(%client, %error, "an answer is lost"),
                 }
                 match answer.capacity() > KEPT {
