@@ -63,6 +63,8 @@ async fn run(probe: &str, flags: &[&str]) -> Ran {
         .arg("--")
         .arg(file("docker"))
         .args(["run", "--network", "dev", "IMG"])
+        // Containers with a companion need no way to a listener, and no probe.
+        .env("KDEV_CAPTURE", "off")
         .env("KUBECONFIG", file("kubeconfig"))
         .env("XDG_RUNTIME_DIR", folder.path())
         .env("XDG_CACHE_HOME", folder.path())
