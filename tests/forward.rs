@@ -169,13 +169,15 @@ impl Stage {
 
 /// What answers an HTTP request: the pod that it went to says its name.
 async fn web(local: SocketAddr) -> String {
-    let mut stream = TcpStream::connect(local).await.unwrap();
-    let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
     let mut answer = String::new();
-    let read = stream.read_to_string(&mut answer);
-    // A reset is no answer.
-    let _ = tokio::time::timeout(PATIENCE, read).await.unwrap();
+    let asking = async {
+        let mut stream = TcpStream::connect(local).await?;
+        let request = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await?;
+        stream.read_to_string(&mut answer).await
+    };
+    // A reset is no answer. It may come before anything was asked.
+    let _ = tokio::time::timeout(PATIENCE, asking).await.unwrap();
     answer
 }
 
