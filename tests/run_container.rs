@@ -58,7 +58,7 @@ impl Engine {
         argv.extend(words.split(' ').map(OsString::from));
         match detect(&argv).unwrap() {
             Detected::Container(run) => *run,
-            other @ Detected::Command { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -394,6 +394,9 @@ fn what_is_a_container_and_what_is_refused() {
             Ok(Detected::Container(run)) if run.detached() => "detached".to_owned(),
             Ok(Detected::Container(_)) => "container".to_owned(),
             Ok(Detected::Command { note }) => note.unwrap_or_default(),
+            Ok(Detected::Compose(run)) if run.prints() => "printed".to_owned(),
+            Ok(Detected::Compose(_)) => "project".to_owned(),
+            Ok(Detected::Plain) => "as it is".to_owned(),
             Err(error) => format!("refused: {error}"),
         }
     };
@@ -405,6 +408,20 @@ fn what_is_a_container_and_what_is_refused() {
         ("curl http://docker/run", ""),
         ("docker ps", ""),
         ("mydocker run IMG", ""),
+        ("docker compose up", "project"),
+        ("docker --context x compose -f a.yaml up -d web", "project"),
+        ("docker-compose -p shop up", "project"),
+        ("podman compose up", "project"),
+        ("docker compose config --format json", "printed"),
+        ("docker compose run --rm web sh", "project"),
+        ("docker compose run", "as it is"),
+        ("docker compose", "as it is"),
+        ("docker compose up --help", "as it is"),
+        ("docker compose --dry-run up", "as it is"),
+        ("docker compose logs -f web", "as it is"),
+        ("docker compose exec web sh", "as it is"),
+        ("docker compose down", "as it is"),
+        ("docker-compose restart web", "as it is"),
         ("sudo ls", ""),
         ("sudo docker ps", ""),
     ] {
@@ -416,11 +433,20 @@ fn what_is_a_container_and_what_is_refused() {
             "refused: `docker create` is not supported",
         ),
         (
-            "docker compose up",
-            "refused: `docker compose` is not supported",
+            "docker compose create",
+            "refused: `docker compose create` is not supported",
         ),
-        ("docker-compose up", "kdev run -- docker run"),
-        ("podman-compose up", "kdev run -- podman run"),
+        ("docker compose up --no-start", "would start later"),
+        (
+            "docker compose up --always-recreate-deps",
+            "--force-recreate makes all services anew",
+        ),
+        ("docker compose -f - up", "write it to a file"),
+        ("docker compose run -d web", "start the service by `up -d`"),
+        ("docker-compose watch", "use `up --watch`"),
+        ("nerdctl compose up", "use `docker compose`"),
+        ("podman-compose up", "use `podman compose`"),
+        ("sudo docker compose up", "sudo kdev run -- docker"),
         ("sudo docker run IMG", "sudo kdev run -- docker run"),
         (
             "sudo -E podman --log-level x run IMG",

@@ -7,6 +7,7 @@ mod captured;
 #[path = "run/uncaptured.rs"]
 mod captured;
 mod command;
+mod composed;
 mod containers;
 mod joined;
 mod unused;
@@ -46,8 +47,18 @@ const INTERCEPTING: &str = "Intercepting";
 /// What giving back what was intercepted is called.
 const GIVING_BACK: &str = "Giving back what was intercepted";
 
-/// Runs `argv` with a way into the cluster and gives its exit code. With a `plan`, Services are
-/// intercepted meanwhile.
+/// What is asked for beside the command.
+#[derive(Default)]
+pub struct Beside<'a> {
+    /// The Services that are intercepted meanwhile.
+    pub plan: Option<&'a Planned>,
+    /// The command's ports that are reachable at another address.
+    pub publish: &'a [Publish],
+    /// The services of a project that shall see the cluster; all, where none is named.
+    pub only: &'a [String],
+}
+
+/// Runs `argv` with a way into the cluster and gives its exit code.
 ///
 /// # Errors
 /// When the cluster cannot be reached, or the command cannot work with kdev. A command that does
@@ -55,25 +66,39 @@ const GIVING_BACK: &str = "Giving back what was intercepted";
 pub async fn run(
     config: &Config,
     argv: &[OsString],
-    plan: Option<&Planned>,
-    publish: &[Publish],
+    beside: &Beside<'_>,
     observer: &impl Observer,
 ) -> anyhow::Result<u8> {
+    let Beside {
+        plan,
+        publish,
+        only,
+    } = *beside;
     match container::detect(argv)? {
+        Detected::Command { .. } | Detected::Container(_) if !only.is_empty() => {
+            anyhow::bail!(
+                "--only names services of a project of Compose, and this command has none"
+            )
+        }
         Detected::Command { note } => {
             note.iter().for_each(|note| observer.remark(note));
-            command::run(config, argv, plan, publish, observer).await
+            // Boxed, each: they are large, and no two of them run.
+            Box::pin(command::run(config, argv, plan, publish, observer)).await
         }
-        Detected::Container(_) if !publish.is_empty() => {
-            anyhow::bail!("--publish is for commands; a container has -p of its engine for that")
+        Detected::Plain => composed::plain(argv, observer).await,
+        Detected::Container(_) | Detected::Compose(_) if !publish.is_empty() => {
+            anyhow::bail!(
+                "--publish is for commands; a container has its engine's own flag, or `ports`"
+            )
         }
-        Detected::Container(run) => {
-            if plan.is_some_and(|plan| plan.port.is_some()) {
-                anyhow::bail!(
-                    "say --to PORT, the port of this laptop that the container publishes"
-                );
-            }
-            containers::run(config, &run, plan, observer).await
+        Detected::Container(_) | Detected::Compose(_)
+            if plan.is_some_and(|plan| plan.port.is_some()) =>
+        {
+            anyhow::bail!("say --to PORT, the port of this laptop that the container publishes")
+        }
+        Detected::Container(run) => Box::pin(containers::run(config, &run, plan, observer)).await,
+        Detected::Compose(run) => {
+            Box::pin(composed::run(config, &run.only(only), plan, observer)).await
         }
     }
 }

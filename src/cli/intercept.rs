@@ -113,14 +113,12 @@ pub(super) async fn run(args: InterceptArgs, config: &Config) -> anyhow::Result<
         port,
     };
     if !args.command.is_empty() {
-        return app::run::run(
-            config,
-            &args.command,
-            Some(&plan),
-            &[],
-            &Terminal { quiet: false },
-        )
-        .await;
+        let beside = app::run::Beside {
+            plan: Some(&plan),
+            ..app::run::Beside::default()
+        };
+        let terminal = Terminal { quiet: false };
+        return app::run::run(config, &args.command, &beside, &terminal).await;
     }
     let starting = app::intercept::Alone::start(config, &plan);
     let mut alone = output::progress("Intercepting", starting).await?;

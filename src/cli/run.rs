@@ -23,6 +23,8 @@ Examples:
   kdev run -n shop -- psql -h pg -U shop           let bare names mean Services of namespace shop
   kdev run --publish 0.0.0.0:8080:3000 -- npm start   show others what it serves on port 3000
   kdev run -- docker run -d my/api                 stay in this terminal until the container ends
+  kdev run -- docker compose up                    let all services of a project see the cluster
+  kdev run --only api -- docker compose up api db  let one of them see it
   kdev run --host-loopback -- docker run my/api    let the container reach 127.0.0.1 of this laptop
   kdev run --intercept orders=8080 -- docker run -p 8080:8080 my/orders   take a Service's requests too
 
@@ -47,6 +49,14 @@ Names, Services and pods answer any program there; names of the user's network w
 cluster's, and what is not the cluster's goes out as without kdev. With --network host and the like,
 with proxies in Docker's client configuration, and where the engine allows no companion, the container
 gets the variables in place of it.
+
+`docker compose up` gives each service such a companion, kdev-SERVICE, which has its networks, ports
+and names; nothing is written into the project, and `docker compose logs`, exec, ps, restart and down
+work as ever, with and without kdev. Services with the label dev.kdev.capture=false stay outside; where
+one has dev.kdev.capture=true, only such see the cluster. A service of several containers or without a
+network of its own stays outside, and kdev says so. `kdev run -- docker compose config` prints the
+project as it will be. `docker compose run` gives its container the cluster, and not what that depends
+on. It takes Compose 2; create, watch and `run -d` are refused.
 
 Plain HTTP/1 requests to Services that you intercept with --mine get baggage kdev=YOU on their way;
 --mine-header off leaves them as they are.
@@ -107,6 +117,9 @@ pub(super) struct RunOptions {
     /// Reach a port of the command at this address too; repeatable
     #[arg(long, value_name = "[[IP:]PORT:]COMMAND-PORT")]
     publish: Vec<Publish>,
+    /// Let only this service of a Compose project see the cluster; repeatable
+    #[arg(long, value_name = "SERVICE")]
+    only: Vec<String>,
     /// Print only errors, and what a project's settings send into the cluster
     #[arg(short, long)]
     quiet: bool,
@@ -161,7 +174,12 @@ pub(super) async fn run(args: RunArgs, config: &Config) -> anyhow::Result<u8> {
     let terminal = Terminal {
         quiet: options.quiet,
     };
-    app::run::run(config, &command, plan.as_ref(), &options.publish, &terminal).await
+    let beside = app::run::Beside {
+        plan: plan.as_ref(),
+        publish: &options.publish,
+        only: &options.only,
+    };
+    app::run::run(config, &command, &beside, &terminal).await
 }
 
 /// The terminal, or what stands in its place.

@@ -12,10 +12,10 @@ use crate::program::{Done, finish, kdev_binary};
 const GONE_LIMIT: Duration = Duration::from_secs(40);
 
 /// A folder with kdev and the program for companions, as a release has them.
-struct Laptop(tempfile::TempDir);
+pub(crate) struct Laptop(tempfile::TempDir);
 
 impl Laptop {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::copy(kdev_binary(), folder.path().join("kdev")).unwrap();
         let machine = if cfg!(target_arch = "x86_64") {
@@ -30,6 +30,15 @@ impl Laptop {
 
     /// `kdev run FLAGS -- docker run ARGS`, captured or not at all.
     fn docker(&self, flags: &[&str], args: &[&str]) -> Command {
+        let mut command = self.run_of(flags);
+        command
+            .args(["docker", "run", "--pull", "never"])
+            .args(args);
+        command
+    }
+
+    /// `kdev run FLAGS --`, captured or not at all.
+    pub(crate) fn run_of(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(self.0.path().join("kdev"));
         command
             .env_remove("KUBECONFIG")
@@ -39,8 +48,7 @@ impl Laptop {
             .arg(lab::kubeconfig("dev"))
             .args(["run", "-n", "shop"])
             .args(flags)
-            .args(["--", "docker", "run", "--pull", "never"])
-            .args(args)
+            .arg("--")
             .stdin(Stdio::null());
         command
     }

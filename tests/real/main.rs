@@ -7,6 +7,7 @@ mod callers;
 mod capture;
 mod catalog;
 mod client;
+mod composed;
 mod container;
 mod corporate;
 mod dns;

@@ -2,7 +2,6 @@
 //! no variables for it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -24,12 +23,12 @@ use crate::dial::{Laptop, NAMESERVERS, Notes, Way as Leads};
 use crate::dns::{self, Resolvers, Source};
 use crate::proxy::{self, Access, Tunnelled};
 use crate::run::container::ContainerRun;
-use crate::run::container::companion::{Companion, Failed, Joining, Way};
+use crate::run::container::companion::{Companion, Failed, Holder, Joining, Way};
 use crate::task::Tasks;
 use crate::tunnel::{self, Budget, Incoming};
 
 /// What making the companion is called.
-const PREPARING: &str = "Preparing the container's network";
+pub(super) const PREPARING: &str = "Preparing the container's network";
 /// Bytes that the tunnel of a container may have on the way to this side.
 const BUDGET: u32 = 64 << 20;
 /// The first pause before a way that broke is made anew, and the longest.
@@ -78,7 +77,6 @@ pub(super) async fn run(
             return Err(error);
         }
     };
-    let companion = Arc::new(companion);
     let result = serve(config, &session, &resolvers, observer.teller()).await;
     let serving = match result {
         Ok(serving) => serving,
@@ -91,7 +89,7 @@ pub(super) async fn run(
     info!("the container's connections come to kdev");
     let ways = session.tasks.child();
     let following = follow(
-        companion.clone(),
+        companion.holder().clone(),
         way,
         serving,
         observer.teller(),
@@ -156,17 +154,19 @@ fn without(config: &Config, why: &str, observer: &impl Observer) -> anyhow::Resu
 }
 
 async fn make(joining: Joining) -> Result<(Companion, Way), Failed> {
-    let find = async |machine: String| {
-        let say = |text: &str| info!("{text}");
-        let program = binaries::for_machine(&machine, &say).await;
-        program.map_err(|error| error.to_string())
-    };
-    joining.make(find).await
+    joining.make(program).await
+}
+
+/// The program of companions for a machine.
+pub(super) async fn program(machine: String) -> Result<Vec<u8>, String> {
+    let say = |text: &str| info!("{text}");
+    let program = binaries::for_machine(&machine, &say).await;
+    program.map_err(|error| error.to_string())
 }
 
 /// What serves the streams of a container.
 #[derive(Clone)]
-struct Serving {
+pub(super) struct Serving {
     router: Dialer,
     /// To the cluster, and to this machine where that is allowed.
     through: Tunnelled<Named>,
@@ -175,7 +175,8 @@ struct Serving {
     nameserver: Target,
 }
 
-async fn serve(
+/// Begins to serve names, with `resolvers` asked for what is not the cluster's, or those of this machine.
+pub(super) async fn serve(
     config: &Config,
     session: &Session,
     resolvers: &[String],
@@ -217,14 +218,17 @@ fn target(address: SocketAddr) -> Target {
 }
 
 /// Serves what comes by `way`, and by those that follow it, until `tasks` drain.
-async fn follow(companion: Arc<Companion>, way: Way, serving: Serving, note: Note, tasks: Tasks) {
+pub(super) async fn follow(holder: Holder, way: Way, serving: Serving, note: Note, tasks: Tasks) {
+    let what = holder.what();
     let mut next = Some(way);
     let mut pause = FIRST_PAUSE;
     loop {
         if let Some(way) = next.take() {
             tokio::select! {
                 () = tasks.draining() => return,
-                () = carry(way, &serving, &tasks) => note("the way to the container broke; it is made anew"),
+                () = carry(way, &serving, &tasks) => {
+                    note(&format!("the way to {what} broke; it is made anew"));
+                }
             }
             pause = FIRST_PAUSE;
         }
@@ -232,14 +236,13 @@ async fn follow(companion: Arc<Companion>, way: Way, serving: Serving, note: Not
             () = tasks.draining() => return,
             () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
         }
-        match companion.connect().await {
+        match holder.connect().await {
             Ok(way) => next = Some(way),
-            Err(why) if companion.stands().await => debug!(why, "no way to the container"),
+            Err(why) if holder.stands().await => debug!(why, what, "no way"),
             Err(_) => {
-                return note(
-                    "the companion of the container is gone and with it the network; run the \
-                     container anew",
-                );
+                return note(&format!(
+                    "the companion of {what} is gone and with it the network; run it anew"
+                ));
             }
         }
     }

@@ -33,7 +33,10 @@ pub(super) enum Parsed {
     /// `create`.
     Create,
     /// `compose`.
-    Compose,
+    Compose {
+        /// Index of what follows it.
+        at: usize,
+    },
     /// `run`.
     Run {
         /// Index in the arguments (program excluded) of the first flag of `run`.
@@ -117,7 +120,7 @@ pub(super) fn parse(kind: Kind, args: &[OsString]) -> Parsed {
     match text.get(at) {
         Some(&"run") => parse_run(&text, at + 1),
         Some(&"create") => Parsed::Create,
-        Some(&"compose") => Parsed::Compose,
+        Some(&"compose") => Parsed::Compose { at: at + 1 },
         _ => Parsed::Other,
     }
 }
@@ -153,22 +156,22 @@ fn parse_run(text: &[&str], flags_at: usize) -> Parsed {
 }
 
 /// A text that is no UTF-8 is a path or a value, never a flag that matters here.
-fn utf8(arg: &OsStr) -> &str {
+pub(super) fn utf8(arg: &OsStr) -> &str {
     arg.to_str().unwrap_or("\u{fffd}")
 }
 
 /// A flag with its value.
 #[derive(Debug)]
-struct Flag<'a> {
+pub(super) struct Flag<'a> {
     /// Without dashes; one character for a short flag.
-    name: &'a str,
+    pub(super) name: &'a str,
     /// `None` for a flag that stands alone.
-    value: Option<&'a str>,
+    pub(super) value: Option<&'a str>,
 }
 
 impl Flag<'_> {
     /// Whether a flag that stands alone is switched on: `--rm`, `--rm=true`, not `--rm=false`.
-    fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         // What Go's strconv.ParseBool calls true; the engine refuses what is neither.
         self.value
             .is_none_or(|v| ["1", "t", "T", "true", "TRUE", "True"].contains(&v))
@@ -176,7 +179,7 @@ impl Flag<'_> {
 }
 
 /// The flags up to the first argument that is none. `at` is then where that one stands.
-struct Flags<'a, F> {
+pub(super) struct Flags<'a, F> {
     text: &'a [&'a str],
     at: usize,
     /// The rest of a group of short flags, as `td` of `-itd`.
@@ -185,13 +188,24 @@ struct Flags<'a, F> {
 }
 
 impl<'a, F: Fn(&str) -> bool> Flags<'a, F> {
-    fn new(text: &'a [&'a str], at: usize, alone: F) -> Self {
+    /// The flags from `at` on, of which `alone` says which have no value.
+    pub(super) fn new(text: &'a [&'a str], at: usize, alone: F) -> Self {
         Self {
             text,
             at,
             group: "",
             alone,
         }
+    }
+
+    /// Where the next argument stands; past the end where the last flag lacks its value.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Whether the next flag stands in the same argument as the last.
+    pub(super) fn is_within_group(&self) -> bool {
+        !self.group.is_empty()
     }
 
     /// The next argument as a value, the empty one where the line ends.

@@ -146,10 +146,15 @@ fn hand_over(
 
 /// A directory that only this user may enter, removed with this value.
 #[derive(Debug)]
-struct PrivateDir(PathBuf);
+pub(super) struct PrivateDir(PathBuf);
 
 impl PrivateDir {
-    fn create(session: &str) -> io::Result<Self> {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes one, with the name of `session` in its own.
+    pub(super) fn create(session: &str) -> io::Result<Self> {
         let unique: u64 = rand::random();
         let path = std::env::temp_dir().join(format!("kdev-{}-{unique:016x}", file_name(session)));
         #[allow(unused_mut)] // only Unix has a mode

@@ -10,34 +10,32 @@
 //! engine's `cp`: nothing is mounted, so the engine may be on another machine. It is there before the
 //! user's container, and goes after it.
 
-mod archive;
+pub(super) mod archive;
+mod holder;
 pub mod warden;
 mod way;
 
 use std::ffi::OsString;
-use std::io;
-use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-
+pub use self::holder::Holder;
 pub use self::way::Way;
 
-use self::warden::Warden;
+use self::warden::{Left, Warden, Watched};
 use self::way::Closed;
 use super::argv::Split;
 use super::command::{self, Started};
 use super::engine::{Engine, Kind};
 use super::plan::client_proxies;
-use super::{ContainerError, ContainerRun, argv};
+use super::{ContainerError, ContainerRun, Plan, argv};
 use crate::addr::inside::{DNS, HOST_NAME, HOST_V4};
 use crate::run::child;
 
 /// The label that marks the companion of a session.
-const LABEL: &str = "dev.kdev.companion";
+pub(super) const LABEL: &str = "dev.kdev.companion";
 /// Where its program lies in it.
-const PROGRAM: &str = "kdev-companion";
+pub(super) const PROGRAM: &str = "kdev-companion";
 /// How long removing it may take.
 const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -53,7 +51,7 @@ pub struct Joining {
 #[derive(Debug)]
 pub struct Companion {
     joining: Joining,
-    id: String,
+    holder: Holder,
     warden: Mutex<Option<Warden>>,
 }
 
@@ -78,18 +76,6 @@ impl ContainerRun {
 }
 
 impl Joining {
-    /// What the engine's machine is, as `uname -m` or Kubernetes call it.
-    ///
-    /// # Errors
-    /// When the engine does not say.
-    async fn machine(&self) -> Result<String, ContainerError> {
-        let format = match self.run.engine.kind {
-            Kind::Docker | Kind::Nerdctl => "{{.Architecture}}",
-            Kind::Podman => "{{.Host.Arch}}",
-        };
-        self.run.engine.ask(&["info", "--format", format]).await
-    }
-
     /// The nameservers that the user wants asked for what is not the cluster's; none for those of this
     /// machine.
     #[must_use]
@@ -106,13 +92,20 @@ impl Joining {
     where
         F: Future<Output = Result<Vec<u8>, String>>,
     {
-        let warden = Warden::begin(&self.run, &self.session);
+        let warden = Warden::begin(&Watched {
+            engine: &self.run.engine,
+            follows: self.run.detached(),
+            own: label(&self.session),
+            users: Plan::label(&self.session),
+            project: "",
+            image: "",
+        });
         let warden = warden.map_err(|error| {
             Failed::Uncaptured(format!("no process watches over its network: {error}"))
         })?;
         let mut companion = Companion {
+            holder: Holder::new(self.run.engine.clone(), "the container"),
             joining: self,
-            id: String::new(),
             warden: Mutex::new(Some(warden)),
         };
         match companion.begin(find).await {
@@ -133,19 +126,19 @@ impl Companion {
         let kind = self.engine().kind;
         let failed = |error: ContainerError| Failed::of(error, kind);
         let finding = async {
-            let machine = self.joining.machine().await.map_err(failed)?;
+            let machine = self.engine().machine().await.map_err(failed)?;
             find(machine).await.map_err(Failed::Uncaptured)
         };
         let creating = async { self.create().await.map_err(failed) };
         // Both to their ends, so that what was created is removed.
         let (program, id) = tokio::join!(finding, creating);
-        self.id = id?;
+        self.holder.id = id?;
         let archive = archive::of(PROGRAM, &program?);
-        let to = format!("{}:/", self.id);
-        let fed = self.feed(&["cp", "-", &to], &archive).await;
-        fed.map_err(|error| Failed::Uncaptured(error.to_string()))?;
-        let args = ["start", "-a", "-i", &self.id];
+        let to = format!("{}:/", self.holder.id);
         let engine = self.engine();
+        let fed = engine.feed(&["cp", "-", &to], &archive).await;
+        fed.map_err(|error| Failed::Uncaptured(error.to_string()))?;
+        let args = ["start", "-a", "-i", &self.holder.id];
         let opened = Way::open(engine.question(args)).await;
         opened.map_err(|closed| match closed {
             Closed::Silent(said) => failed(engine.failed(&["start"], said)),
@@ -153,31 +146,10 @@ impl Companion {
         })
     }
 
-    /// Another way to it, in place of one that broke.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub async fn connect(&self) -> Result<Way, String> {
-        let program = format!("/{PROGRAM}");
-        #[rustfmt::skip]
-        let args = ["exec", "-i", "-u", "0", &self.id, &program, "companion"];
-        let opened = Way::open(self.engine().question(args)).await;
-        opened.map_err(|closed| match closed {
-            Closed::Silent(why) | Closed::Failed(why) => why,
-        })
-    }
-
-    /// Whether it runs. Where it does not, its network is gone, and the user's container has none.
-    pub async fn stands(&self) -> bool {
-        let asked = ["inspect", "--format", "{{.State.Running}}", &self.id];
-        // An engine that does not answer is asked again.
-        match self.engine().ask(&asked).await {
-            Ok(running) => running == "true",
-            Err(ContainerError::Engine { reason, .. }) => {
-                !reason.to_lowercase().contains("no such")
-            }
-            Err(_) => true,
-        }
+    /// How it is reached.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     fn engine(&self) -> &Engine {
@@ -239,24 +211,7 @@ impl Companion {
                 created => return created,
             }
         }
-        let mut command = run.engine.question(&args);
-        // The user sees what is pulled.
-        command.stderr(Stdio::inherit());
-        run.engine.answer(command, "create").await
-    }
-
-    /// Asks the engine with `input`.
-    async fn feed(&self, args: &[&str], input: &[u8]) -> Result<String, ContainerError> {
-        let engine = self.engine();
-        let mut command = engine.question(args);
-        let broken = |error: io::Error| engine.failed(args, error.to_string());
-        let mut child = command.stdin(Stdio::piped()).spawn().map_err(broken)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // What it thinks of it, it says itself.
-            let _ = stdin.write_all(input).await;
-        }
-        let output = child.wait_with_output().await.map_err(broken)?;
-        engine.read(args, &output)
+        run.engine.answer(run.engine.question(&args), "create").await
     }
 
     /// The user's command in its network, and the handle to what it starts, as
@@ -274,7 +229,7 @@ impl Companion {
             session,
         } = &self.joining;
         let before = &run.args[..run.flags_at];
-        let network: OsString = format!("--network=container:{}", self.id).into();
+        let network: OsString = format!("--network=container:{}", self.holder.id).into();
         let mut run = run.clone();
         run.args = [before, &[network], &split.kept].concat();
         let (command, mut started) = command::of(&run, session, variables, &[])?;
@@ -290,7 +245,7 @@ impl Companion {
         if moved.any(|flag| seen.iter().any(|seen| flag.starts_with(seen))) {
             self.remove().await;
         } else {
-            self.dismiss(warden::REMOVE);
+            self.dismiss(Left::Remove);
         }
     }
 
@@ -307,13 +262,13 @@ impl Companion {
             }
         };
         match tokio::time::timeout(REMOVE_LIMIT, removing).await {
-            Ok(Ok(_)) => self.dismiss(warden::NOTHING),
+            Ok(Ok(_)) => self.dismiss(Left::Nothing),
             Ok(Err(error)) => tracing::debug!(%error, "the companion is left to its warden"),
             Err(_) => tracing::debug!("the companion is left to its warden"),
         }
     }
 
-    fn dismiss(&self, left: u8) {
+    fn dismiss(&self, left: Left) {
         let mut warden = self.warden.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(warden) = warden.take() {
             warden.dismiss(left);

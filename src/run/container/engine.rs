@@ -8,12 +8,16 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
 
 use super::ContainerError;
 
 /// Longest time that a question may take. A daemon that was just started by its socket needs some
 /// seconds; a dead one never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The engine's plugin for projects of many containers.
+pub(super) const COMPOSE: &str = "compose";
 
 /// Which family of flags and answers a program belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +58,22 @@ impl Engine {
         }
     }
 
+    /// What its machine is, as `uname -m` or Kubernetes call it.
+    pub(super) async fn machine(&self) -> Result<String, ContainerError> {
+        let format = match self.kind {
+            Kind::Docker | Kind::Nerdctl => "{{.Architecture}}",
+            Kind::Podman => "{{.Host.Arch}}",
+        };
+        self.ask(&["info", "--format", format]).await
+    }
+
     /// The name for messages.
     pub(super) fn name(&self) -> String {
-        super::base_name(&self.program)
+        let name = super::base_name(&self.program);
+        match self.globals.last().is_some_and(|last| last == COMPOSE) {
+            true => format!("{name} {COMPOSE}"),
+            false => name,
+        }
     }
 
     /// A question to the engine. In a process group of its own: Ctrl-C at the terminal is for the
@@ -105,12 +122,31 @@ impl Engine {
     /// What `command`, which does `what`, prints, however long that takes.
     pub(super) async fn answer(
         &self,
-        mut command: tokio::process::Command,
+        command: tokio::process::Command,
         what: &str,
     ) -> Result<String, ContainerError> {
-        let output = command.output().await;
+        let output = Self::output(command).await;
         let output = output.map_err(|e| self.failed(&[what], e.to_string()))?;
         self.read(&[what], &output)
+    }
+
+    /// How a question ends. What it says on standard error goes where `command` leads it, whereas
+    /// tokio's own `output` takes that, too.
+    pub(super) async fn output(mut command: tokio::process::Command) -> std::io::Result<Output> {
+        command.spawn()?.wait_with_output().await
+    }
+
+    /// As [`Engine::ask_unbounded`], with `input` for it to read.
+    pub(super) async fn feed(&self, args: &[&str], input: &[u8]) -> Result<String, ContainerError> {
+        let broken = |error: std::io::Error| self.failed(args, error.to_string());
+        let mut command = self.question(args);
+        let mut child = command.stdin(Stdio::piped()).spawn().map_err(broken)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // What it thinks of it, it says itself.
+            let _ = stdin.write_all(input).await;
+        }
+        let output = child.wait_with_output().await.map_err(broken)?;
+        self.read(args, &output)
     }
 
     /// The answer in what a question printed.

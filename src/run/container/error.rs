@@ -14,16 +14,13 @@ pub enum ContainerError {
         /// The engine's command.
         engine: String,
     },
-    /// Compose starts many containers from a file that kdev does not read.
-    #[error(
-        "`{command}` is not supported yet; start the one service that needs the cluster with \
-         `kdev run -- {engine} run …`, on the project's network with `--network PROJECT_default`"
-    )]
+    /// Compose would start what kdev could not bring into the cluster.
+    #[error("`{command}` is not supported: {reason}")]
     Compose {
-        /// The command, for example `docker compose`.
+        /// The command, for example `docker compose create`.
         command: String,
-        /// The engine's command.
-        engine: String,
+        /// Why, and what to do.
+        reason: String,
     },
     /// sudo closes the descriptor that carries the variables.
     #[error(

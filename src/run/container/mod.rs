@@ -11,12 +11,15 @@
 //!    on an inherited descriptor, a label, and `--cidfile`. Whatever the user says wins.
 //! 5. With `-d` the engine's command ends at once; [`Started::follow`] waits for the container.
 //!
+//! [`companion`] is the better way, which needs no variables; [`compose`] has it for a project.
+//!
 //! The password stands in no argument list and in no log. It is in the container's environment,
 //! so `docker inspect` shows it to whoever may talk to the engine.
 
 mod argv;
 mod command;
 pub mod companion;
+pub mod compose;
 mod detached;
 mod engine;
 mod error;
@@ -33,6 +36,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 pub use command::Started;
+pub use compose::ComposeRun;
 pub use error::ContainerError;
 pub use firewall::Unreached;
 pub use listen::Listen;
@@ -51,6 +55,10 @@ pub enum Detected {
     },
     /// It starts a container.
     Container(Box<ContainerRun>),
+    /// It starts the containers of a project, or prints the project.
+    Compose(Box<ComposeRun>),
+    /// A command of Compose that needs nothing of kdev's.
+    Plain,
 }
 
 /// A command line that starts a container.
@@ -74,11 +82,17 @@ pub fn detect(argv: &[OsString]) -> Result<Detected, ContainerError> {
     let name = base_name(program);
     match name.as_str() {
         "sudo" | "doas" => return detect_sudo(&name, args),
-        "docker-compose" | "podman-compose" => {
-            let engine = name.trim_end_matches("-compose").to_owned();
+        "docker-compose" => {
+            let engine = Engine::new(Kind::Docker, "docker".into(), Vec::new());
+            let compose = Engine::new(Kind::Docker, program.clone(), Vec::new());
+            return compose::detect(engine, compose, args);
+        }
+        "podman-compose" => {
             return Err(ContainerError::Compose {
                 command: name,
-                engine,
+                reason: "it prints no project that kdev could read; use `podman compose` with \
+                         Docker's Compose"
+                    .to_owned(),
             });
         }
         _ => {}
@@ -93,10 +107,11 @@ pub fn detect(argv: &[OsString]) -> Result<Detected, ContainerError> {
             note: note_on(&name, args),
         }),
         argv::Parsed::Create => Err(ContainerError::Create { engine: name }),
-        argv::Parsed::Compose => Err(ContainerError::Compose {
-            command: format!("{name} compose"),
-            engine: name,
-        }),
+        argv::Parsed::Compose { at } => {
+            let engine = Engine::new(kind, program.clone(), args[..at - 1].to_vec());
+            let compose = Engine::new(kind, program.clone(), args[..at].to_vec());
+            compose::detect(engine, compose, &args[at..])
+        }
         argv::Parsed::Run {
             flags_at,
             image_at,
@@ -164,7 +179,7 @@ fn detect_sudo(sudo: &str, args: &[OsString]) -> Result<Detected, ContainerError
         .iter()
         .position(|arg| Kind::of_name(&base_name(arg)).is_some());
     match engine.map(|at| detect(&args[at..])) {
-        Some(Ok(Detected::Container(_))) => Err(ContainerError::Sudo {
+        Some(Ok(Detected::Container(_) | Detected::Compose(_))) => Err(ContainerError::Sudo {
             sudo: sudo.to_owned(),
             engine: engine.map_or_else(String::new, |at| base_name(&args[at])),
         }),

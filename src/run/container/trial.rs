@@ -44,10 +44,12 @@ impl Trial {
             Detected::Container(run) => Ok(Self {
                 plan: run.plan().await?,
             }),
-            Detected::Command { .. } => Err(ContainerError::Engine {
-                command: program.to_owned(),
-                reason: "it is no container engine that kdev knows".to_owned(),
-            }),
+            Detected::Command { .. } | Detected::Compose(_) | Detected::Plain => {
+                Err(ContainerError::Engine {
+                    command: program.to_owned(),
+                    reason: "it is no container engine that kdev knows".to_owned(),
+                })
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 const RECORD: usize = 512;
 
 /// An archive with one file of that name, which everybody may run.
-pub(super) fn of(name: &str, bytes: &[u8]) -> Vec<u8> {
+pub(in crate::run::container) fn of(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; RECORD];
     let mut put = |at: usize, text: &str| {
         header[at..at + text.len()].copy_from_slice(text.as_bytes());

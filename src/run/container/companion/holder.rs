@@ -1,0 +1,58 @@
+//! The container that holds a network, and how kdev gets into it.
+
+use super::PROGRAM;
+use super::way::{Closed, Way};
+use crate::run::container::ContainerError;
+use crate::run::container::engine::Engine;
+
+/// A companion as it is reached, any number of times. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    pub(super) engine: Engine,
+    pub(in crate::run::container) id: String,
+    what: String,
+}
+
+impl Holder {
+    /// One without an id as yet; `what` is the name for messages of that whose network it holds.
+    pub(in crate::run::container) fn new(engine: Engine, what: &str) -> Self {
+        Self {
+            engine,
+            id: String::new(),
+            what: what.to_owned(),
+        }
+    }
+
+    /// What has the network, for messages.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// A way to it. There is one at a time: the one that was before has to be gone.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn connect(&self) -> Result<Way, String> {
+        let program = format!("/{PROGRAM}");
+        #[rustfmt::skip]
+        let args = ["exec", "-i", "-u", "0", &self.id, &program, "companion"];
+        let opened = Way::open(self.engine.question(args)).await;
+        opened.map_err(|closed| match closed {
+            Closed::Silent(why) | Closed::Failed(why) => why,
+        })
+    }
+
+    /// Whether it runs. Where it does not, its network is gone, and what joined it has none.
+    pub async fn stands(&self) -> bool {
+        let asked = ["inspect", "--format", "{{.State.Running}}", &self.id];
+        // An engine that does not answer is asked again.
+        match self.engine.ask(&asked).await {
+            Ok(running) => running == "true",
+            Err(ContainerError::Engine { reason, .. }) => {
+                !reason.to_lowercase().contains("no such")
+            }
+            Err(_) => true,
+        }
+    }
+}
