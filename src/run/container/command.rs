@@ -10,7 +10,7 @@ use super::{ContainerError, ContainerRun, Plan};
 use crate::run::child;
 
 /// The label that marks a session's containers.
-const LABEL: &str = "dev.kdev.session";
+pub(super) const LABEL: &str = "dev.kdev.session";
 
 /// The variables that Docker's client takes from its configuration's `proxies`.
 const CLIENT_PROXY_NAMES: [&str; 8] = [

@@ -211,7 +211,9 @@ impl Companion {
                 created => return created,
             }
         }
-        run.engine.answer(run.engine.question(&args), "create").await
+        run.engine
+            .answer(run.engine.question(&args), "create")
+            .await
     }
 
     /// The user's command in its network, and the handle to what it starts, as

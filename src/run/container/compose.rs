@@ -30,8 +30,6 @@ use super::{ContainerError, Detected};
 
 /// The label by which a service says whether it shall see the cluster.
 const CAPTURE: &str = "dev.kdev.capture";
-/// The label of the containers that joined a companion; its value is their project.
-const USERS: &str = "dev.kdev.project";
 /// What the companions' program does in its image.
 const IMAGE_COMMAND: [&str; 1] = ["hold"];
 

@@ -43,6 +43,13 @@ impl Holder {
         })
     }
 
+    /// Whether a kdev has a way to it. Looks only, so that no other kdev is disturbed.
+    pub(in crate::run::container) async fn is_served(&self) -> bool {
+        let program = format!("{PROGRAM} companion");
+        let processes = self.engine.ask(&["top", &self.id]).await;
+        processes.is_ok_and(|processes| processes.contains(&program))
+    }
+
     /// Whether it runs. Where it does not, its network is gone, and what joined it has none.
     pub async fn stands(&self) -> bool {
         let asked = ["inspect", "--format", "{{.State.Running}}", &self.id];

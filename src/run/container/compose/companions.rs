@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use sha2::{Digest as _, Sha256};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::ComposeRun;
 use super::argv::Start;
 use super::model::{Asked, Joined, Placed, join};
 use super::project::Project;
-use super::{ComposeRun, USERS};
 use crate::run::child;
-use crate::run::container::ContainerError;
 use crate::run::container::command::PrivateDir;
 use crate::run::container::companion::warden::{Left, Warden, Watched};
 use crate::run::container::companion::{Holder, LABEL, PROGRAM, Way, archive};
 use crate::run::container::engine::Engine;
+use crate::run::container::{ContainerError, Plan};
 
 /// The label by which Compose finds what belongs to a project.
 const PROJECT: &str = "com.docker.compose.project";
@@ -55,7 +55,7 @@ pub struct Companions {
 pub struct Written {
     run: ComposeRun,
     name: String,
-    /// The value of the label of those that join a companion.
+    /// The label of those that join a companion of this session.
     users: String,
     directory: PathBuf,
     dir: PrivateDir,
@@ -91,7 +91,7 @@ impl Project {
             engine,
             follows: self.run.start.detached,
             own: format!("{LABEL}={session}"),
-            users: format!("{USERS}={}", written.users),
+            users: written.users.clone(),
             project: &written.name,
             image: &image,
         });
@@ -133,10 +133,9 @@ impl Project {
         let Start {
             services, one_off, ..
         } = &self.run.start;
-        let (mut users, mut only) = (name.clone(), self.run.only.clone());
+        let mut only = self.run.only.clone();
         if one_off.is_some() {
             // What it depends on goes on after it, and so has no network of this session's.
-            users = format!("{name}-{session}");
             only.clone_from(services);
             let served = self
                 .active
@@ -152,7 +151,6 @@ impl Project {
             active: &self.active,
             only: &only,
             one_off: one_off.as_ref(),
-            users: &users,
             scales: &self.run.start.scales,
             pull: self.run.start.pull.as_deref(),
             session,
@@ -182,7 +180,7 @@ impl Project {
         let written = Written {
             run: self.run.clone(),
             name,
-            users,
+            users: Plan::label(session),
             directory: self.directory.clone(),
             dir,
         };
@@ -198,11 +196,17 @@ impl Project {
         for (id, service, session) in list(engine, &format!("{PROJECT}={project}")).await? {
             let mut holder = Holder::new(engine.clone(), &service);
             holder.id.clone_from(&id);
-            if holder.connect().await.is_ok() {
-                engine.ask(&["rm", "-f", "-v", &id]).await?;
-            } else {
+            let until = Instant::now() + SERVED_WITHIN;
+            let mut served = holder.is_served().await;
+            while !served && Instant::now() < until {
+                sleep(SERVED_EVERY).await;
+                served = holder.is_served().await;
+            }
+            if served {
                 let service = service.strip_prefix("kdev-").unwrap_or(&service);
                 others.insert(service.to_owned(), session);
+            } else {
+                engine.ask(&["rm", "-f", "-v", &id]).await?;
             }
         }
         Ok(others)
@@ -251,6 +255,11 @@ fn tag(program: &[u8]) -> String {
     let digest = digest.iter().take(6);
     digest.map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// How long another kdev may take from starting a companion to having a way to it, and how often is
+/// looked.
+const SERVED_WITHIN: Duration = Duration::from_secs(5);
+const SERVED_EVERY: Duration = Duration::from_millis(300);
 
 /// The name of the model's file.
 const MODEL: &str = "compose.json";
@@ -355,9 +364,9 @@ impl Companions {
         )
     }
 
-    /// The user's containers that run.
+    /// The user's containers that run, of those that have their network from this session.
     async fn running(&self) -> Result<Vec<String>, ContainerError> {
-        let filter = format!("label={USERS}={}", self.written.users);
+        let filter = format!("label={}", self.written.users);
         let said = self
             .engine()
             .ask(&["ps", "-q", "--filter", &filter])

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::argv::OneOff;
-use super::{CAPTURE, IMAGE_COMMAND, USERS};
+use super::{CAPTURE, IMAGE_COMMAND};
 use crate::addr::inside::{DNS, HOST_NAME, HOST_V4};
-use crate::run::container::companion::LABEL;
+use crate::run::container::{command, companion};
 
 /// What the name of a service's companion begins with.
 const PREFIX: &str = "kdev-";
@@ -47,11 +47,9 @@ pub(super) struct Asked<'a> {
     pub(super) scales: &'a BTreeMap<String, u64>,
     /// Where only a container beside those of its service is started: what is particular to it.
     pub(super) one_off: Option<&'a OneOff>,
-    /// The value of the label of those that join a companion.
-    pub(super) users: &'a str,
     /// When the command line wants images pulled.
     pub(super) pull: Option<&'a str>,
-    /// The label's value of the companions that are made.
+    /// The label's value of the companions that are made, and of the containers that join them.
     pub(super) session: &'a str,
     /// The same of those that others serve, by their services.
     pub(super) others: &'a BTreeMap<String, String>,
@@ -213,9 +211,9 @@ fn unfit(name: &str, service: &Value, asked: &Asked<'_>) -> Option<String> {
 /// Takes the network from a service, and gives the companion that gets it.
 fn split(service: &mut Map<String, Value>, project: &str, name: &str, asked: &Asked<'_>) -> Value {
     // What another kdev serves stays as that one has made it.
-    let (session, users, one_off) = match asked.others.get(name) {
-        Some(session) => (session.as_str(), project, None),
-        None => (asked.session, asked.users, asked.one_off),
+    let (session, one_off) = match asked.others.get(name) {
+        Some(session) => (session.as_str(), None),
+        None => (asked.session, asked.one_off),
     };
     let mut owner = json!({
         "image": asked.image,
@@ -228,7 +226,7 @@ fn split(service: &mut Map<String, Value>, project: &str, name: &str, asked: &As
         // It says nothing that is for the user.
         "attach": false,
         "logging": {"driver": "none"},
-        "labels": {LABEL: session},
+        "labels": {companion::LABEL: session},
     });
     for key in MOVED {
         if let Some(value) = service.remove(key) {
@@ -267,7 +265,7 @@ fn split(service: &mut Map<String, Value>, project: &str, name: &str, asked: &As
         "network_mode".to_owned(),
         format!("service:{companion}").into(),
     );
-    put(service, "labels", USERS, users.into());
+    put(service, "labels", command::LABEL, session.into());
     let dependency = json!({"condition": STARTED, "restart": true, "required": true});
     put(service, "depends_on", &companion, dependency);
     owner

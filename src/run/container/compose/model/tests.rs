@@ -9,7 +9,6 @@ const USUAL: Asked<'static> = Asked {
     only: &[],
     scales: &NO_SCALES,
     one_off: None,
-    users: "shop",
     pull: None,
     session: "s1",
     others: &NO_OTHERS,
@@ -75,7 +74,7 @@ fn a_companion_gets_the_network_and_nothing_else() {
             },
             "healthcheck": {"test": ["CMD", "true"]},
             "cap_add": ["SYS_PTRACE"],
-            "labels": {"dev.kdev.project": "shop"},
+            "labels": {"dev.kdev.session": "s1"},
         })
     );
     assert_eq!(
@@ -238,6 +237,7 @@ fn services_that_are_not_started_stay_as_they_are() {
     assert!(services["web"].get("profiles").is_none());
     // One that another kdev serves stays what it is.
     assert_eq!(services["kdev-web"]["labels"]["dev.kdev.companion"], "s0");
+    assert_eq!(services["web"]["labels"]["dev.kdev.session"], "s0");
 }
 
 #[test]
