@@ -105,7 +105,10 @@ impl Stage {
         secrets(folder.path());
         let first = range().await;
         let names = names(dns(first).await);
-        let free = TcpListener::bind((LOCAL, 0)).await.unwrap();
+        // An address from which nothing else here connects, or its port might be taken meanwhile.
+        let free = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 3), 0))
+            .await
+            .unwrap();
         let http = free.local_addr().unwrap();
         drop(free);
         let settings = Settings {
