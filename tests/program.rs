@@ -244,6 +244,13 @@ async fn exit_codes_are_the_childs_or_say_who_failed() {
             .code(),
         Some(2)
     );
+    // It is for projects.
+    let output = stage
+        .output("dev", &["run", "--only", "web", "--", "true"])
+        .await;
+    let shown = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{shown}");
+    assert!(shown.contains("--only names services"), "{shown}");
     // A flag that there is not is no command.
     let output = stage
         .output("dev", &["run", "--namespce", "x", "--", "true"])

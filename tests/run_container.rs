@@ -442,7 +442,10 @@ fn what_is_a_container_and_what_is_refused() {
             "--force-recreate makes all services anew",
         ),
         ("docker compose -f - up", "write it to a file"),
-        ("docker compose run -d web", "start the service by `up -d`"),
+        (
+            "docker compose run -d web",
+            "start the service with `up -d`",
+        ),
         ("docker-compose watch", "use `up --watch`"),
         ("nerdctl compose up", "use `docker compose`"),
         ("podman-compose up", "use `podman compose`"),

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use kdev::companion::{COMPANION, HOLD};
 use kdev::relay::{Kept, Names, Relay, Settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,10 +17,6 @@ use tracing::{error, info, warn};
 
 /// The argument that makes this process the worker.
 const WORKER: &str = "worker";
-/// The argument that makes this process catch what programs of this network send.
-const COMPANION: &str = "companion";
-/// The same for the first process of a container, whose network stays when kdev is gone.
-const HOLD: &str = "hold";
 /// A worker that lived so long had a good start: the next one starts at once.
 const GOOD_START: Duration = Duration::from_secs(5);
 /// The longest pause before the next worker, for one that fails at its start.

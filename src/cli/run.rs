@@ -52,11 +52,12 @@ gets the variables in place of it.
 
 `docker compose up` gives each service such a companion, kdev-SERVICE, which has its networks, ports
 and names; nothing is written into the project, and `docker compose logs`, exec, ps, restart and down
-work as ever, with and without kdev. Services with the label dev.kdev.capture=false stay outside; where
-one has dev.kdev.capture=true, only such see the cluster. A service of several containers or without a
-network of its own stays outside, and kdev says so. `kdev run -- docker compose config` prints the
-project as it will be. `docker compose run` gives its container the cluster, and not what that depends
-on. It takes Compose 2; create, watch and `run -d` are refused.
+work as ever, with and without kdev. Each `up` under kdev creates the containers anew, so keep what
+shall last in volumes. Services with the label dev.kdev.capture=false stay outside; if any service has
+dev.kdev.capture=true, only those see the cluster. A service of several containers or without a network
+of its own stays outside, and kdev says so. `kdev run -- docker compose config` prints the project as it
+will be. Only the container that `docker compose run` starts sees the cluster, not its dependencies.
+kdev needs Compose 2; it refuses create, watch and `run -d`.
 
 Plain HTTP/1 requests to Services that you intercept with --mine get baggage kdev=YOU on their way;
 --mine-header off leaves them as they are.

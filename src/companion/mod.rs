@@ -24,6 +24,10 @@ mod upward;
 #[cfg(target_os = "linux")]
 pub use self::catching::run;
 
+/// The argument that makes the relay's program catch what programs of its network send.
+pub const COMPANION: &str = "companion";
+/// The same for the first process of a container, whose network stays when kdev is gone.
+pub const HOLD: &str = "hold";
 /// The first word of what is said before the tunnel; the next is one of the following.
 pub const GREETING: &str = "kdev-companion";
 /// It catches, and the tunnel begins behind the end of the line.

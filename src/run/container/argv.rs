@@ -176,6 +176,19 @@ impl Flag<'_> {
         self.value
             .is_none_or(|v| ["1", "t", "T", "true", "TRUE", "True"].contains(&v))
     }
+
+    /// The flag in one argument.
+    pub(super) fn spelt(&self) -> String {
+        let dashes = if self.name.chars().count() == 1 {
+            "-"
+        } else {
+            "--"
+        };
+        match self.value {
+            None => format!("{dashes}{}", self.name),
+            Some(value) => format!("{dashes}{}={value}", self.name),
+        }
+    }
 }
 
 /// The flags up to the first argument that is none. `at` is then where that one stands.

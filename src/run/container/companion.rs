@@ -17,7 +17,6 @@ mod way;
 
 use std::ffi::OsString;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 pub use self::holder::Holder;
 pub use self::way::Way;
@@ -30,14 +29,13 @@ use super::engine::{Engine, Kind};
 use super::plan::client_proxies;
 use super::{ContainerError, ContainerRun, Plan, argv};
 use crate::addr::inside::{DNS, HOST_NAME, HOST_V4};
+use crate::companion::HOLD;
 use crate::run::child;
 
 /// The label that marks the companion of a session.
 pub(super) const LABEL: &str = "dev.kdev.companion";
 /// Where its program lies in it.
 pub(super) const PROGRAM: &str = "kdev-companion";
-/// How long removing it may take.
-const REMOVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A container command whose network becomes a companion's.
 #[derive(Clone, Debug)]
@@ -104,7 +102,8 @@ impl Joining {
             Failed::Uncaptured(format!("no process watches over its network: {error}"))
         })?;
         let mut companion = Companion {
-            holder: Holder::new(self.run.engine.clone(), "the container"),
+            // Its id is known once it is created.
+            holder: Holder::new(self.run.engine.clone(), String::new(), "the container"),
             joining: self,
             warden: Mutex::new(Some(warden)),
         };
@@ -194,7 +193,7 @@ impl Companion {
             args.push("--rm".to_owned());
         }
         args.extend(split.moved.iter().cloned());
-        args.extend([run.image.clone(), "hold".to_owned()]);
+        args.extend([run.image.clone(), HOLD.to_owned()]);
         let pulls = split.moved.iter().any(|flag| flag.starts_with("--pull"));
         let mut now = args.clone();
         if !pulls {
@@ -246,35 +245,20 @@ impl Companion {
         let mut moved = self.joining.split.moved.iter();
         if moved.any(|flag| seen.iter().any(|seen| flag.starts_with(seen))) {
             self.remove().await;
-        } else {
-            self.dismiss(Left::Remove);
+        } else if let Some(warden) = self.take() {
+            warden.dismiss(Left::Remove);
         }
     }
 
-    /// Removes it, for at most some seconds. What is slower is left to the warden.
     async fn remove(&self) {
-        let removing = async {
-            let filter = format!("label={}", label(&self.joining.session));
-            let engine = self.engine();
-            let ids = engine.ask(&["ps", "-aq", "--filter", &filter]).await?;
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            match ids.is_empty() {
-                true => Ok(String::new()),
-                false => engine.ask(&[&["rm", "-f", "-v"], &*ids].concat()).await,
-            }
-        };
-        match tokio::time::timeout(REMOVE_LIMIT, removing).await {
-            Ok(Ok(_)) => self.dismiss(Left::Nothing),
-            Ok(Err(error)) => tracing::debug!(%error, "the companion is left to its warden"),
-            Err(_) => tracing::debug!("the companion is left to its warden"),
+        if let Some(warden) = self.take() {
+            warden.remove().await;
         }
     }
 
-    fn dismiss(&self, left: Left) {
+    fn take(&self) -> Option<Warden> {
         let mut warden = self.warden.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(warden) = warden.take() {
-            warden.dismiss(left);
-        }
+        warden.take()
     }
 }
 
@@ -309,6 +293,6 @@ impl Failed {
     }
 }
 
-fn label(session: &str) -> String {
+pub(super) fn label(session: &str) -> String {
     format!("{LABEL}={session}")
 }

@@ -30,8 +30,8 @@ use super::{ContainerError, Detected};
 
 /// The label by which a service says whether it shall see the cluster.
 const CAPTURE: &str = "dev.kdev.capture";
-/// What the companions' program does in its image.
-const IMAGE_COMMAND: [&str; 1] = ["hold"];
+/// The label by which Compose finds what belongs to a project.
+pub(super) const PROJECT: &str = "com.docker.compose.project";
 
 /// A command of Compose that starts a project, or prints it.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ pub(super) fn detect(
         },
         "run" => match argv::run(&line.rest) {
             Some(run) if run.detached => {
-                return refused(" run -d", "leave out -d, or start the service by `up -d`");
+                return refused(" run -d", "leave out -d, or start the service with `up -d`");
             }
             Some(run) => run,
             None => return plain,

@@ -109,28 +109,15 @@ fn share(flags: &[Flag<'_>], written: &[OsString], out: &mut Split) {
         out.kept.extend_from_slice(written);
     } else {
         out.kept
-            .extend(flags.iter().filter(stays).map(|flag| spelt(flag).into()));
+            .extend(flags.iter().filter(stays).map(|flag| flag.spelt().into()));
     }
     for flag in flags {
         match place(flag) {
             Belongs::Kept => {}
-            Belongs::Moved | Belongs::Both => out.moved.push(spelt(flag)),
+            Belongs::Moved | Belongs::Both => out.moved.push(flag.spelt()),
             Belongs::Resolver => out.resolvers.push(value(flag)),
         }
         out.searches |= flag.name == "dns-search";
-    }
-}
-
-/// A flag in one argument.
-fn spelt(flag: &Flag<'_>) -> String {
-    let dashes = if flag.name.chars().count() == 1 {
-        "-"
-    } else {
-        "--"
-    };
-    match flag.value {
-        None => format!("{dashes}{}", flag.name),
-        Some(value) => format!("{dashes}{}={value}", flag.name),
     }
 }
 

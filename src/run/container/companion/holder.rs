@@ -2,6 +2,7 @@
 
 use super::PROGRAM;
 use super::way::{Closed, Way};
+use crate::companion::COMPANION;
 use crate::run::container::ContainerError;
 use crate::run::container::engine::Engine;
 
@@ -9,16 +10,16 @@ use crate::run::container::engine::Engine;
 #[derive(Clone, Debug)]
 pub struct Holder {
     pub(super) engine: Engine,
-    pub(in crate::run::container) id: String,
+    pub(super) id: String,
     what: String,
 }
 
 impl Holder {
-    /// One without an id as yet; `what` is the name for messages of that whose network it holds.
-    pub(in crate::run::container) fn new(engine: Engine, what: &str) -> Self {
+    /// That container; `what` is the name for messages of that whose network it holds.
+    pub(in crate::run::container) fn new(engine: Engine, id: String, what: &str) -> Self {
         Self {
             engine,
-            id: String::new(),
+            id,
             what: what.to_owned(),
         }
     }
@@ -36,7 +37,7 @@ impl Holder {
     pub async fn connect(&self) -> Result<Way, String> {
         let program = format!("/{PROGRAM}");
         #[rustfmt::skip]
-        let args = ["exec", "-i", "-u", "0", &self.id, &program, "companion"];
+        let args = ["exec", "-i", "-u", "0", &self.id, &program, COMPANION];
         let opened = Way::open(self.engine.question(args)).await;
         opened.map_err(|closed| match closed {
             Closed::Silent(why) | Closed::Failed(why) => why,
@@ -45,7 +46,7 @@ impl Holder {
 
     /// Whether a kdev has a way to it. Looks only, so that no other kdev is disturbed.
     pub(in crate::run::container) async fn is_served(&self) -> bool {
-        let program = format!("{PROGRAM} companion");
+        let program = format!("{PROGRAM} {COMPANION}");
         let processes = self.engine.ask(&["top", &self.id]).await;
         processes.is_ok_and(|processes| processes.contains(&program))
     }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::run::container::compose::PROJECT;
 use crate::run::container::engine;
 
 /// The first argument of kdev that makes it a warden.
@@ -25,13 +26,10 @@ const GONE_AFTER: usize = 2;
 /// How long removing all may be waited for, and how often is looked.
 const REMOVE_LIMIT: Duration = Duration::from_secs(15);
 const REMOVE_EVERY: Duration = Duration::from_millis(20);
-/// The label by which Compose finds what belongs to a project.
-const PROJECT: &str = "com.docker.compose.project";
 
 /// What is left to do when kdev ends in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::run::container) enum Left {
-    Nothing,
     /// To remove the companions.
     Remove,
     /// The same, once the user's containers have ended.
@@ -41,7 +39,6 @@ pub(in crate::run::container) enum Left {
 impl Left {
     fn word(self) -> u8 {
         match self {
-            Self::Nothing => b'.',
             Self::Remove => b'r',
             Self::Follow => b'f',
         }
@@ -90,9 +87,6 @@ impl Warden {
     /// Tells it what is left to do.
     pub(in crate::run::container) fn dismiss(mut self, left: Left) {
         self.tell(left);
-        if left == Left::Nothing {
-            let _ = self.0.wait();
-        }
     }
 
     /// Has it remove all, and waits until it has, for at most [`REMOVE_LIMIT`].
@@ -140,17 +134,9 @@ pub fn helper(args: &[OsString]) -> Option<u8> {
     if name != WARDEN {
         return None;
     }
-    #[cfg(unix)]
-    {
-        // The end of the terminal is not its own. Fails where it leads a session already.
-        let _ = nix::unistd::setsid();
-    }
     let mut word = [0];
     // The end of input is the end of kdev.
     let said = matches!(io::stdin().read(&mut word), Ok(1)).then_some(word[0]);
-    if said == Some(Left::Nothing.word()) {
-        return Some(0);
-    }
     let text = |arg: &OsString| arg.to_string_lossy().into_owned();
     let work = Work {
         engine: Engine { program, globals },

@@ -192,7 +192,7 @@ pub(super) fn run(rest: &[OsString]) -> Option<Start> {
             name => {
                 one_off.aliases |= name == "use-aliases" && flag.is_set();
                 start.detached |= ["d", "detach"].contains(&name) && flag.is_set();
-                others.push(spelt(&flag));
+                others.push(flag.spelt().into());
             }
         }
         ours |= ["p", "publish", "P", "service-ports", "pull"].contains(&flag.name);
@@ -212,15 +212,6 @@ pub(super) fn run(rest: &[OsString]) -> Option<Start> {
     one_off.command = command.to_vec();
     start.one_off = Some(one_off);
     Some(start)
-}
-
-/// A flag in one argument.
-fn spelt(flag: &Flag<'_>) -> OsString {
-    let dashes = if flag.name.len() == 1 { "-" } else { "--" };
-    match flag.value {
-        None => format!("{dashes}{}", flag.name).into(),
-        Some(value) => format!("{dashes}{}={value}", flag.name).into(),
-    }
 }
 
 fn note(flag: &Flag<'_>, up: &mut Start) {

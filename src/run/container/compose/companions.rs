@@ -10,25 +10,29 @@ use futures_util::future::try_join_all;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
-use super::ComposeRun;
 use super::argv::Start;
-use super::model::{Asked, Joined, Placed, join};
+use super::model::{Asked, Joined, Placed, join, service_of};
 use super::project::Project;
+use super::{ComposeRun, PROJECT};
 use crate::run::child;
 use crate::run::container::command::PrivateDir;
 use crate::run::container::companion::warden::{Left, Warden, Watched};
-use crate::run::container::companion::{Holder, LABEL, PROGRAM, Way, archive};
+use crate::run::container::companion::{Holder, LABEL, PROGRAM, Way, archive, label};
 use crate::run::container::engine::Engine;
 use crate::run::container::{ContainerError, Plan};
 
-/// The label by which Compose finds what belongs to a project.
-const PROJECT: &str = "com.docker.compose.project";
 /// The label with a container's service.
 const SERVICE: &str = "com.docker.compose.service";
 /// The name of the companions' image, without its tag.
 const IMAGE: &str = "kdev-companion";
 /// How long one that was about to restart may be away.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long another kdev may take from starting a companion to having a way to it, and how often is
+/// looked.
+const SERVED_WITHIN: Duration = Duration::from_secs(5);
+const SERVED_EVERY: Duration = Duration::from_millis(300);
+/// The name of the model's file.
+const MODEL: &str = "compose.json";
 
 /// A companion that kdev serves.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ impl Project {
     /// # Errors
     /// Why that cannot be. Nothing of it is left then.
     pub async fn make<F>(
-        self,
+        mut self,
         session: &str,
         find: impl FnOnce(String) -> F,
         outside: impl Fn(&str, &str),
@@ -76,8 +80,8 @@ impl Project {
     where
         F: Future<Output = Result<Vec<u8>, String>>,
     {
-        let engine = &self.run.engine;
         let finding = async {
+            let engine = &self.run.engine;
             let machine = engine.machine().await.map_err(said)?;
             let program = find(machine).await?;
             let image = format!("{IMAGE}:{}", tag(&program));
@@ -88,9 +92,9 @@ impl Project {
         let (image, others) = tokio::try_join!(finding, looking)?;
         let (written, placed) = self.write(session, &others, &image, outside)?;
         let warden = Warden::begin(&Watched {
-            engine,
+            engine: &self.run.engine,
             follows: self.run.start.detached,
-            own: format!("{LABEL}={session}"),
+            own: label(session),
             users: written.users.clone(),
             project: &written.name,
             image: &image,
@@ -115,20 +119,20 @@ impl Project {
     ///
     /// # Errors
     /// Why it can have none.
-    pub fn printed(self, outside: impl Fn(&str, &str)) -> Result<Written, String> {
+    pub fn printed(mut self, outside: impl Fn(&str, &str)) -> Result<Written, String> {
         let image = format!("{IMAGE}:{}", env!("CARGO_PKG_VERSION"));
         let (written, _) = self.write("SESSION", &BTreeMap::new(), &image, outside)?;
         Ok(written)
     }
 
     fn write(
-        &self,
+        &mut self,
         session: &str,
         others: &BTreeMap<String, String>,
         image: &str,
         outside: impl Fn(&str, &str),
     ) -> Result<(Written, Vec<Placed>), String> {
-        let mut model = self.model.clone();
+        let model = &mut self.model;
         let name = model["name"].as_str().unwrap_or_default().to_owned();
         let Start {
             services, one_off, ..
@@ -137,15 +141,9 @@ impl Project {
         if one_off.is_some() {
             // What it depends on goes on after it, and so has no network of this session's.
             only.clone_from(services);
-            let served = self
-                .active
-                .iter()
-                .filter(|service| others.contains_key(*service));
-            only.extend(
-                served
-                    .filter(|service| !services.contains(service))
-                    .cloned(),
-            );
+            let served =
+                |service: &&String| others.contains_key(*service) && !services.contains(service);
+            only.extend(self.active.iter().filter(served).cloned());
         }
         let asked = Asked {
             active: &self.active,
@@ -160,15 +158,15 @@ impl Project {
         let Joined {
             companions,
             outside: left,
-        } = join(&mut model, &asked)?;
+        } = join(model, &asked)?;
         if companions.is_empty() {
             let why = left
                 .iter()
                 .map(|(service, why)| format!("{service}: {why}"));
-            let why = why.collect::<Vec<_>>().join(", ");
+            let why: Vec<String> = why.collect();
             return Err(match why.is_empty() {
                 true => "no service of the project starts".to_owned(),
-                false => why,
+                false => why.join(", "),
             });
         }
         for (service, why) in &left {
@@ -192,24 +190,37 @@ impl Project {
     async fn others(&self) -> Result<BTreeMap<String, String>, ContainerError> {
         let engine = &self.run.engine;
         let project = self.model["name"].as_str().unwrap_or_default();
-        let mut others = BTreeMap::new();
-        for (id, service, session) in list(engine, &format!("{PROJECT}={project}")).await? {
-            let mut holder = Holder::new(engine.clone(), &service);
-            holder.id.clone_from(&id);
+        let there = list(engine, &format!("{PROJECT}={project}")).await?;
+        // All at once, since each that nobody serves takes its time.
+        let looking = there.into_iter().map(async |one| {
+            let holder = one.holder(engine, &one.name);
             let until = Instant::now() + SERVED_WITHIN;
-            let mut served = holder.is_served().await;
-            while !served && Instant::now() < until {
+            while !holder.is_served().await {
+                if Instant::now() >= until {
+                    engine.ask(&["rm", "-f", "-v", &one.id]).await?;
+                    return Ok(None);
+                }
                 sleep(SERVED_EVERY).await;
-                served = holder.is_served().await;
             }
-            if served {
-                let service = service.strip_prefix("kdev-").unwrap_or(&service);
-                others.insert(service.to_owned(), session);
-            } else {
-                engine.ask(&["rm", "-f", "-v", &id]).await?;
-            }
-        }
-        Ok(others)
+            Ok::<_, ContainerError>(Some((service_of(&one.name).to_owned(), one.session)))
+        });
+        let others = try_join_all(looking).await?;
+        Ok(others.into_iter().flatten().collect())
+    }
+}
+
+/// A companion that runs.
+struct Listed {
+    id: String,
+    /// Its own service.
+    name: String,
+    /// Its label's value.
+    session: String,
+}
+
+impl Listed {
+    fn holder(&self, engine: &Engine, what: &str) -> Holder {
+        Holder::new(engine.clone(), self.id.clone(), what)
     }
 }
 
@@ -229,11 +240,8 @@ async fn import(engine: &Engine, image: &str, program: &[u8]) -> Result<(), Cont
     Ok(())
 }
 
-/// The companions that run and have that label: id, service, session.
-async fn list(
-    engine: &Engine,
-    label: &str,
-) -> Result<Vec<(String, String, String)>, ContainerError> {
+/// The companions that run and have that label.
+async fn list(engine: &Engine, label: &str) -> Result<Vec<Listed>, ContainerError> {
     let filter = format!("label={label}");
     let own = format!("label={LABEL}");
     let format = format!("{{{{.ID}}}} {{{{.Label \"{SERVICE}\"}}}} {{{{.Label \"{LABEL}\"}}}}");
@@ -244,7 +252,11 @@ async fn list(
     let said = engine.ask(&args).await?;
     let of = |line: &str| {
         let mut words = line.split_whitespace().map(str::to_owned);
-        Some((words.next()?, words.next()?, words.next()?))
+        Some(Listed {
+            id: words.next()?,
+            name: words.next()?,
+            session: words.next()?,
+        })
     };
     Ok(said.lines().filter_map(of).collect())
 }
@@ -255,14 +267,6 @@ fn tag(program: &[u8]) -> String {
     let digest = digest.iter().take(6);
     digest.map(|byte| format!("{byte:02x}")).collect()
 }
-
-/// How long another kdev may take from starting a companion to having a way to it, and how often is
-/// looked.
-const SERVED_WITHIN: Duration = Duration::from_secs(5);
-const SERVED_EVERY: Duration = Duration::from_millis(300);
-
-/// The name of the model's file.
-const MODEL: &str = "compose.json";
 
 impl Companions {
     /// Starts the companions of `placed` that no `others` serve.
@@ -285,14 +289,13 @@ impl Companions {
         let compose = &self.written.run.compose;
         compose.answer(compose.question(&args), "up").await?;
         let engine = self.engine();
-        let listed = list(engine, &format!("{LABEL}={session}")).await?;
+        let listed = list(engine, &label(session)).await?;
         let serving = ours.into_iter().map(|placed| {
-            let found = listed.iter().find(|(_, name, _)| *name == placed.name);
+            let found = listed.iter().find(|one| one.name == placed.name);
             async move {
-                let mut holder =
-                    Holder::new(engine.clone(), &format!("service {}", placed.service));
                 let missing = || engine.failed(&["ps"], format!("{} does not run", placed.name));
-                holder.id.clone_from(&found.ok_or_else(missing)?.0);
+                let found = found.ok_or_else(missing)?;
+                let holder = found.holder(engine, &format!("service {}", placed.service));
                 let way = holder.connect().await;
                 let way = way.map_err(|why| {
                     engine.failed(

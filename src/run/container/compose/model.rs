@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::CAPTURE;
 use super::argv::OneOff;
-use super::{CAPTURE, IMAGE_COMMAND};
 use crate::addr::inside::{DNS, HOST_NAME, HOST_V4};
+use crate::companion::HOLD;
 use crate::run::container::{command, companion};
 
 /// What the name of a service's companion begins with.
@@ -87,13 +88,12 @@ pub(super) fn join(project: &mut Value, asked: &Asked<'_>) -> Result<Joined, Str
         return Ok(Joined::default());
     };
     let mut joined = Joined::default();
-    if let Some(service) = asked
-        .only
-        .iter()
-        .find(|service| !asked.active.contains(service))
-    {
+    let starts = |service: &&String| asked.active.contains(service);
+    if let Some(service) = asked.only.iter().find(|service| !starts(service)) {
         let all = asked.active.join(", ");
-        return Err(format!("no service {service} starts, of {all}"));
+        return Err(format!(
+            "service {service} is not among those that start: {all}"
+        ));
     }
     let wanted = match asked.only {
         [] => wanted(services, asked.active),
@@ -103,7 +103,7 @@ pub(super) fn join(project: &mut Value, asked: &Asked<'_>) -> Result<Joined, Str
     let mut sharing = Vec::new();
     for service in &wanted {
         let it = &services[service];
-        match (shares(it), unfit(service, it, asked)) {
+        match (shares(&it["network_mode"]), unfit(service, it, asked)) {
             (Some(owner), _) => sharing.push((service.clone(), owner.to_owned())),
             (None, None) => drop(captured.insert(service.clone())),
             (None, Some(why)) => joined.outside.push((service.clone(), why)),
@@ -159,18 +159,16 @@ fn companion_of(service: &str) -> String {
     format!("{PREFIX}{service}")
 }
 
+/// The service that `companion` is for.
+pub(super) fn service_of(companion: &str) -> &str {
+    companion.strip_prefix(PREFIX).unwrap_or(companion)
+}
+
 /// The services that shall see the cluster: all but those that say no, or those alone that say yes.
 fn wanted(services: &Map<String, Value>, active: &[String]) -> Vec<String> {
-    let says = |service: &&String, word: &str| {
-        let said = &services.get(*service).map(|it| &it["labels"][CAPTURE]);
-        said.is_some_and(|said| {
-            said == word || said.as_bool().is_some_and(|b| b.to_string() == word)
-        })
-    };
-    let there = active
-        .iter()
-        .filter(|service| services.contains_key(*service));
-    let there: Vec<&String> = there.collect();
+    let says = |service: &&String, word: &str| services[*service]["labels"][CAPTURE] == word;
+    let there = |service: &&String| services.contains_key(*service);
+    let there: Vec<&String> = active.iter().filter(there).collect();
     let chosen = there.iter().any(|service| says(service, "true"));
     let wants = |service: &&String| match chosen {
         true => says(service, "true"),
@@ -179,9 +177,9 @@ fn wanted(services: &Map<String, Value>, active: &[String]) -> Vec<String> {
     there.into_iter().filter(wants).cloned().collect()
 }
 
-/// The service whose network a service shares.
-fn shares(service: &Value) -> Option<&str> {
-    service["network_mode"].as_str()?.strip_prefix("service:")
+/// The service whose network is shared in a `network_mode`.
+fn shares(mode: &Value) -> Option<&str> {
+    mode.as_str()?.strip_prefix("service:")
 }
 
 /// Why a service cannot have a companion.
@@ -218,7 +216,7 @@ fn split(service: &mut Map<String, Value>, project: &str, name: &str, asked: &As
     let mut owner = json!({
         "image": asked.image,
         "pull_policy": "never",
-        "command": IMAGE_COMMAND,
+        "command": [HOLD],
         "user": "0:0",
         "cap_drop": ["ALL"],
         // For rules and sockets in its own network, and the port for names there.
@@ -247,7 +245,7 @@ fn split(service: &mut Map<String, Value>, project: &str, name: &str, asked: &As
         // kdev knows short names, and those of the user's networks go before the cluster's.
         owner["dns_search"] = json!(["."]);
     }
-    let mut hosts = hosts(&owner["extra_hosts"]);
+    let mut hosts = texts(owner.get("extra_hosts"));
     hosts.push(format!("{HOST_NAME}:{HOST_V4}"));
     owner["extra_hosts"] = json!(hosts);
     if let Some(networks) = owner.get_mut("networks").and_then(Value::as_object_mut) {
@@ -260,25 +258,19 @@ fn split(service: &mut Map<String, Value>, project: &str, name: &str, asked: &As
             }
         }
     }
-    let companion = companion_of(name);
-    service.insert(
-        "network_mode".to_owned(),
-        format!("service:{companion}").into(),
-    );
+    enter(service, name);
     put(service, "labels", command::LABEL, session.into());
-    let dependency = json!({"condition": STARTED, "restart": true, "required": true});
-    put(service, "depends_on", &companion, dependency);
     owner
 }
 
 /// The parameters of the network go to its owner, the others stay.
 fn divide_sysctls(service: &mut Map<String, Value>, owner: &mut Value) {
-    let Some(mut all) = owner["sysctls"].as_object().cloned() else {
+    let Some(all) = owner.get_mut("sysctls").and_then(Value::as_object_mut) else {
         return;
     };
-    let (network, others): (Map<_, _>, Map<_, _>) = std::mem::take(&mut all)
-        .into_iter()
-        .partition(|(name, _)| name.starts_with("net."));
+    let all = std::mem::take(all).into_iter();
+    let (network, others): (Map<_, _>, Map<_, _>) =
+        all.partition(|(name, _)| name.starts_with("net."));
     owner["sysctls"] = network.into();
     if !others.is_empty() {
         service.insert("sysctls".to_owned(), others.into());
@@ -310,16 +302,21 @@ fn refer(service: &mut Map<String, Value>, captured: &BTreeSet<String>) {
             }
         }
     }
-    let mode = service.get("network_mode").and_then(Value::as_str);
-    let target = mode.and_then(|mode| mode.strip_prefix("service:"));
+    let target = service.get("network_mode").and_then(shares);
     // Those that have one of their own already name it.
     if let Some(target) = target.filter(|target| captured.contains(*target)) {
-        let companion = companion_of(target);
-        let mode = format!("service:{companion}");
-        service.insert("network_mode".to_owned(), mode.into());
-        let dependency = json!({"condition": STARTED, "restart": true, "required": true});
-        put(service, "depends_on", &companion, dependency);
+        let target = target.to_owned();
+        enter(service, &target);
     }
+}
+
+/// Lets a service share the network of the companion of `owner`.
+fn enter(service: &mut Map<String, Value>, owner: &str) {
+    let companion = companion_of(owner);
+    let mode = format!("service:{companion}");
+    service.insert("network_mode".to_owned(), mode.into());
+    let dependency = json!({"condition": STARTED, "restart": true, "required": true});
+    put(service, "depends_on", &companion, dependency);
 }
 
 /// Puts an entry into a map of a service, which may not be there yet.
@@ -330,28 +327,11 @@ fn put(service: &mut Map<String, Value>, map: &str, key: &str, value: Value) {
     }
 }
 
-/// A text, or a list of them.
+/// A list of texts, which may not be there. Compose prints none of them in another form.
 fn texts(value: Option<&Value>) -> Vec<String> {
-    match value {
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(list)) => {
-            let texts = list.iter().filter_map(Value::as_str);
-            texts.map(str::to_owned).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Additional hosts, which are a list of `NAME=IP` or a map.
-fn hosts(value: &Value) -> Vec<String> {
-    let Some(map) = value.as_object() else {
-        return texts(Some(value));
-    };
-    let of = |(name, ips): (&String, &Value)| {
-        let ips = texts(Some(ips)).into_iter();
-        ips.map(|ip| format!("{name}={ip}")).collect::<Vec<_>>()
-    };
-    map.iter().flat_map(of).collect()
+    let list = value.and_then(Value::as_array).into_iter().flatten();
+    let texts = list.filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -73,7 +73,8 @@ impl ComposeRun {
                 false => Some(self.ask(&[], &args).output().await),
             }
         };
-        let (whole, names, selected) = tokio::join!(whole, names, selected);
+        let (whole, names, selected, directory) =
+            tokio::join!(whole, names, selected, self.directory());
         let failed = |error: std::io::Error| self.compose.failed(&["config"], error.to_string());
         let whole = whole.map_err(failed)?;
         if !whole.status.success() {
@@ -85,12 +86,7 @@ impl ComposeRun {
             let selected = selected.map_err(failed)?;
             let selected = self.model(&selected)?;
             active = services(&selected);
-            for (name, service) in selected["services"].as_object().into_iter().flatten() {
-                if model["services"][name].is_null() {
-                    model["services"][name] = service.clone();
-                }
-            }
-            add_what_is_used(&mut model, &selected);
+            add_what_is_not_there(&mut model, &selected);
         }
         for name in names.unwrap_or_default().split_whitespace() {
             if model["services"][name].is_null() {
@@ -101,7 +97,7 @@ impl ComposeRun {
             run: self.clone(),
             model,
             active,
-            directory: self.directory().await,
+            directory,
         })))
     }
 
@@ -117,7 +113,7 @@ impl ComposeRun {
         let model: Option<Value> = serde_json::from_str(&said).ok();
         let model = model.filter(|model| model["services"].is_object());
         model.ok_or_else(|| {
-            let reason = "it printed no project in JSON; kdev needs Compose 2.3 or newer";
+            let reason = "it printed no project in JSON; kdev needs Compose 2";
             self.compose.failed(&["config"], reason.to_owned())
         })
     }
@@ -176,9 +172,9 @@ fn services(model: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Adds networks, volumes and the like that only services use which are not started by themselves.
-fn add_what_is_used(model: &mut Value, selected: &Value) {
-    for kind in ["networks", "volumes", "secrets", "configs"] {
+/// Adds services that start only where they are named, and what they alone use.
+fn add_what_is_not_there(model: &mut Value, selected: &Value) {
+    for kind in ["services", "networks", "volumes", "secrets", "configs"] {
         for (name, value) in selected[kind].as_object().into_iter().flatten() {
             if model[kind][name].is_null() {
                 model[kind][name] = value.clone();

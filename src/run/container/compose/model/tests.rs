@@ -202,6 +202,18 @@ fn labels_say_which_services_see_the_cluster() {
 }
 
 #[test]
+fn what_does_not_start_cannot_be_asked_for() {
+    let mut model = json!({"name": "shop", "services": {"web": {"image": "x"}}});
+    let asked = Asked {
+        active: &["web".to_owned()],
+        only: &["wep".to_owned()],
+        ..USUAL
+    };
+    let why = join(&mut model, &asked).unwrap_err();
+    assert_eq!(why, "service wep is not among those that start: web");
+}
+
+#[test]
 fn links_lead_to_companions() {
     let (services, _) = joined(json!({
         "db": {"image": "x"},
