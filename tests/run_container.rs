@@ -441,6 +441,10 @@ fn what_is_a_container_and_what_is_refused() {
             "docker compose up --always-recreate-deps",
             "--force-recreate makes all services anew",
         ),
+        (
+            "docker compose up --no-recreate",
+            "a container that stays as it is has no network of kdev's",
+        ),
         ("docker compose -f - up", "write it to a file"),
         (
             "docker compose run -d web",

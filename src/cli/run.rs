@@ -57,7 +57,7 @@ shall last in volumes. Services with the label dev.kdev.capture=false stay outsi
 dev.kdev.capture=true, only those see the cluster. A service of several containers or without a network
 of its own stays outside, and kdev says so. `kdev run -- docker compose config` prints the project as it
 will be. Only the container that `docker compose run` starts sees the cluster, not its dependencies.
-kdev needs Compose 2; it refuses create, watch and `run -d`.
+kdev needs Compose 2; it refuses create, watch, `run -d` and `up --no-recreate`.
 
 Plain HTTP/1 requests to Services that you intercept with --mine get baggage kdev=YOU on their way;
 --mine-header off leaves them as they are.

@@ -1,5 +1,6 @@
 //! `kdev run -- docker compose up`: every service of a project sees the cluster.
 
+mod again;
 mod shapes;
 
 use std::collections::BTreeMap;
@@ -161,6 +162,14 @@ fn signal(kdev: &Child, name: &str) {
     assert!(sent.unwrap().success());
 }
 
+/// The folders of a kdev, which have the secrets of the project.
+fn folders(kdev: &Child) -> Vec<String> {
+    let own = format!("kdev-{}-", kdev.id());
+    let all = std::fs::read_dir(std::env::temp_dir()).unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap_or_default());
+    names.filter(|name| name.starts_with(&own)).collect()
+}
+
 fn curl(url: &str) -> Done {
     finish(Command::new("curl").args(["-sS", "-m", "3", url]), b"")
 }
@@ -290,7 +299,8 @@ services:
     command: SERVER
   worker:
     image: TOOLS
-    command: [sh, -c, "while :; do echo \"saw $$(curl -sS -m 3 http://web/) $$(curl -sS -m 3 http://api:8000/)\"; sleep 0.5; done"]
+    stop_grace_period: 20s
+    command: [sh, -c, "trap 'sleep 4; curl -sS http://api:8000/ && exit 4' TERM; while :; do echo \"saw $$(curl -sS -m 3 http://web/) $$(curl -sS -m 3 http://api:8000/)\"; sleep 0.5; done"]
   pair:
     image: TOOLS
     scale: 2
@@ -336,7 +346,7 @@ fn a_project_in_the_background_lives_as_compose_lets_it() {
         lab::docker(&["ps", "-q", "--filter", &label]).unwrap()
     };
     let before = ids();
-    let args = ["up", "-d", "-t", "1", "worker"];
+    let args = ["up", "-d", "-t", "1", "--remove-orphans", "worker"];
     let mut second = project.kdev(&laptop, &["-q"], &args);
     let mut second = second.stderr(Stdio::null()).spawn().unwrap();
     assert_eq!(ended(&mut second), Some(0));
@@ -425,6 +435,13 @@ fn the_end_of_a_project_leaves_no_companion() {
         until(&format!("{how}: {}", project.left()), || {
             running().is_empty()
         });
+        if how == "-KILL" {
+            // The same time to end as without kdev.
+            let worker = format!("{}-worker-1", project.name);
+            let code = lab::docker(&["inspect", "--format", "{{.State.ExitCode}}", &worker]);
+            assert_eq!(code.unwrap().trim(), "4");
+        }
+        assert_eq!(folders(&kdev), [""; 0]);
         assert_eq!(project.compose(&["down", "-t", "0"]).code, 0);
         // Networks that companions still had go after those.
         until(&format!("{how}: something is left"), || {

@@ -64,7 +64,12 @@ pub(super) async fn run(
     }
     let making = observer.during(PREPARING, make(*project, observer));
     let opening = observer.during(CONNECTING, Session::open(config));
-    let (made, session) = tokio::join!(making, opening);
+    let both = async { tokio::join!(making, opening) };
+    let (made, session) = match signals::unless_told(Box::pin(both)).await? {
+        Ok(both) => both,
+        // Whatever was made goes, since nobody has it any more.
+        Err(number) => return Ok(128 + number),
+    };
     let (session, companions, served) = match (session, made) {
         (Ok(session), Ok((companions, served))) => (session, companions, served),
         (Ok(session), Err(why)) => {
@@ -130,10 +135,10 @@ async fn within(
     ways.kill();
     match code {
         Ok((_, true)) => companions.leave(),
-        _ => {
-            companions.stop().await;
-            companions.end().await;
-        }
+        _ => match signals::unless_told(companions.stop()).await {
+            Ok(Err(_)) => companions.abandon(),
+            _ => companions.end().await,
+        },
     }
     session.leave().await;
     code.map(|(code, _)| code)
@@ -189,17 +194,20 @@ async fn stay(
         }
         Err(error) => not_started(&error, observer),
     };
-    if code != 0 || !companions.goes_on().await {
+    let may_stay = code == 0 || companions.detached();
+    if !may_stay || !companions.goes_on().await {
         return Ok((code, false));
+    }
+    if code != 0 {
+        // What it waited for has not come. The rest goes on, as it does without kdev.
+        observer.note(&companions.farewell());
+        return Ok((code, true));
     }
     observer.note(&companions.stays());
     let following = signals::unless_told(companions.follow());
     tokio::select! {
         ended = following => match ended? {
-            Ok(ended) => {
-                ended?;
-                Ok((code, false))
-            }
+            Ok(()) => Ok((code, false)),
             Err(number) => {
                 observer.note(&companions.farewell());
                 Ok((128 + number, true))

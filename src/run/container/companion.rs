@@ -16,6 +16,7 @@ pub mod warden;
 mod way;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 pub use self::holder::Holder;
@@ -27,7 +28,7 @@ use super::argv::Split;
 use super::command::{self, Started};
 use super::engine::{Engine, Kind};
 use super::plan::client_proxies;
-use super::{ContainerError, ContainerRun, Plan, argv};
+use super::{ContainerError, ContainerRun, argv};
 use crate::addr::inside::{DNS, HOST_NAME, HOST_V4};
 use crate::companion::HOLD;
 use crate::run::child;
@@ -93,10 +94,10 @@ impl Joining {
         let warden = Warden::begin(&Watched {
             engine: &self.run.engine,
             follows: self.run.detached(),
-            own: label(&self.session),
-            users: Plan::label(&self.session),
+            session: &self.session,
             project: "",
             image: "",
+            folder: Path::new(""),
         });
         let warden = warden.map_err(|error| {
             Failed::Uncaptured(format!("no process watches over its network: {error}"))

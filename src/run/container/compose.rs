@@ -25,11 +25,17 @@ use std::ffi::OsString;
 pub use companions::{Companions, Served, Written};
 pub use project::{Project, Read};
 
+use sha2::{Digest as _, Sha256};
+
 use super::engine::{Engine, Kind};
 use super::{ContainerError, Detected};
 
 /// The label by which a service says whether it shall see the cluster.
 const CAPTURE: &str = "dev.kdev.capture";
+/// The label with what a companion was made from, by which it is seen whether that has changed.
+const SHAPE: &str = "dev.kdev.shape";
+/// A profile that nobody enables, and an image that nobody has.
+const NOBODYS: &str = "kdev-not-started";
 /// The label by which Compose finds what belongs to a project.
 pub(super) const PROJECT: &str = "com.docker.compose.project";
 
@@ -105,6 +111,12 @@ pub(super) fn detect(
              makes all services anew",
         );
     }
+    if start.keeps {
+        return refused(
+            " up --no-recreate",
+            "a container that stays as it is has no network of kdev's; leave it out",
+        );
+    }
     if line.files.iter().any(|file| file == "-") {
         return refused(
             " -f -",
@@ -118,6 +130,13 @@ pub(super) fn detect(
         start,
         only: Vec::new(),
     })))
+}
+
+/// What tells one text from another, in twelve letters.
+fn hash(text: &[u8]) -> String {
+    let digest = Sha256::digest(text);
+    let digest = digest.iter().take(6);
+    digest.map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ComposeRun {

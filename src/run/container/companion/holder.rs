@@ -45,10 +45,13 @@ impl Holder {
     }
 
     /// Whether a kdev has a way to it. Looks only, so that no other kdev is disturbed.
-    pub(in crate::run::container) async fn is_served(&self) -> bool {
+    ///
+    /// # Errors
+    /// When the engine cannot tell.
+    pub(in crate::run::container) async fn is_served(&self) -> Result<bool, ContainerError> {
         let program = format!("{PROGRAM} {COMPANION}");
-        let processes = self.engine.ask(&["top", &self.id]).await;
-        processes.is_ok_and(|processes| processes.contains(&program))
+        let processes = self.engine.ask(&["top", &self.id]).await?;
+        Ok(processes.contains(&program))
     }
 
     /// Whether it runs. Where it does not, its network is gone, and what joined it has none.

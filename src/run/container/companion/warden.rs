@@ -1,28 +1,33 @@
 //! The process that removes companions where kdev could not: killed, or gone before the containers.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::LABEL;
 use crate::run::container::compose::PROJECT;
-use crate::run::container::engine;
+use crate::run::container::{command, engine};
 
 /// The first argument of kdev that makes it a warden.
 const WARDEN: &str = "__warden";
 /// What happens to the user's containers when kdev is gone: they are ended, or followed to their end.
 const END: &str = "end";
 const FOLLOW: &str = "follow";
-/// Seconds that a container has to end by itself.
-const GRACE: &str = "3";
-/// How often is looked for a container that the engine's own command was about to start.
+/// How often is looked for what the engine's own command was about to start.
 const LOOKS: usize = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often is looked whether a container that is followed is there.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 /// Looks in a row without one, after which none comes back: a restart takes less.
 const GONE_AFTER: usize = 2;
+/// How often an engine that does not answer is asked, every [`FOLLOW_EVERY`]: it may be restarting.
+const ASKS: usize = 300;
+/// How the engine removes companions.
+const REMOVE: &[&str] = &["rm", "-f", "-v"];
 /// How long removing all may be waited for, and how often is looked.
 const REMOVE_LIMIT: Duration = Duration::from_secs(15);
 const REMOVE_EVERY: Duration = Duration::from_millis(20);
@@ -51,14 +56,14 @@ pub(in crate::run::container) struct Watched<'a> {
     pub(in crate::run::container) engine: &'a engine::Engine,
     /// Whether the user's containers go on without kdev.
     pub(in crate::run::container) follows: bool,
-    /// The label of the companions.
-    pub(in crate::run::container) own: String,
-    /// The label of the user's containers.
-    pub(in crate::run::container) users: String,
+    /// What the labels of the companions and of the user's containers say.
+    pub(in crate::run::container) session: &'a str,
     /// The project whose networks the companions are part of, or nothing.
     pub(in crate::run::container) project: &'a str,
     /// The image that was made for the companions, or nothing.
     pub(in crate::run::container) image: &'a str,
+    /// A folder that is kdev's own, or nothing.
+    pub(in crate::run::container) folder: &'a Path,
 }
 
 /// A warden that runs. Dropping it leaves it to its work.
@@ -71,8 +76,9 @@ impl Warden {
         let what = if watched.follows { FOLLOW } else { END };
         let mut command = Command::new(own_program()?);
         command
-            .args([WARDEN, what, &watched.own, &watched.users])
+            .args([WARDEN, what, watched.session])
             .args([watched.project, watched.image])
+            .arg(watched.folder)
             .arg(&watched.engine.program)
             .args(&watched.engine.globals)
             .stdin(Stdio::piped())
@@ -121,10 +127,10 @@ pub fn helper(args: &[OsString]) -> Option<u8> {
     let [
         name,
         what,
-        own,
-        users,
+        session,
         project,
         image,
+        folder,
         program,
         globals @ ..,
     ] = args
@@ -140,75 +146,115 @@ pub fn helper(args: &[OsString]) -> Option<u8> {
     let text = |arg: &OsString| arg.to_string_lossy().into_owned();
     let work = Work {
         engine: Engine { program, globals },
-        own: text(own),
-        users: text(users),
+        session: text(session),
         project: text(project),
         image: text(image),
     };
-    if said == Some(Left::Follow.word()) || (said.is_none() && what == FOLLOW) {
-        work.follow();
-    } else if said.is_none() {
-        work.end();
+    if said.is_none() && !folder.is_empty() {
+        // What is not there needs no removing.
+        let _ = fs::remove_dir_all(folder);
     }
-    work.remove();
-    Some(0)
+    let follows = said == Some(Left::Follow.word()) || (said.is_none() && what == FOLLOW);
+    Some(work.all(follows, said.is_none()).map_or(1, |()| 0))
 }
 
 struct Work<'a> {
     engine: Engine<'a>,
-    own: String,
-    users: String,
+    session: String,
     project: String,
     image: String,
 }
 
 impl Work<'_> {
+    /// `None` where the engine is gone.
+    fn all(&self, follows: bool, ends: bool) -> Option<()> {
+        match (follows, ends) {
+            (true, _) => self.follow()?,
+            (false, true) => self.end()?,
+            (false, false) => {}
+        }
+        self.remove()
+    }
+
     /// Waits until none of the user's containers runs.
-    fn follow(&self) {
+    fn follow(&self) -> Option<()> {
         let mut gone = 0;
         while gone < GONE_AFTER {
             sleep(FOLLOW_EVERY);
-            match self.engine.list("-q", &self.users).is_empty() {
+            match known(|| self.users())?.is_empty() {
                 true => gone += 1,
                 false => gone = 0,
             }
         }
+        Some(())
     }
 
     /// Ends the user's containers.
-    fn end(&self) {
-        // First, so that nothing more is started in its network.
-        self.engine.remove(&self.engine.list("-aq", &self.own));
+    fn end(&self) -> Option<()> {
         for _ in 0..LOOKS {
-            let ids = self.engine.list("-q", &self.users);
-            if !ids.is_empty() {
-                self.engine.tell(&["stop", "-t", GRACE], &ids);
-            }
+            // Each in the time that it is given.
+            let users = known(|| self.users())?;
+            self.engine.act(&["stop"], &users);
+            // After those, which may have a last word for a database; and so that nothing more is
+            // started in its network.
+            let own = known(|| self.own())?;
+            self.engine.act(REMOVE, &own);
             sleep(LOOK_EVERY);
         }
+        Some(())
     }
 
     /// Removes the companions, and what they alone kept: the networks of a project that is gone
     /// otherwise, since Compose leaves those that are in use.
-    fn remove(&self) {
-        self.engine.remove(&self.engine.list("-aq", &self.own));
+    fn remove(&self) -> Option<()> {
+        for _ in 0..LOOKS {
+            let own = known(|| self.own())?;
+            if own.is_empty() {
+                break;
+            }
+            self.engine.act(REMOVE, &own);
+        }
         if !self.project.is_empty() {
-            let label = format!("{PROJECT}={}", self.project);
-            if self.engine.list("-aq", &label).is_empty() {
-                let filter = format!("label={label}");
-                let networks = self
-                    .engine
-                    .ids(&["network", "ls", "-q", "--filter", &filter]);
-                if !networks.is_empty() {
-                    self.engine.tell(&["network", "rm"], &networks);
-                }
+            let label = format!("label={PROJECT}={}", self.project);
+            let there = known(|| self.engine.ids(&["ps", "-aq", "--filter", &label]))?;
+            if there.is_empty() {
+                let listed = ["network", "ls", "-q", "--filter", &label];
+                let networks = known(|| self.engine.ids(&listed))?;
+                self.engine.act(&["network", "rm"], &networks);
             }
         }
         if !self.image.is_empty() {
             // One that another session uses stays.
-            self.engine.tell(&["rmi", &self.image], &[]);
+            self.engine.act(&["rmi"], std::slice::from_ref(&self.image));
         }
+        Some(())
     }
+
+    /// The user's containers that run.
+    fn users(&self) -> Option<Vec<String>> {
+        self.list("-q", command::LABEL)
+    }
+
+    fn own(&self) -> Option<Vec<String>> {
+        self.list("-aq", LABEL)
+    }
+
+    fn list(&self, which: &str, label: &str) -> Option<Vec<String>> {
+        let filter = format!("label={label}={}", self.session);
+        self.engine.ids(&["ps", which, "--filter", &filter])
+    }
+}
+
+/// What the engine answers, once it does. A failure is no answer: an engine that restarts still has
+/// all of it.
+fn known(ask: impl Fn() -> Option<Vec<String>>) -> Option<Vec<String>> {
+    for _ in 0..ASKS {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        sleep(FOLLOW_EVERY);
+    }
+    None
 }
 
 struct Engine<'a> {
@@ -217,26 +263,24 @@ struct Engine<'a> {
 }
 
 impl Engine<'_> {
+    /// What a command says, where it succeeds.
     fn tell(&self, args: &[&str], ids: &[String]) -> Option<String> {
         let mut command = Command::new(self.program);
         command.args(self.globals).args(args).args(ids);
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
-        Some(String::from_utf8_lossy(&output.ok()?.stdout).into_owned())
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn ids(&self, args: &[&str]) -> Vec<String> {
-        let listed = self.tell(args, &[]).unwrap_or_default();
-        listed.split_whitespace().map(str::to_owned).collect()
+    fn ids(&self, args: &[&str]) -> Option<Vec<String>> {
+        let listed = self.tell(args, &[])?;
+        Some(listed.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// The containers with a label.
-    fn list(&self, which: &str, label: &str) -> Vec<String> {
-        self.ids(&["ps", which, "--filter", &format!("label={label}")])
-    }
-
-    fn remove(&self, ids: &[String]) {
+    /// Does something to whatever has those ids. What is gone meanwhile is no trouble.
+    fn act(&self, args: &[&str], ids: &[String]) {
         if !ids.is_empty() {
-            self.tell(&["rm", "-f", "-v"], ids);
+            self.tell(args, ids);
         }
     }
 }

@@ -39,6 +39,10 @@ pub(super) struct Start {
     pub(super) detached: bool,
     /// Whether dependencies are made anew, companions too.
     pub(super) renews: bool,
+    /// Whether containers stay as they are, and so have no network of kdev's.
+    pub(super) keeps: bool,
+    /// Whether nothing but the named services is started.
+    pub(super) alone: bool,
     /// What is particular to `run`.
     pub(super) one_off: Option<OneOff>,
 }
@@ -192,6 +196,7 @@ pub(super) fn run(rest: &[OsString]) -> Option<Start> {
             name => {
                 one_off.aliases |= name == "use-aliases" && flag.is_set();
                 start.detached |= ["d", "detach"].contains(&name) && flag.is_set();
+                start.alone |= name == "no-deps" && flag.is_set();
                 others.push(flag.spelt().into());
             }
         }
@@ -220,6 +225,8 @@ fn note(flag: &Flag<'_>, up: &mut Start) {
         "d" | "detach" | "wait" => up.detached |= flag.is_set(),
         "no-start" => up.idle |= flag.is_set(),
         "always-recreate-deps" => up.renews |= flag.is_set(),
+        "no-recreate" => up.keeps |= flag.is_set(),
+        "no-deps" => up.alone |= flag.is_set(),
         "pull" => up.pull = Some(value.to_owned()),
         "scale" => {
             let scale = value.split_once('=');

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::ComposeRun;
+use super::model::know;
 use crate::run::container::ContainerError;
 use crate::run::container::engine::Engine;
 
@@ -37,9 +38,6 @@ const FILES: [&str; 4] = [
     "docker-compose.yml",
     "docker-compose.yaml",
 ];
-
-/// A profile that nobody enables.
-const NOBODYS: &str = "kdev-not-started";
 
 impl ComposeRun {
     /// Has Compose read the project.
@@ -85,14 +83,14 @@ impl ComposeRun {
         if let Some(selected) = selected {
             let selected = selected.map_err(failed)?;
             let selected = self.model(&selected)?;
-            active = services(&selected);
+            active = match self.start.alone {
+                true => self.start.services.clone(),
+                false => services(&selected),
+            };
             add_what_is_not_there(&mut model, &selected);
         }
-        for name in names.unwrap_or_default().split_whitespace() {
-            if model["services"][name].is_null() {
-                model["services"][name] = json!({"image": NOBODYS, "profiles": [NOBODYS]});
-            }
-        }
+        let names = names.unwrap_or_default();
+        know(&mut model, names.split_whitespace().map(str::to_owned));
         Ok(Read::Project(Box::new(Project {
             run: self.clone(),
             model,
@@ -174,7 +172,9 @@ fn services(model: &Value) -> Vec<String> {
 
 /// Adds services that start only where they are named, and what they alone use.
 fn add_what_is_not_there(model: &mut Value, selected: &Value) {
-    for kind in ["services", "networks", "volumes", "secrets", "configs"] {
+    for kind in [
+        "services", "networks", "volumes", "secrets", "configs", "models",
+    ] {
         for (name, value) in selected[kind].as_object().into_iter().flatten() {
             if model[kind][name].is_null() {
                 model[kind][name] = value.clone();

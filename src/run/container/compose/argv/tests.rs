@@ -90,7 +90,9 @@ fn flags_of_up_are_told_from_services() {
     let scales = [("db".to_owned(), 1), ("web".to_owned(), 3)];
     assert_eq!(found.scales, scales.into_iter().collect());
     assert_eq!(found.pull.as_deref(), Some("never"));
-    assert!(found.idle);
+    assert!(found.idle && !found.keeps && !found.alone);
+    let found = up(&words("--no-recreate --no-deps web")).unwrap();
+    assert!(found.keeps && found.alone);
 }
 
 #[test]
@@ -135,8 +137,8 @@ fn what_run_runs_is_left_alone() {
         assert_eq!(one_off.ports.join(" "), ports, "{line}");
         assert!(!one_off.service_ports && !one_off.aliases, "{line}");
     }
-    let found = run(&words("-dP --use-aliases web")).unwrap();
-    assert!(found.detached);
+    let found = run(&words("-dP --use-aliases --no-deps web")).unwrap();
+    assert!(found.detached && found.alone);
     let one_off = found.one_off.unwrap();
     assert!(one_off.service_ports && one_off.aliases);
     for line in ["", "--rm", "--help web", "-e"] {

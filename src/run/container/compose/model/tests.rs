@@ -1,7 +1,7 @@
 use super::*;
 
 static NO_SCALES: BTreeMap<String, u64> = BTreeMap::new();
-static NO_OTHERS: BTreeMap<String, String> = BTreeMap::new();
+static NO_OTHERS: BTreeMap<String, Other> = BTreeMap::new();
 
 /// What is asked for where nothing in particular is.
 const USUAL: Asked<'static> = Asked {
@@ -77,6 +77,8 @@ fn a_companion_gets_the_network_and_nothing_else() {
             "labels": {"dev.kdev.session": "s1"},
         })
     );
+    let shape = services["kdev-web"]["labels"]["dev.kdev.shape"].clone();
+    assert_eq!(shape.as_str().map(str::len), Some(12));
     assert_eq!(
         services["kdev-web"],
         json!({
@@ -88,7 +90,7 @@ fn a_companion_gets_the_network_and_nothing_else() {
             "cap_add": ["NET_ADMIN", "NET_BIND_SERVICE"],
             "attach": false,
             "logging": {"driver": "none"},
-            "labels": {"dev.kdev.companion": "s1"},
+            "labels": {"dev.kdev.companion": "s1", "dev.kdev.shape": shape},
             "networks": {
                 "default": {"aliases": ["web", "shop-web-1"]},
                 "back": {"aliases": ["www", "web", "shop-web-1"], "ipv4_address": "10.9.0.7"},
@@ -233,11 +235,9 @@ fn services_that_are_not_started_stay_as_they_are() {
         "tool": {"image": "x", "profiles": ["debug"], "ports": []},
     });
     let mut model = json!({"name": "shop", "services": services});
-    let others = [("web".to_owned(), "s0".to_owned())].into_iter().collect();
     let asked = Asked {
         active: &["web".to_owned()],
         pull: Some("never"),
-        others: &others,
         ..USUAL
     };
     join(&mut model, &asked).unwrap();
@@ -247,9 +247,141 @@ fn services_that_are_not_started_stay_as_they_are() {
         json!({"image": "x", "profiles": ["debug"], "ports": []})
     );
     assert!(services["web"].get("profiles").is_none());
-    // One that another kdev serves stays what it is.
-    assert_eq!(services["kdev-web"]["labels"]["dev.kdev.companion"], "s0");
-    assert_eq!(services["web"]["labels"]["dev.kdev.session"], "s0");
+    assert_eq!(services["web"]["pull_policy"], "never");
+}
+
+/// A companion of `web` in [`two`] that is there, made from what that says or from something else.
+fn other(same: bool, served: bool) -> BTreeMap<String, Other> {
+    let (services, _) = joined(two());
+    let shape = services["kdev-web"]["labels"]["dev.kdev.shape"].as_str();
+    let shape = if same { shape.unwrap() } else { "another" }.to_owned();
+    let session = "s0".to_owned();
+    let other = Other {
+        session,
+        shape,
+        served,
+    };
+    BTreeMap::from([("web".to_owned(), other)])
+}
+
+fn two() -> Value {
+    json!({"web": {"image": "x", "ports": [80]}, "job": {"image": "x"}})
+}
+
+/// The labels of the companion of `web` and of `web`, where they are.
+fn sessions(services: &Value) -> [&str; 2] {
+    [("kdev-web", companion::LABEL), ("web", command::LABEL)]
+        .map(|(service, label)| services[service]["labels"][label].as_str().unwrap_or(""))
+}
+
+#[test]
+fn what_another_kdev_serves_stays_as_it_is_or_is_refused() {
+    let only = ["job".to_owned()];
+    for only in [&only[..], &[]] {
+        let others = &other(true, true);
+        let (services, joined) = joined_as(
+            two(),
+            Asked {
+                others,
+                only,
+                ..USUAL
+            },
+        );
+        assert_eq!(sessions(&services), ["s0", "s0"]);
+        let kept = joined.companions.iter().map(|it| (&*it.name, it.kept));
+        let kept: Vec<_> = kept.collect();
+        assert_eq!(kept, [("kdev-job", false), ("kdev-web", true)]);
+        assert_eq!(joined.stale, [""; 0]);
+    }
+    let mut scaled = two();
+    scaled["web"]["scale"] = json!(2);
+    for (services, same) in [(two(), false), (scaled, true)] {
+        let mut model = json!({"name": "shop", "services": services});
+        let asked = Asked {
+            active: &["job".to_owned(), "web".to_owned()],
+            others: &other(same, true),
+            ..USUAL
+        };
+        let why = join(&mut model, &asked).unwrap_err();
+        assert!(why.contains("another kdev serves web"), "{why}");
+    }
+}
+
+#[test]
+fn what_nobody_serves_is_made_anew_or_is_in_the_way() {
+    for same in [true, false] {
+        let others = &other(same, false);
+        let (services, joined) = joined_as(two(), Asked { others, ..USUAL });
+        assert_eq!(sessions(&services), ["s1", "s1"]);
+        assert_eq!(joined.stale, [""; 0]);
+        // It has the ports, but the service is to have them.
+        let only = ["job".to_owned()];
+        let only = &only[..];
+        let (services, joined) = joined_as(
+            two(),
+            Asked {
+                others,
+                only,
+                ..USUAL
+            },
+        );
+        assert_eq!(sessions(&services), ["", ""]);
+        assert_eq!(joined.stale, ["web"]);
+    }
+    // Nor is it touched when the service is not.
+    let mut model = json!({"name": "shop", "services": two()});
+    let asked = Asked {
+        active: &["job".to_owned()],
+        others: &other(false, false),
+        ..USUAL
+    };
+    let joined = join(&mut model, &asked).unwrap();
+    assert_eq!(joined.stale, [""; 0]);
+    assert_eq!(sessions(&model["services"]), ["", ""]);
+}
+
+#[test]
+fn what_one_container_needs_stays_as_it_is() {
+    let one_off = OneOff::default();
+    let only = ["job".to_owned()];
+    for (same, served, session, stale) in [
+        (true, true, "s0", &[][..]),
+        (true, false, "s0", &[]),
+        (false, false, "", &["web"]),
+    ] {
+        let asked = Asked {
+            one_off: Some(&one_off),
+            only: &only,
+            others: &other(same, served),
+            ..USUAL
+        };
+        let (services, joined) = joined_as(two(), asked);
+        assert_eq!(sessions(&services), [session; 2], "{same} {served}");
+        assert_eq!(joined.stale, stale, "{same} {served}");
+        let its = "service:kdev-job-run-s1";
+        assert_eq!(services["job"]["network_mode"], its);
+    }
+    // One beside a service that is up has a network of its own.
+    let asked = Asked {
+        one_off: Some(&one_off),
+        only: &["web".to_owned()],
+        others: &other(true, true),
+        ..USUAL
+    };
+    let (services, joined) = joined_as(two(), asked);
+    let its = "service:kdev-web-run-s1";
+    assert_eq!(services["web"]["network_mode"], its);
+    assert!(!joined.companions[0].kept);
+}
+
+#[test]
+fn strays_of_kdev_are_known() {
+    let mut model = json!({"name": "shop", "services": two()});
+    let names = ["kdev-web-run-s0", "web"].map(str::to_owned);
+    know(&mut model, names.into_iter());
+    let stub = json!({"image": NOBODYS, "profiles": [NOBODYS]});
+    assert_eq!(model["services"]["kdev-web-run-s0"], stub);
+    assert_eq!(model["services"]["web"], two()["web"]);
 }
 
 #[test]
@@ -276,21 +408,26 @@ fn a_container_beside_its_service_has_its_own_ports_and_no_names() {
         ports: vec!["9000:80".to_owned()],
         ..OneOff::default()
     };
+    let only = ["web".to_owned()];
     let of = |one_off| Asked {
         one_off: Some(one_off),
+        only: &only,
         ..USUAL
     };
     let (changed, _) = joined_as(services.clone(), of(&its_own));
-    assert_eq!(changed["kdev-web"]["ports"], json!(["9000:80"]));
+    assert_eq!(changed["kdev-web-run-s1"]["ports"], json!(["9000:80"]));
     let networks = json!({"default": null, "back": {"priority": 1}});
-    assert_eq!(changed["kdev-web"]["networks"], networks);
+    assert_eq!(changed["kdev-web-run-s1"]["networks"], networks);
     let its_services = OneOff {
         service_ports: true,
         aliases: true,
         ..OneOff::default()
     };
     let (changed, _) = joined_as(services, of(&its_services));
-    assert_eq!(changed["kdev-web"]["ports"][0]["published"], "8080");
+    assert_eq!(changed["kdev-web-run-s1"]["ports"][0]["published"], "8080");
     let aliases = json!(["www", "web", "shop-web-1"]);
-    assert_eq!(changed["kdev-web"]["networks"]["back"]["aliases"], aliases);
+    assert_eq!(
+        changed["kdev-web-run-s1"]["networks"]["back"]["aliases"],
+        aliases
+    );
 }
