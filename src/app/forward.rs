@@ -188,6 +188,11 @@ impl Opening<'_> {
         let off = &mut Notes::off();
         let decision = dialer.decide_for(target, spec.protocol, off).await;
         let relay = self.session.relay.as_ref();
+        if let Some(relay) = relay
+            && spec.protocol == Protocol::Udp
+        {
+            relay.settled().await;
+        }
         // Datagrams have no other way, and one that may not come is nothing to wait for.
         let no_relay = relay.is_none_or(|relay| relay.hopeless().is_some());
         if let Way::Cluster(endpoints) = &decision.way {
