@@ -14,6 +14,7 @@
 //!
 //! * [`agent`]: the first helper, and what kdev can ask of it
 //! * [`enter`]: the second one
+//! * [`held`]: what there is where no namespace is to be had
 //! * [`wire`]: what kdev and the agent say to each other
 //! * `namespace`, `network`, `rules`, `files`: the steps of the agent
 //! * [`container`]: the same for the network that a container has, where only some of it is caught
@@ -24,6 +25,8 @@ pub mod agent;
 pub mod container;
 #[cfg(feature = "client")]
 pub mod enter;
+#[cfg(feature = "client")]
+pub mod held;
 #[cfg(feature = "client")]
 pub mod wire;
 
@@ -102,6 +105,8 @@ pub fn helper(args: &[OsString]) -> Option<Helped> {
     Some(match what.to_str() {
         Some(agent::AGENT) => Helped::Ended(agent::run()),
         Some(enter::ENTER) => enter::run(rest),
+        Some(held::hold::HOLD) => held::hold::run(rest),
+        Some(held::TRY) => held::tries(),
         _ => Helped::Broken("it is no helper's name".to_owned()),
     })
 }

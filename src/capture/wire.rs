@@ -114,6 +114,8 @@ pub enum Step {
     Sockets,
     /// The files.
     Files,
+    /// The filter of system calls.
+    Filter,
     /// The messages between kdev and the agent.
     Talk,
 }
@@ -127,6 +129,7 @@ impl fmt::Display for Failure {
             Step::Rules => "no transparent proxy in a network namespace of one's own",
             Step::Sockets => "no sockets in a network namespace of one's own",
             Step::Files => "no /etc/resolv.conf of one's own",
+            Step::Filter => "no filter of system calls",
             Step::Talk => "its helper ended",
         };
         write!(f, "{what} ({})", self.reason)

@@ -38,8 +38,10 @@ cannot be reached shows as a reset at the first use; only `lo` is there, and no 
 abstract Unix socket; `sudo` and other programs that become another user do not work, root's files
 show as nobody's, and ssh refuses a configuration that includes such files.
 
-Where the system does not allow that (`kdev doctor` says why), with --capture off, and on other
-systems, the command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip
+Where the system allows no such network (`kdev doctor` says why), kdev looks at each connect of the
+command and connects those to the cluster itself; datagrams go past it then, but for questions about
+names, and a refused connection shows at once. Where that is not allowed either, with --capture off,
+and on other systems, the command gets HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and what Java, Node, gRPC, npm and pip
 need; KDEV_SOCKS_PROXY is the same port for SOCKS. Programs that ignore proxy variables (psql,
 redis-cli) then need a port of `kdev forward`; kdev says so when nothing came through it.
 

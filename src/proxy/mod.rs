@@ -12,6 +12,8 @@ mod access;
 mod captured;
 mod conn;
 mod datagrams;
+#[cfg(target_os = "linux")]
+mod held;
 mod http;
 mod inside;
 mod pages;
@@ -35,6 +37,8 @@ pub use access::{Access, AllowedPeers, Password};
 #[cfg(target_os = "linux")]
 pub use captured::{Captured, Names};
 pub use datagrams::serve_datagrams;
+#[cfg(target_os = "linux")]
+pub use held::{Held, IsNameserver, IsOurs};
 pub use stats::{Snapshot, Stats};
 pub use tunnelled::Tunnelled;
 

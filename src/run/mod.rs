@@ -4,6 +4,7 @@
 //! * [`environment`]: the variables that make common runtimes use the proxy
 //! * [`child`]: a process that behaves as if kdev were not there
 //! * `capture`: a network of its own for the command (Linux)
+//! * `held`: connects that wait for kdev, for a command without one
 //! * [`publish`]: which of its ports are reachable under another address
 //! * [`shell`]: an interactive shell, which says where it is
 //! * [`container`]: `docker run` and its kin: a listener the container can reach, the variables
@@ -16,5 +17,7 @@ pub mod capture;
 pub mod child;
 pub mod container;
 pub mod environment;
+#[cfg(target_os = "linux")]
+pub mod held;
 pub mod publish;
 pub mod shell;

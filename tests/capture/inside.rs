@@ -22,6 +22,8 @@ fn case() {
         "place" => place(),
         "failures" => failures(),
         "thousand" => thousand(),
+        "held" => held(),
+        "waits" => std::thread::sleep(SOON),
         "loopback" => loopback(),
         "lent" => lent(),
         "never" => never(),
@@ -74,7 +76,9 @@ fn services() {
     // A program sees the address of the Service, and is connected to it.
     let service = resolve("web").unwrap();
     assert!(!service.iter().any(IpAddr::is_loopback), "{service:?}");
-    assert_eq!(connect("web:80").peer_addr().unwrap().ip(), service[0]);
+    if std::env::var("HELD").is_err() {
+        assert_eq!(connect("web:80").peer_addr().unwrap().ip(), service[0]);
+    }
     // Half-close: what is sent after the end was told comes back still.
     let bytes = "x".repeat(1 << 20);
     let mut echo = connect("echo:7");
@@ -135,6 +139,74 @@ fn failures() {
         .write_all(GET.as_bytes())
         .and_then(|()| stream.read(&mut [0; 1]));
     assert_eq!(asked.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+/// What differs where connects wait: a socket stays what it is, and a dial that fails is told as far as
+/// the program waits for it.
+fn held() {
+    use socket2::{Domain, Socket, Type};
+    let at = |name: &str| (name, 80).to_socket_addrs().unwrap().next().unwrap();
+    let refused = TcpStream::connect(at("archive")).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::HostUnreachable);
+    let refused = TcpStream::connect((at("web").ip(), 81)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    for domain in [Domain::IPV4, Domain::IPV6] {
+        let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+        socket.set_keepalive(true).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let to = match (domain, at("web").ip()) {
+            (Domain::IPV6, IpAddr::V4(v4)) => SocketAddr::from((v4.to_ipv6_mapped(), 80)),
+            _ => at("web"),
+        };
+        match socket.connect(&to.into()) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.raw_os_error(), Some(nix::libc::EINPROGRESS)),
+        }
+        // Asked again, it tells whether it is through.
+        let until = Instant::now() + SOON;
+        loop {
+            match socket
+                .connect(&to.into())
+                .map_err(|error| error.raw_os_error())
+            {
+                Ok(()) | Err(Some(nix::libc::EISCONN)) => break,
+                Err(Some(nix::libc::EALREADY)) => assert!(Instant::now() < until),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        socket.set_nonblocking(false).unwrap();
+        assert!(socket.keepalive().unwrap());
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(GET.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("hello from web-"), "{answer}");
+    }
+    // Who does not wait learns of it later.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let used = socket.connect_timeout(&at("archive").into(), SOON);
+    let used = used.and_then(|()| {
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(GET.as_bytes())?;
+        stream.read(&mut [0; 1])
+    });
+    assert_eq!(used.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    // This machine's own, with a descriptor that no socket has, and without an address.
+    let port = ports()[0];
+    assert_eq!(ask(&format!("127.0.0.1:{port}"), "hello"), "hello");
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let address = socket2::SockAddr::from(at("web"));
+    let not = socket2::SockRef::from(&file).connect(&address).unwrap_err();
+    assert_eq!(not.raw_os_error(), Some(nix::libc::ENOTSOCK));
+    // A child of a child.
+    let script = "exec 3<>/dev/tcp/$0/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let ip = at("web").ip().to_string();
+    let mut nested = std::process::Command::new("sh");
+    let nested = nested.args(["-c", "bash -c \"$0\" \"$1\" & wait", script, &ip]);
+    let nested = nested.output().unwrap();
+    let said = String::from_utf8_lossy(&nested.stdout);
+    assert!(said.contains("hello from web-"), "{nested:?}");
 }
 
 fn thousand() {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod ends;
+mod held;
 mod inside;
 mod ports;
 mod stage;
@@ -56,7 +57,7 @@ async fn this_machines_loopback_is_the_commands_too() {
 }
 
 /// A port of this machine that sends back what comes.
-fn echo_tcp() -> u16 {
+pub(crate) fn echo_tcp() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -71,7 +72,7 @@ fn echo_tcp() -> u16 {
 }
 
 /// The same for datagrams.
-fn echo_udp() -> u16 {
+pub(crate) fn echo_udp() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     std::thread::spawn(move || {

@@ -28,26 +28,30 @@ impl Ran {
     }
 }
 
+/// What makes the rest of a command line run where there are no namespaces to be had, and nothing by
+/// which root may do without that.
+const NO_NAMESPACES: [&str; 6] = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "sh",
+    "-c",
+    "echo 0 >/proc/sys/user/max_user_namespaces && \
+     exec setpriv --bounding-set=-all --inh-caps=-all -- \"$0\" \"$@\"",
+];
+
 pub(crate) struct Stage {
     /// Ends with the stage.
     _cluster: SimCluster,
     pub(crate) folder: tempfile::TempDir,
+    /// What stands before kdev in each command line.
+    before: &'static [&'static str],
 }
 
 impl Stage {
     /// `None`, and a word about it, where this machine allows no such network.
     pub(crate) async fn set_up() -> Option<Self> {
-        let cluster = SimCluster::start(Options::default()).await.unwrap();
-        shop::furnish(&cluster);
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = folder.path().join("kubeconfig");
-        cluster
-            .write_kubeconfig(&kubeconfig, "dev", "shop")
-            .unwrap();
-        let stage = Self {
-            _cluster: cluster,
-            folder,
-        };
+        let stage = Self::new(&[]).await;
         let output = stage.kdev(&["run", "--", "true"]).output().await.unwrap();
         let said = text(&output.stderr);
         if said.contains("user namespace") || said.contains("network of one's own") {
@@ -58,6 +62,31 @@ impl Stage {
         Some(stage)
     }
 
+    /// One where kdev can make no network, so that connects wait for it.
+    pub(crate) async fn without_namespaces() -> Self {
+        let stage = Self::new(&NO_NAMESPACES).await;
+        let output = stage.kdev(&["run", "--", "true"]).output().await.unwrap();
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("no network of its own"), "{said}");
+        stage
+    }
+
+    async fn new(before: &'static [&'static str]) -> Self {
+        let cluster = SimCluster::start(Options::default()).await.unwrap();
+        shop::furnish(&cluster);
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        cluster
+            .write_kubeconfig(&kubeconfig, "dev", "shop")
+            .unwrap();
+        Self {
+            _cluster: cluster,
+            folder,
+            before,
+        }
+    }
+
     /// `kdev ARGS` for the shop, with nothing else from this process's environment.
     pub(crate) fn kdev(&self, args: &[&str]) -> Command {
         self.kdev_behind(&[], args)
@@ -65,7 +94,8 @@ impl Stage {
 
     /// The same as the last words of another command.
     pub(crate) fn kdev_behind(&self, before: &[&str], args: &[&str]) -> Command {
-        self.command(&[before, &[env!("CARGO_BIN_EXE_kdev")], args].concat())
+        let kdev = [env!("CARGO_BIN_EXE_kdev")];
+        self.command(&[self.before, before, &kdev, args].concat())
     }
 
     /// A command of which kdev is part.

@@ -17,12 +17,26 @@ const GONE_LIMIT: Duration = Duration::from_secs(20);
 /// A user without privilege, with a home of its own.
 struct Laptop {
     folder: tempfile::TempDir,
+    /// What stands before kdev in each command line.
+    before: &'static [&'static str],
 }
+
+/// Makes the rest of a command line run where there are no namespaces to be had.
+const NO_NAMESPACES: [&str; 6] = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "sh",
+    "-c",
+    "echo 0 >/proc/sys/user/max_user_namespaces && \
+     exec setpriv --bounding-set=-all --inh-caps=-all -- \"$0\" \"$@\"",
+];
 
 impl Laptop {
     fn of(account: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let laptop = Self { folder };
+        let before = &[];
+        let laptop = Self { folder, before };
         let home = laptop.path("");
         chown(&home, Some(USER), Some(USER)).unwrap();
         // Where this checkout is, others may not get to.
@@ -43,6 +57,7 @@ impl Laptop {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .args(self.before)
             .arg(self.path("program"))
             .args(args)
             .current_dir(self.folder.path())
@@ -92,7 +107,49 @@ class Nio { public static void main(String[] a) throws Exception {
 #[test]
 #[ignore = "needs the lab"]
 fn programs_that_know_no_proxy_see_the_cluster() {
-    let laptop = Laptop::of("dev");
+    see_the_cluster(&Laptop::of("dev"));
+}
+
+#[test]
+#[ignore = "needs the lab"]
+fn without_namespaces_programs_see_the_cluster_too() {
+    let mut laptop = Laptop::of("dev");
+    laptop.before = &NO_NAMESPACES;
+    see_the_cluster(&laptop);
+    let many = laptop.run(&["python3", "-c", MANY, "500"]);
+    assert_eq!(many.out.trim(), "500", "{many:?}");
+    // Each dial that a program waits for ends with its own error.
+    for (port, error) in [("81", "ConnectionRefusedError"), ("80", "none")] {
+        let script = format!(
+            "import socket\ntry: socket.socket().connect(('web', {port})); print('none')\n\
+             except OSError as error: print(type(error).__name__)"
+        );
+        let done = laptop.run(&["python3", "-c", &script]);
+        assert_eq!(done.out.trim(), error, "{done:?}");
+    }
+    // A command whose kdev is killed ends.
+    let args = [
+        "run",
+        "-q",
+        "-n",
+        "shop",
+        "--",
+        "sh",
+        "-c",
+        "echo up; exec sleep 300",
+    ];
+    let mut kdev = laptop.kdev(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 3];
+    let out = kdev.stdout.as_mut().unwrap();
+    std::io::Read::read_exact(out, &mut first).unwrap();
+    kdev.kill().unwrap();
+    kdev.wait().unwrap();
+    // The command has the other end until then.
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut kdev.stdout.take().unwrap(), &mut rest).unwrap();
+}
+
+fn see_the_cluster(laptop: &Laptop) {
     std::fs::write(laptop.path("Nio.java"), JAVA).unwrap();
     let psql = "postgres://shop:shop@pg.shop:5432/shop";
     let address = lab::field("svc/web", ".spec.clusterIP");

@@ -48,12 +48,26 @@ pub(super) async fn checks(
 /// Whether all connections of a command can come to kdev.
 #[cfg(target_os = "linux")]
 async fn capture() -> Check {
+    use crate::capture::held;
     use crate::run::capture::{Network, advice};
-    let made = tokio::task::spawn_blocking(|| Network::make(false)).await;
-    match made {
+
+    let made = tokio::task::spawn_blocking(|| {
+        Network::make(false).map_err(|failure| (failure, held::try_out()))
+    });
+    match made.await {
         Ok(Ok(_)) => Check::ok(CAPTURE, CAPTURE_TITLE, "all of them, from any program"),
-        Ok(Err(failure)) => {
-            let detail = format!("only those of programs that read proxy variables: {failure}");
+        Ok(Err((failure, held))) => {
+            let detail = match held {
+                Ok(()) => format!(
+                    "kdev looks at each connect, since there is {failure}: datagrams without a connect \
+                     go past it, so static programs of musl find no names; `--publish A:B`, sudo and \
+                     other setuid programs do not work"
+                ),
+                Err(error) => format!(
+                    "only those of programs that read proxy variables: {failure}, and connects cannot \
+                     wait for kdev ({error})"
+                ),
+            };
             let check = Check::warn(CAPTURE, CAPTURE_TITLE, detail);
             check.fix(advice(&failure).unwrap_or_default())
         }

@@ -1,4 +1,7 @@
-//! A command whose every connection comes to kdev: a network of its own, served by a session.
+//! A command whose every connection comes to kdev: in a network of its own or, where it gets none, by
+//! connects that wait.
+
+mod held;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, UdpSocket};
@@ -10,11 +13,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::info;
 
 use super::Observer;
+use super::command::reachable_as_it_is;
 use crate::addr::ClusterDomain;
 use crate::app::named::Named;
 use crate::app::registry::{Lends, Report};
 use crate::app::{Note, Session, mine};
 use crate::capture::HOST_V4;
+use crate::capture::held::try_out;
 use crate::capture::wire::Failure;
 use crate::config::{Capture, Config};
 use crate::dial::{AnswersFrom, Dial, DialUdp, Laptop};
@@ -22,22 +27,33 @@ use crate::dns;
 use crate::proxy::{self, Access, Captured, Stats};
 use crate::run::capture::{Names, Sockets, files};
 use crate::run::child::{Command, look_up};
+use crate::run::held::Hold;
 use crate::run::publish::Publish;
 use crate::task::Tasks;
 use crate::upstream::Lent;
 
-pub(super) use crate::run::capture::Network;
+use crate::run::capture::Network;
 
-/// A network that is being made while the session is opened.
+/// What is being made while the session is opened.
 pub(super) struct Making {
-    network: JoinHandle<Result<(Network, Sockets), Failure>>,
+    idle: JoinHandle<Result<Idle, Failure>>,
     wanted: Capture,
 }
 
-/// A network that nobody serves yet.
-pub(super) struct Idle {
-    network: Network,
-    sockets: Sockets,
+/// What nobody serves yet.
+pub(super) enum Idle {
+    /// A network.
+    Network(Network, Sockets),
+    /// Connects that wait; why there is no network.
+    Held(Failure),
+}
+
+/// How a command's connections come to kdev.
+pub(super) enum Caught {
+    /// By a network of its own.
+    Network(Network),
+    /// By connects that wait.
+    Held(Hold),
 }
 
 impl Making {
@@ -65,8 +81,22 @@ impl Making {
             observer.remark(&format!("{why}; it gets proxy variables alone"));
             return Ok(None);
         }
-        let network = spawn_blocking(|| Network::make(leads_v6()));
-        Ok(Some(Self { network, wanted }))
+        let idle = spawn_blocking(make);
+        Ok(Some(Self { idle, wanted }))
+    }
+}
+
+fn make() -> Result<Idle, Failure> {
+    let failure = match Network::make(leads_v6()) {
+        Ok((network, sockets)) => return Ok(Idle::Network(network, sockets)),
+        Err(failure) => failure,
+    };
+    match try_out() {
+        Ok(()) => Ok(Idle::Held(failure)),
+        Err(error) => {
+            info!(%error, "connects cannot wait for kdev here");
+            Err(failure)
+        }
     }
 }
 
@@ -78,13 +108,21 @@ pub(super) async fn made(
     making: Option<Making>,
     observer: &impl Observer,
 ) -> anyhow::Result<Option<Idle>> {
-    let Some(Making { network, wanted }) = making else {
+    let Some(Making { idle, wanted }) = making else {
         return Ok(None);
     };
-    let failure = match network.await? {
-        Ok((network, sockets)) => {
-            info!("the command gets a network of its own, all of which comes to kdev");
-            return Ok(Some(Idle { network, sockets }));
+    let failure = match idle.await? {
+        Ok(idle) => {
+            match &idle {
+                Idle::Network(..) => {
+                    info!("the command gets a network of its own, all of which comes to kdev");
+                }
+                Idle::Held(failure) => observer.remark(&format!(
+                    "the command gets no network of its own here ({failure}), so kdev looks at each \
+                     of its connects; `kdev doctor` says what that leaves out"
+                )),
+            }
+            return Ok(Some(idle));
         }
         Err(failure) => failure,
     };
@@ -103,16 +141,24 @@ impl Idle {
     ///
     /// # Errors
     /// When the system does not allow what it takes.
-    pub(super) fn serve(
+    pub(super) async fn serve(
         self,
         session: &Session,
         config: &Config,
         publish: &[Publish],
         note: Note,
-    ) -> anyhow::Result<Network> {
+    ) -> anyhow::Result<Caught> {
+        let (network, sockets) = match self {
+            Self::Network(network, sockets) => (network, sockets),
+            Self::Held(_) => {
+                reachable_as_it_is(publish)?;
+                let hold = held::serve(session, config, note).await?;
+                return Ok(Caught::Held(hold));
+            }
+        };
         let names = names(session.domain(), session.client.namespace());
-        self.cover(&names)?;
-        let Sockets { tcp, udp, dns } = self.sockets;
+        cover(&network, &names)?;
+        let Sockets { tcp, udp, dns } = sockets;
         let (listener, socket) = dns;
         dns::serve_inside(
             dns::Sockets::private(socket, listener)?,
@@ -127,9 +173,9 @@ impl Idle {
         let marker = mine::marker(session, config, note.clone());
         let dialer = session.dialer_past_proxies().with_marker(marker);
         let dialer = Named::new(dialer, session.catalog.clone());
-        catch(&self.network, tcp, udp, dialer, serving, &session.tasks)?;
-        self.network.publish(publish, note, &session.tasks)?;
-        Ok(self.network)
+        catch(&network, tcp, udp, dialer, serving, &session.tasks)?;
+        network.publish(publish, note, &session.tasks)?;
+        Ok(Caught::Network(network))
     }
 
     /// Serves it by the session of another command, of which `report` and `lends` tell; what that
@@ -145,11 +191,7 @@ impl Idle {
         stats: Arc<Stats>,
         note: Note,
         tasks: &Tasks,
-    ) -> anyhow::Result<Network> {
-        self.cover(&Names {
-            namespace: report.namespace.clone(),
-            domain: lends.domain.clone(),
-        })?;
+    ) -> anyhow::Result<Caught> {
         let nameserver = report
             .listening
             .iter()
@@ -157,7 +199,20 @@ impl Idle {
         let nameserver = nameserver.and_then(|listening| listening.address.parse().ok());
         let nameserver = nameserver
             .context("the session to be used answers no names; --own-session goes without it")?;
-        let Sockets { tcp, udp, dns } = self.sockets;
+        let (network, sockets) = match self {
+            Self::Network(network, sockets) => (network, sockets),
+            Self::Held(_) => {
+                reachable_as_it_is(publish)?;
+                let hold = held::serve_lent(nameserver, lends, stats, tasks)?;
+                return Ok(Caught::Held(hold));
+            }
+        };
+        let names = Names {
+            namespace: report.namespace.clone(),
+            domain: lends.domain.clone(),
+        };
+        cover(&network, &names)?;
+        let Sockets { tcp, udp, dns } = sockets;
         let (listener, socket) = dns;
         let names = proxy::Names {
             tcp: tokio::net::TcpListener::from_std(listener)?,
@@ -166,22 +221,15 @@ impl Idle {
         names.serve(nameserver, Laptop { loopback: true }, stats.clone(), tasks);
         let mut serving = proxy::Config::new(Access::SameUser { password: None });
         serving.stats = stats;
-        catch(
-            &self.network,
-            tcp,
-            udp,
-            Lent::new(lends.proxy),
-            serving,
-            tasks,
-        )?;
-        self.network.publish(publish, note, tasks)?;
-        Ok(self.network)
+        catch(&network, tcp, udp, Lent::new(lends.proxy), serving, tasks)?;
+        network.publish(publish, note, tasks)?;
+        Ok(Caught::Network(network))
     }
+}
 
-    fn cover(&self, names: &Names) -> anyhow::Result<()> {
-        let covered = self.network.cover(files(names));
-        covered.map_err(|failure| anyhow::anyhow!("{failure}; --capture off goes without"))
-    }
+fn cover(network: &Network, names: &Names) -> anyhow::Result<()> {
+    let covered = network.cover(files(names));
+    covered.map_err(|failure| anyhow::anyhow!("{failure}; --capture off goes without"))
 }
 
 /// Whether a command that may be captured can do with the session of another one: its names are
@@ -223,18 +271,20 @@ fn names(domain: &ClusterDomain, namespace: &str) -> Names {
     }
 }
 
-/// The command `argv` in `network`.
+/// The command `argv`, caught so.
 ///
 /// # Errors
 /// When there is none, or there are no descriptors left.
 pub(super) fn command(
-    network: &Network,
+    caught: &Caught,
     argv: &[OsString],
     env: Vec<(String, String)>,
 ) -> anyhow::Result<Command> {
-    network
-        .command(argv, env)
-        .context("the command's network cannot be handed over")
+    let command = match caught {
+        Caught::Network(network) => network.command(argv, env),
+        Caught::Held(hold) => hold.command(argv, env),
+    };
+    command.context("the command's network cannot be handed over")
 }
 
 /// The file of a command that becomes another user as it starts, where this user is not root.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tracing::{Level, enabled, info};
 
 use super::attend::{Proxy, attend};
-use super::captured::{self, Making, Network};
+use super::captured::{self, Caught, Making};
 use super::unused::Unused;
 use super::{
     CONNECTING, Observer, elapsed, give_back, intercepting, listening, not_started, note_dropped,
@@ -53,15 +53,18 @@ pub(super) async fn run(
         .during(CONNECTING, Session::open_behind(config, Some(address)))
         .await?;
     serve_laptop(&session, config, listener, address, observer.teller());
-    let network = match captured::made(making, observer).await? {
-        Some(idle) => Some(idle.serve(&session, config, publish, observer.teller())?),
-        None => reachable_as_it_is(publish)?,
+    let caught = match captured::made(making, observer).await? {
+        Some(idle) => {
+            let serving = idle.serve(&session, config, publish, observer.teller());
+            Some(serving.await?)
+        }
+        None => reachable_as_it_is(publish).map(|()| None)?,
     };
     let registration = session.register("run", vec![listening(&address.to_string())], None);
     let proxy = ProxyAddress::new(address.ip().to_string(), address.port());
     let settings = settings(&session, config, proxy);
     let mut variables = share::variables(config, &settings, &share::inherited());
-    if network.is_some() && session.proxies.used().is_empty() {
+    if caught.is_some() && session.proxies.used().is_empty() {
         variables.keep_own();
     } else {
         note_dropped(&variables, observer);
@@ -75,7 +78,7 @@ pub(super) async fn run(
         namespace: &about.namespace,
         context: &about.context,
     };
-    let command = command(argv, &place, network.as_ref(), variables.set, observer)?;
+    let command = command(argv, &place, caught.as_ref(), variables.set, observer)?;
     let (session, intercepts) = intercepting(session, config, plan, observer).await?;
     session.client.release_terminal();
     let code = match Child::spawn(command) {
@@ -83,7 +86,7 @@ pub(super) async fn run(
             let stats = &*session.stats;
             // An app whose requests come through kdev uses it already, and nothing gets past a
             // network of its own.
-            let may_pass = plan.is_none() && network.is_none();
+            let may_pass = plan.is_none() && caught.is_none();
             let before = may_pass.then(|| stats.snapshot().came());
             let mut unused = Unused::new(argv, before);
             let over = pin!(elapsed(plan));
@@ -103,11 +106,11 @@ struct Place<'a> {
     context: &'a str,
 }
 
-/// The command `argv`, or a shell where that is empty, with variables and in `network`.
+/// The command `argv`, or a shell where that is empty, with variables and, where it is `caught`, so.
 fn command(
     argv: &[OsString],
     place: &Place<'_>,
-    network: Option<&Network>,
+    caught: Option<&Caught>,
     mut set: Vec<(String, String)>,
     observer: &impl Observer,
 ) -> anyhow::Result<Command> {
@@ -123,28 +126,28 @@ fn command(
         set.append(&mut new.env);
     }
     let argv = shell.as_ref().map_or(argv, |shell| &shell.argv);
-    let mut command = match network {
-        Some(network) => captured::command(network, argv, set)?,
+    let mut command = match caught {
+        Some(caught) => captured::command(caught, argv, set)?,
         None => Command::new(argv, set).context("there is no command to run; write it after --")?,
     };
     command.inherit.extend(shell.and_then(|shell| shell.reads));
     Ok(command)
 }
 
-/// No network, for ports that are to be published without one.
+/// Ports that are to be published by a command in this machine's own network.
 ///
 /// # Errors
 /// When one of them would not be what the command listens on.
-fn reachable_as_it_is(publish: &[Publish]) -> anyhow::Result<Option<Network>> {
+pub(super) fn reachable_as_it_is(publish: &[Publish]) -> anyhow::Result<()> {
     match publish
         .iter()
         .find(|publish| publish.at.port() != publish.port)
     {
         Some(publish) => anyhow::bail!(
-            "--publish {publish} needs a network of the command's own, which it does not get; with \
-             --capture on kdev says why"
+            "--publish {publish} needs a network of the command's own, which it does not get; `kdev \
+             doctor` says why"
         ),
-        None => Ok(None),
+        None => Ok(()),
     }
 }
 
@@ -169,7 +172,7 @@ async fn borrowed(
     }
     let tasks = Tasks::new();
     let registration = registry::register_borrower("run", &lease.report, &tasks);
-    let network = match captured::made(making, observer).await? {
+    let caught = match captured::made(making, observer).await? {
         Some(idle) => {
             let stats = Arc::new(Stats::default());
             Some(idle.serve_lent(
@@ -181,11 +184,11 @@ async fn borrowed(
                 &tasks,
             )?)
         }
-        None => reachable_as_it_is(publish)?,
+        None => reachable_as_it_is(publish).map(|()| None)?,
     };
     let settings = share::settings(config, &lease.report, lends);
     let mut variables = share::variables(config, &settings, &share::inherited());
-    if network.is_some() {
+    if caught.is_some() {
         variables.keep_own();
     } else {
         note_dropped(&variables, observer);
@@ -195,11 +198,11 @@ async fn borrowed(
         namespace: &lease.report.namespace,
         context: &lease.report.context,
     };
-    let command = command(argv, &place, network.as_ref(), variables.set, observer)?;
+    let command = command(argv, &place, caught.as_ref(), variables.set, observer)?;
     // Not as it was when the session was found: whether its proxy is alive was asked by a connection.
     let before = lease.look().await;
     let before = before.and_then(|report| report.app_connections_total);
-    let before = before.filter(|_| network.is_none());
+    let before = before.filter(|_| caught.is_none());
     let code = match Child::spawn(command) {
         Ok(child) => {
             let mut unused = Unused::new(argv, before);

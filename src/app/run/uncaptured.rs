@@ -17,7 +17,7 @@ pub(super) struct Making(Infallible);
 
 pub(super) struct Idle(Infallible);
 
-pub(super) struct Network(Infallible);
+pub(super) struct Caught(Infallible);
 
 impl Making {
     pub(super) fn begin(
@@ -45,13 +45,13 @@ pub(super) async fn made(
 }
 
 impl Idle {
-    pub(super) fn serve(
+    pub(super) async fn serve(
         self,
         _: &Session,
         _: &Config,
         _: &[Publish],
         _: Note,
-    ) -> anyhow::Result<Network> {
+    ) -> anyhow::Result<Caught> {
         match self.0 {}
     }
 
@@ -63,7 +63,7 @@ impl Idle {
         _: Arc<Stats>,
         _: Note,
         _: &Tasks,
-    ) -> anyhow::Result<Network> {
+    ) -> anyhow::Result<Caught> {
         match self.0 {}
     }
 }
@@ -73,9 +73,9 @@ pub(super) fn may_borrow(_: &Config) -> bool {
 }
 
 pub(super) fn command(
-    network: &Network,
+    caught: &Caught,
     _: &[OsString],
     _: Vec<(String, String)>,
 ) -> anyhow::Result<Command> {
-    match network.0 {}
+    match caught.0 {}
 }

@@ -47,6 +47,6 @@ pub fn advice(failure: &Failure) -> Option<String> {
              built as modules"
                 .to_owned(),
         ),
-        Step::Sockets | Step::Files | Step::Talk => None,
+        Step::Sockets | Step::Files | Step::Filter | Step::Talk => None,
     }
 }
